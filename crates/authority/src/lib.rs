@@ -1,0 +1,1 @@
+//! The use cases of Writ and the ports that they need.

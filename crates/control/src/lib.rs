@@ -1,0 +1,1 @@
+//! Control plane: OAuth, REST, log reads.

@@ -1,0 +1,146 @@
+//! A task and how it ends. Owns the state machine; knows neither tokens nor storage.
+
+use crate::label::Labels;
+use crate::name::{AgentId, IntentName, TaskId};
+use crate::time::Timestamp;
+use crate::value::Params;
+
+/// Why a task ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EndReason {
+    /// Its agent said that it is done.
+    Completed,
+    /// Its deadline passed.
+    Deadline,
+    /// Its budget of calls was used up.
+    Budget,
+    /// Nothing was heard of it for too long.
+    Liveness,
+    /// An operator revoked it.
+    Revoked,
+    /// Its agent was suspended, lost its owner, or is overdue for review.
+    Agent,
+    /// Its agent declared another intent in its place.
+    Superseded,
+    /// Policy no longer lets it be open.
+    Policy,
+}
+
+impl EndReason {
+    /// All reasons.
+    pub const ALL: [Self; 8] = [
+        Self::Completed,
+        Self::Deadline,
+        Self::Budget,
+        Self::Liveness,
+        Self::Revoked,
+        Self::Agent,
+        Self::Superseded,
+        Self::Policy,
+    ];
+
+    /// The word for logs and the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Deadline => "deadline",
+            Self::Budget => "budget",
+            Self::Liveness => "liveness",
+            Self::Revoked => "revoked",
+            Self::Agent => "agent",
+            Self::Superseded => "superseded",
+            Self::Policy => "policy",
+        }
+    }
+
+    /// The reason by its word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == word)
+    }
+}
+
+/// Where a task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskState {
+    /// It may act.
+    Open,
+    /// It is over, for good.
+    Ended {
+        /// When.
+        at: Timestamp,
+        /// Why.
+        reason: EndReason,
+    },
+}
+
+/// What changes while a task is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Calls allowed so far.
+    pub calls_used: u64,
+    /// What it has read.
+    pub labels: Labels,
+    /// When something was last heard of it.
+    pub seen_at: Timestamp,
+    /// When its workload last proved itself.
+    pub attested_at: Timestamp,
+    /// Where it stands.
+    pub state: TaskState,
+}
+
+/// One agent pursuing one declared intent with concrete parameters, until it ends.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Task {
+    /// Its identifier.
+    pub id: TaskId,
+    /// Whose it is.
+    pub agent: AgentId,
+    /// What it is for.
+    pub intent: IntentName,
+    /// For what exactly.
+    pub params: Params,
+    /// When it was opened.
+    pub opened_at: Timestamp,
+    /// When it ends at the latest.
+    pub deadline: Timestamp,
+    /// Most calls that it may make.
+    pub calls_max: u64,
+    /// It ends when nothing was heard of it for so many seconds.
+    pub idle_secs: Option<u64>,
+    /// The task that it replaced when its agent changed course.
+    pub predecessor: Option<TaskId>,
+    /// What changes while it is open.
+    pub progress: Progress,
+}
+
+impl Task {
+    /// Whether the task should end by itself now, and why.
+    #[must_use]
+    pub fn overdue(&self, now: Timestamp) -> Option<EndReason> {
+        if self.progress.state != TaskState::Open {
+            return None;
+        }
+        if now >= self.deadline {
+            return Some(EndReason::Deadline);
+        }
+        let idle = self.idle_secs.is_some_and(|secs| now.secs_since(self.progress.seen_at) >= secs);
+        idle.then_some(EndReason::Liveness)
+    }
+
+    /// Ends the task. INVARIANT(end-is-final): the first end stays; a later one changes nothing.
+    pub fn end(&mut self, at: Timestamp, reason: EndReason) -> bool {
+        if self.progress.state != TaskState::Open {
+            return false;
+        }
+        self.progress.state = TaskState::Ended { at, reason };
+        true
+    }
+
+    /// Whether the task may act.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.progress.state == TaskState::Open
+    }
+}

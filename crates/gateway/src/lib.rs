@@ -1,0 +1,1 @@
+//! Data plane: MCP and HTTP in, upstream out.

@@ -1,0 +1,1 @@
+//! Fakes, manual clock, seeded entropy, check_log. Tests only.

@@ -1,0 +1,2 @@
+//! Writ: one binary.
+fn main() {}
