@@ -1,0 +1,9 @@
+//! OAuth 2 messages as values: requests parsed, documents and challenges built. Pure text in, text out:
+//! it knows no HTTP server, no task and no policy.
+
+pub mod challenge;
+pub mod error;
+pub mod metadata;
+pub mod request;
+pub mod response;
+mod form;

@@ -1,0 +1,146 @@
+//! SPIFFE IDs and trust domain names, parsed strictly (SPIFFE-ID §2). It normalises nothing: an
+//! identity that needs correcting is another identity. It must never decide what an ID may do.
+
+use std::fmt;
+
+/// Longest SPIFFE ID in bytes that implementations must accept, and that we do (SPIFFE-ID §2.3).
+pub const SPIFFE_ID_BYTES_MAX: usize = 2048;
+/// Longest trust domain name in bytes (SPIFFE-ID §2.3).
+pub const TRUST_DOMAIN_BYTES_MAX: usize = 255;
+
+const SCHEME: &str = "spiffe://";
+
+/// Which rule a would-be SPIFFE ID breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SpiffeIdFault {
+    /// Longer than 2048 bytes, or a trust domain longer than 255.
+    #[error("too long")]
+    TooLong,
+    /// Does not start with `spiffe://` in lower case.
+    #[error("scheme is not `spiffe://`")]
+    Scheme,
+    /// No trust domain.
+    #[error("trust domain is empty")]
+    TrustDomainEmpty,
+    /// A character other than `a-z 0-9 . - _` (so: user info, port, upper case, percent-encoding).
+    #[error("trust domain has a character other than a-z, 0-9, `.`, `-`, `_`")]
+    TrustDomainCharacter,
+    /// `//`, or a slash at the end.
+    #[error("path has an empty segment or ends with a slash")]
+    SegmentEmpty,
+    /// `.` or `..` as a segment.
+    #[error("path has a dot segment")]
+    SegmentDots,
+    /// A character other than `a-z A-Z 0-9 . - _` (so: query, fragment, percent-encoding).
+    #[error("path has a character other than letters, digits, `.`, `-`, `_`")]
+    PathCharacter,
+}
+
+/// A trust domain name such as `example.org`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TrustDomain(String);
+
+impl TrustDomain {
+    /// Parses a bare trust domain name (no scheme).
+    ///
+    /// # Errors
+    /// The rule it breaks (SPIFFE-ID §2.1).
+    pub fn parse(name: &str) -> Result<Self, SpiffeIdFault> {
+        if name.is_empty() {
+            return Err(SpiffeIdFault::TrustDomainEmpty);
+        }
+        if name.len() > TRUST_DOMAIN_BYTES_MAX {
+            return Err(SpiffeIdFault::TooLong);
+        }
+        let allowed =
+            |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
+        if name.bytes().all(allowed) {
+            Ok(Self(name.to_owned()))
+        } else {
+            Err(SpiffeIdFault::TrustDomainCharacter)
+        }
+    }
+
+    /// The bare name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The trust domain's own SPIFFE ID, `spiffe://name`.
+    #[must_use]
+    pub fn id_string(&self) -> String {
+        format!("{SCHEME}{}", self.0)
+    }
+}
+
+impl fmt::Display for TrustDomain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A SPIFFE ID such as `spiffe://example.org/agent/a`. Two IDs are equal only byte for byte.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SpiffeId {
+    trust_domain: TrustDomain,
+    path: String,
+}
+
+impl SpiffeId {
+    /// Parses an ID exactly as it must be written.
+    ///
+    /// # Errors
+    /// The rule it breaks (SPIFFE-ID §2).
+    pub fn parse(id: &str) -> Result<Self, SpiffeIdFault> {
+        if id.len() > SPIFFE_ID_BYTES_MAX {
+            return Err(SpiffeIdFault::TooLong);
+        }
+        let rest = id.strip_prefix(SCHEME).ok_or(SpiffeIdFault::Scheme)?;
+        let Some((domain, path)) = rest.split_once('/') else {
+            return Ok(Self { trust_domain: TrustDomain::parse(rest)?, path: String::new() });
+        };
+        let trust_domain = TrustDomain::parse(domain)?;
+        path.split('/').try_for_each(check_segment)?;
+        Ok(Self { trust_domain, path: format!("/{path}") })
+    }
+
+    /// The trust domain whose bundle alone may vouch for this ID.
+    #[must_use]
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    /// The path with its leading slash; empty for the trust domain's own ID.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether the ID has a path, so that it can name a workload.
+    #[must_use]
+    pub fn names_workload(&self) -> bool {
+        !self.path.is_empty()
+    }
+}
+
+impl fmt::Display for SpiffeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{SCHEME}{}{}", self.trust_domain, self.path)
+    }
+}
+
+/// One path segment (SPIFFE-ID §2.2).
+fn check_segment(segment: &str) -> Result<(), SpiffeIdFault> {
+    match segment {
+        "" => Err(SpiffeIdFault::SegmentEmpty),
+        "." | ".." => Err(SpiffeIdFault::SegmentDots),
+        _ if segment
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')) =>
+        {
+            Ok(())
+        }
+        _ => Err(SpiffeIdFault::PathCharacter),
+    }
+}
