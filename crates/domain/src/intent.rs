@@ -48,6 +48,8 @@ pub struct Param {
     pub max: Option<i64>,
     /// The only texts allowed (for a set: the only members); empty means any.
     pub one_of: Vec<String>,
+    /// Whether the log holds its value only as a commitment.
+    pub sensitive: bool,
 }
 
 /// Bounds of a task of this intent.

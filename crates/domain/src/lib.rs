@@ -16,6 +16,7 @@ mod operation;
 mod task;
 mod time;
 mod tool;
+mod upstream;
 mod value;
 mod verdict;
 
@@ -30,5 +31,6 @@ pub use operation::Operation;
 pub use task::{EndReason, Progress, Task, TaskState};
 pub use time::Timestamp;
 pub use tool::{Digest, ToolTraits};
+pub use upstream::{Injection, SecretRef, Transport, Upstream};
 pub use value::{Params, Value};
 pub use verdict::{Determining, Effect, Outcome, Reason, Verdict};

@@ -1,5 +1,6 @@
 //! A task and how it ends. Owns the state machine; knows neither tokens nor storage.
 
+use crate::identity::WorkloadIdentity;
 use crate::label::Labels;
 use crate::name::{AgentId, IntentName, TaskId};
 use crate::time::Timestamp;
@@ -109,38 +110,65 @@ pub struct Task {
     pub calls_max: u64,
     /// It ends when nothing was heard of it for so many seconds.
     pub idle_secs: Option<u64>,
+    /// The workload as it last proved itself: what policies see as posture.
+    pub workload: WorkloadIdentity,
     /// The task that it replaced when its agent changed course.
     pub predecessor: Option<TaskId>,
     /// What changes while it is open.
     pub progress: Progress,
 }
 
-impl Task {
-    /// Whether the task should end by itself now, and why.
-    #[must_use]
-    pub fn overdue(&self, now: Timestamp) -> Option<EndReason> {
-        if self.progress.state != TaskState::Open {
-            return None;
-        }
-        if now >= self.deadline {
-            return Some(EndReason::Deadline);
-        }
-        let idle = self.idle_secs.is_some_and(|secs| now.secs_since(self.progress.seen_at) >= secs);
-        idle.then_some(EndReason::Liveness)
-    }
-
-    /// Ends the task. INVARIANT(end-is-final): the first end stays; a later one changes nothing.
-    pub fn end(&mut self, at: Timestamp, reason: EndReason) -> bool {
-        if self.progress.state != TaskState::Open {
-            return false;
-        }
-        self.progress.state = TaskState::Ended { at, reason };
-        true
-    }
-
+impl Progress {
     /// Whether the task may act.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.progress.state == TaskState::Open
+        self.state == TaskState::Open
+    }
+
+    /// Ends the task. INVARIANT(end-is-final): the first end stays; a later one changes nothing and answers `false`.
+    pub fn end(&mut self, at: Timestamp, reason: EndReason) -> bool {
+        if !self.is_open() {
+            return false;
+        }
+        self.state = TaskState::Ended { at, reason };
+        true
+    }
+
+    /// Both views of one task joined: what rose stays risen, and an end is final. Two records of a task may arrive in
+    /// either order; joined, they say the same.
+    #[must_use]
+    pub fn joined(self, other: Self) -> Self {
+        let state = match (self.state, other.state) {
+            (TaskState::Open, state) | (state, TaskState::Open) => state,
+            (TaskState::Ended { at: one, .. }, TaskState::Ended { at: two, .. }) => {
+                if one <= two {
+                    self.state
+                } else {
+                    other.state
+                }
+            }
+        };
+        Self {
+            calls_used: self.calls_used.max(other.calls_used),
+            labels: Labels {
+                read_untrusted: self.labels.read_untrusted || other.labels.read_untrusted,
+                read_sensitivity: self.labels.read_sensitivity.max(other.labels.read_sensitivity),
+            },
+            seen_at: self.seen_at.max(other.seen_at),
+            attested_at: self.attested_at.max(other.attested_at),
+            state,
+        }
+    }
+}
+
+impl Task {
+    /// Whether the task, at this progress, should end by itself now, and why.
+    #[must_use]
+    pub fn overdue(&self, progress: &Progress, now: Timestamp) -> Option<EndReason> {
+        if now >= self.deadline {
+            return Some(EndReason::Deadline);
+        }
+        let idle = self.idle_secs.is_some_and(|secs| now.secs_since(progress.seen_at) >= secs);
+        idle.then_some(EndReason::Liveness)
     }
 }

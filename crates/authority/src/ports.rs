@@ -1,0 +1,230 @@
+//! What the authority needs from the world: a ledger that is durable before it answers, an archive to read from,
+//! a clock, entropy. Each port is small and states its promise in prose; implementations live in `store` and in the
+//! binary, fakes in `testkit`. Nothing here knows SQL, HTTP or Cedar.
+
+use async_trait::async_trait;
+use domain::{Agent, AgentId, DecisionId, Progress, Task, TaskId, Timestamp, Upstream, UpstreamName, WorkloadIdentity};
+use std::time::Duration;
+
+/// The time. Wall clock for people, records and tokens; monotonic for measuring.
+pub trait Clock: Send + Sync + 'static {
+    /// The wall clock.
+    fn now(&self) -> Timestamp;
+    /// Time since an arbitrary start that never goes back.
+    fn elapsed(&self) -> Duration;
+}
+
+/// Unpredictable bytes.
+pub trait Entropy: Send + Sync + 'static {
+    /// Fills `out` from a cryptographically secure generator.
+    fn fill(&self, out: &mut [u8]);
+}
+
+/// One atomic addition to the ledger: events for the log and the state changes that they record.
+#[derive(Debug, Default)]
+pub struct Write {
+    /// Event bodies: canonical JSON objects, at most [`EVENT_BYTES_MAX`] bytes each. The ledger wraps each one in the
+    /// node's chain (`{"epoch":…,"event":…,"node":…,"prev":…,"seq":…,"v":1}`) and makes it a leaf.
+    pub events: Vec<Vec<u8>>,
+    /// State changes of the same transaction.
+    pub changes: Vec<Change>,
+}
+
+/// Largest event body. A leaf must stay below 65,535 bytes (C2SP tlog-tiles), with room for the chain around it.
+pub const EVENT_BYTES_MAX: usize = 60_000;
+
+/// A change of state. Applied in order, in the transaction of its [`Write`].
+#[derive(Debug)]
+pub enum Change {
+    /// Registers an agent or replaces its record.
+    PutAgent(Box<Agent>),
+    /// Registers an upstream or replaces its record.
+    PutUpstream(Box<Upstream>),
+    /// Removes an upstream's record.
+    RemoveUpstream(UpstreamName),
+    /// Records a new task, and the wrapped key of its openings.
+    OpenTask {
+        /// The task.
+        task: Box<Task>,
+        /// The key of the task's openings, wrapped.
+        wrapped_key: Vec<u8>,
+    },
+    /// What changes while a task is open, its end included. Joined with what is stored ([`Progress::joined`]), because
+    /// two records of one task may arrive in either order. Within one batch they may be joined and written once.
+    Progress(TaskId, Progress),
+    /// The workload of an open task proved itself again.
+    Attested(TaskId, Box<WorkloadIdentity>),
+    /// Marks evidence as used. If `key` is marked already and has not expired, the whole write fails with
+    /// [`LedgerError::Replayed`] and nothing of it is kept; other writes of the same batch are not affected.
+    UseEvidence {
+        /// What identifies the evidence.
+        key: [u8; 32],
+        /// Until when it must be remembered.
+        expires: Timestamp,
+    },
+    /// Refuses one token from now on.
+    RevokeToken {
+        /// Its `jti`.
+        jti: String,
+        /// Until when it must be remembered.
+        expires: Timestamp,
+    },
+    /// Keeps what opens the commitments of one event of this write, encrypted.
+    PutOpening {
+        /// Which of `events`.
+        event: usize,
+        /// The task whose key encrypts it.
+        task: TaskId,
+        /// The sealed openings.
+        sealed: Vec<u8>,
+    },
+    /// Deletes (or replaces with a shorter one) the opening of the entry at this log index.
+    RedactOpening {
+        /// The log index of the entry.
+        index: u64,
+        /// What remains of the openings, sealed again; `None` deletes all.
+        remaining: Option<Vec<u8>>,
+    },
+    /// Deletes the key of a task's openings: none of them can be read again.
+    ForgetTaskKey(TaskId),
+}
+
+/// Why nothing was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    /// The evidence was used before.
+    #[error("this evidence was used before")]
+    Replayed,
+    /// More writes wait than the ledger may queue. Nothing was written; try again.
+    #[error("the ledger is overloaded")]
+    Overloaded,
+    /// An event is larger than [`EVENT_BYTES_MAX`].
+    #[error("the event has {0} bytes, more than a log entry may have")]
+    TooLarge(usize),
+    /// The storage failed; the cause is in the operator's log. Whether the write was kept is unknown, so the caller must
+    /// treat it as not done and must not repeat its effect.
+    #[error("the ledger cannot be written: {0}")]
+    Unavailable(String),
+}
+
+/// A leaf that is in the tree, with the proof of it (receipt level L2 of the design).
+#[derive(Debug, Clone)]
+pub struct Inclusion {
+    /// Its index.
+    pub index: u64,
+    /// The whole leaf, chain included.
+    pub leaf: Vec<u8>,
+    /// The inclusion proof of the leaf in `checkpoint`'s tree (RFC 6962 §2.1.1), lowest hash first.
+    pub proof: Vec<[u8; 32]>,
+    /// A signed checkpoint (C2SP tlog-checkpoint) whose tree holds the leaf.
+    pub checkpoint: String,
+    /// Consistency of `checkpoint`'s tree with the tree of the size that was asked about (RFC 6962 §2.1.2); empty when
+    /// that size was zero or equal.
+    pub consistency: Vec<[u8; 32]>,
+}
+
+/// The write side of log and state, which are one: what is logged and what is so cannot disagree.
+#[async_trait]
+pub trait Ledger: Send + Sync + 'static {
+    /// Appends and applies. Durable on stable storage when it resolves with the log index of the first event (L1).
+    async fn commit(&self, write: Write) -> Result<u64, LedgerError>;
+
+    /// Appends and applies soon, in order with later writes, without waiting for durability. For records whose loss
+    /// in a crash is safe because a durable record that came before implies at least as much.
+    fn post(&self, write: Write) -> Result<(), LedgerError>;
+
+    /// Like [`Ledger::commit`] for exactly one event, and proves its inclusion (L2), with consistency from a tree of
+    /// `seen` leaves.
+    async fn include(&self, write: Write, seen: u64) -> Result<Inclusion, LedgerError>;
+}
+
+/// What there is when a node starts.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// All agents.
+    pub agents: Vec<Agent>,
+    /// All upstreams that were registered over the API.
+    pub upstreams: Vec<Upstream>,
+    /// All open tasks with the wrapped keys of their openings.
+    pub tasks: Vec<(Task, Vec<u8>)>,
+    /// Tokens that are refused: `jti` and until when.
+    pub revoked_tokens: Vec<(String, Timestamp)>,
+}
+
+/// Which entries of the log are wanted. All given fields must match. Terms are compared exactly.
+#[derive(Debug, Clone, Default)]
+pub struct LogQuery {
+    /// `(field, value)` pairs, for example `("agent", "support-bot")`. Fields: `agent`, `task`, `intent`, `upstream`,
+    /// `subject` (the tool, resource or prompt), `owner`, `outcome`, `type`, `decision`, `resource` (a declared
+    /// parameter or clear argument, as `name=value`).
+    pub terms: Vec<(String, String)>,
+    /// Not before.
+    pub since: Option<Timestamp>,
+    /// Not after.
+    pub until: Option<Timestamp>,
+    /// Only entries below this index (for paging: newest first).
+    pub before: Option<u64>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// One entry of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Its index.
+    pub index: u64,
+    /// The leaf: canonical JSON, chain included.
+    pub leaf: Vec<u8>,
+}
+
+/// Which tasks are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct TaskQuery {
+    /// Of this agent.
+    pub agent: Option<AgentId>,
+    /// Only open ones.
+    pub open_only: bool,
+    /// Opened before the task with this id (for paging: newest first).
+    pub before: Option<TaskId>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Why something could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ArchiveError {
+    /// The storage failed; the cause is in the operator's log.
+    #[error("the store cannot be read: {0}")]
+    Unavailable(String),
+    /// What was read is not what was written.
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
+}
+
+/// The read side. Never on the path of a governed call.
+#[async_trait]
+pub trait Archive: Send + Sync + 'static {
+    /// What there is when the node starts. Does not read the log.
+    async fn load(&self) -> Result<Loaded, ArchiveError>;
+    /// One task, ended ones included.
+    async fn task(&self, id: TaskId) -> Result<Option<Task>, ArchiveError>;
+    /// Tasks, newest first.
+    async fn tasks(&self, query: TaskQuery) -> Result<Vec<Task>, ArchiveError>;
+    /// Log entries, newest first, published ones and those not yet published.
+    async fn search(&self, query: LogQuery) -> Result<Vec<LogEntry>, ArchiveError>;
+    /// The sealed opening of an entry and the wrapped key of its task.
+    async fn opening(&self, index: u64) -> Result<Option<(Vec<u8>, Vec<u8>)>, ArchiveError>;
+    /// The log index of a decision.
+    async fn decision(&self, id: DecisionId) -> Result<Option<LogEntry>, ArchiveError>;
+}
+
+/// The published log (C2SP tlog-tiles).
+#[async_trait]
+pub trait PublishedLog: Send + Sync + 'static {
+    /// A file of the read path: `checkpoint`, `tile/…`. `None` if there is none or the path is not of the log.
+    async fn file(&self, path: &str) -> Result<Option<Vec<u8>>, ArchiveError>;
+    /// A `c2sp.org/tlog-proof@v1` of the entry at `index` in the latest published tree.
+    async fn proof(&self, index: u64) -> Result<Option<String>, ArchiveError>;
+    /// Sizes of the durable tree and of the published one; the difference is the log's lag.
+    fn sizes(&self) -> (u64, u64);
+}
