@@ -89,7 +89,8 @@ async fn headers_that_differ_from_the_body_are_refused() {
     let body = stateless_body("tools/call", json!({ "name": "get_order", "arguments": { "order_id": "A-1001" } }));
     let method = ("mcp-method", "tools/call");
     let name = ("mcp-name", "get_order");
-    let cases: &[(&str, &[(&str, &str)], i64)] = &[
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], i64);
+    let cases: &[Case<'_>] = &[
         ("another method", &[VERSION, ("mcp-method", "tools/list"), name], -32020),
         ("no method", &[VERSION, name], -32020),
         ("another name", &[VERSION, method, ("mcp-name", "list_orders")], -32020),
