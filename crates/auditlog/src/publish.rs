@@ -1,0 +1,111 @@
+//! From committed batches to published files, in the order that makes every crash harmless.
+//!
+//! 1. read committed batches, replay them and check that they are what was committed;
+//! 2. write bundles and tiles, full and partial, durably;
+//! 3. sign the checkpoint (the notary refuses forks and anchors it outside the database);
+//! 4. record the checkpoint in the database;
+//! 5. replace the file `checkpoint`;
+//! 6. forget the batches, remove partial files that a full one supersedes.
+//!
+//! Entries are never at risk here: until step 6 they are in the database, before it in durable files.
+
+use crate::{
+    Error,
+    checkpoint::Head,
+    edge::Edge,
+    port::{BatchLedger, LogFiles},
+    sequence::replay,
+    tile::{Entries, Resource},
+};
+
+/// Most entries that one round publishes; it bounds memory, not the log.
+const ROUND_LEAVES_MAX: u64 = 16_384;
+
+/// Publishes the log behind the writer.
+#[derive(Debug)]
+pub struct Publisher {
+    edge: Edge,
+}
+
+/// What a round published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Round {
+    /// The published tree.
+    pub head: Head,
+    /// The signed checkpoint.
+    pub note: Vec<u8>,
+}
+
+/// The edge after some batches, and the files that getting there takes, by path.
+struct Staged {
+    edge: Edge,
+    files: Vec<(String, Vec<u8>)>,
+}
+
+impl Publisher {
+    /// A publisher that goes on from what is published, as recovery found it.
+    #[must_use]
+    pub const fn new(edge: Edge) -> Self {
+        Self { edge }
+    }
+
+    /// Size of the published tree.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        self.edge.size()
+    }
+
+    /// Publishes what was committed since, up to a bound; `None` if there was nothing. `sign` is the notary.
+    ///
+    /// # Errors
+    /// As a step fails. Nothing is lost or published by half; calling again repeats what is missing.
+    pub fn publish(
+        &mut self,
+        files: &impl LogFiles,
+        ledger: &mut impl BatchLedger,
+        mut sign: impl FnMut(Head) -> Result<Vec<u8>, Error>,
+    ) -> Result<Option<Round>, Error> {
+        let Staged { edge, files: written } = self.stage(ledger)?;
+        if edge.size() == self.edge.size() {
+            return Ok(None);
+        }
+        // Crash in or after this: files beyond the checkpoint, or part of them. Nobody looks there yet; the
+        // next start replays the same batches and finds the same bytes.
+        files.write(&written)?;
+        let head = edge.head()?;
+        // Crash after this: a signed head that nobody saw, anchored; its batches are still in the database.
+        let note = sign(head)?;
+        // Crash after this: the database knows the checkpoint, the file is older. Recovery replaces the file.
+        ledger.record_checkpoint(head, &note)?;
+        // Crash after this: published, and batches that durable files cover. Recovery forgets them.
+        files.replace_checkpoint(&note)?;
+        self.edge = edge;
+        ledger.forget_below(head.size)?;
+        // Crash in here: some partial files are left over beside a full one. They are true and harmless.
+        for (path, _) in &written {
+            let resource = Resource::parse(path)?;
+            if resource == resource.full() {
+                files.remove_partials(&resource.partials_path())?;
+            }
+        }
+        Ok(Some(Round { head, note }))
+    }
+
+    fn stage(&self, ledger: &mut impl BatchLedger) -> Result<Staged, Error> {
+        let mut edge = self.edge.clone();
+        let mut frontier = edge.frontier()?;
+        let mut files = Vec::new();
+        for batch in ledger.batches_from(edge.size(), ROUND_LEAVES_MAX)? {
+            let appended = replay(&frontier, &batch)?;
+            for (entry, leaf) in Entries::new(&batch.packed).zip(&appended.leaves) {
+                edge.push(entry?, *leaf, |resource, bytes| {
+                    files.push((resource.path(), bytes.to_vec()));
+                    Ok(())
+                })?;
+            }
+            frontier = appended.frontier;
+        }
+        files.extend(edge.partials().into_iter().map(|(resource, bytes)| (resource.path(), bytes)));
+        Ok(Staged { edge, files })
+    }
+}
