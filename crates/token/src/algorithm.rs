@@ -37,29 +37,12 @@ pub(crate) enum KeyFamily {
 
 impl Algorithm {
     /// Everything we can verify, for an OIDC issuer whose configuration names nothing narrower.
-    pub const ALL: [Self; 9] = [
-        Self::Es256,
-        Self::Es384,
-        Self::Rs256,
-        Self::Rs384,
-        Self::Rs512,
-        Self::Ps256,
-        Self::Ps384,
-        Self::Ps512,
-        Self::EdDsa,
-    ];
+    pub const ALL: [Self; 9] =
+        [Self::Es256, Self::Es384, Self::Rs256, Self::Rs384, Self::Rs512, Self::Ps256, Self::Ps384, Self::Ps512, Self::EdDsa];
 
     /// What a JWT-SVID may be signed with (JWT-SVID §2.1: ES, RS and PS families only).
-    pub const JWT_SVID: [Self; 8] = [
-        Self::Es256,
-        Self::Es384,
-        Self::Rs256,
-        Self::Rs384,
-        Self::Rs512,
-        Self::Ps256,
-        Self::Ps384,
-        Self::Ps512,
-    ];
+    pub const JWT_SVID: [Self; 8] =
+        [Self::Es256, Self::Es384, Self::Rs256, Self::Rs384, Self::Rs512, Self::Ps256, Self::Ps384, Self::Ps512];
 
     /// The JOSE name, e.g. `ES256`.
     #[must_use]
@@ -96,9 +79,7 @@ impl Algorithm {
         match self {
             Self::Es256 => KeyFamily::P256,
             Self::Es384 => KeyFamily::P384,
-            Self::Rs256 | Self::Rs384 | Self::Rs512 | Self::Ps256 | Self::Ps384 | Self::Ps512 => {
-                KeyFamily::Rsa
-            }
+            Self::Rs256 | Self::Rs384 | Self::Rs512 | Self::Ps256 | Self::Ps384 | Self::Ps512 => KeyFamily::Rsa,
             Self::EdDsa => KeyFamily::Ed25519,
         }
     }

@@ -383,9 +383,7 @@ impl Error {
             | Self::TypeWrong { .. }
             | Self::AlgorithmUnknown { .. }
             | Self::AlgorithmRefused { .. } => Reason::Unsupported,
-            Self::KeyIdMissing | Self::KeyUnknown { .. } | Self::KeyUnfit { .. } => {
-                Reason::UnknownKey
-            }
+            Self::KeyIdMissing | Self::KeyUnknown { .. } | Self::KeyUnfit { .. } => Reason::UnknownKey,
             Self::KeyMalformed { .. }
             | Self::KeySymmetric
             | Self::KeyPrivate
@@ -395,18 +393,15 @@ impl Error {
             | Self::BundleEmpty { .. }
             | Self::ChainInvalid { .. }
             | Self::LeafRefused { .. } => Reason::NotTrusted,
-            Self::IssuerWrong { .. }
-            | Self::AudienceWrong
-            | Self::AudienceNotSingle { .. }
-            | Self::TrustDomainWrong { .. } => Reason::WrongParty,
+            Self::IssuerWrong { .. } | Self::AudienceWrong | Self::AudienceNotSingle { .. } | Self::TrustDomainWrong { .. } => {
+                Reason::WrongParty
+            }
             Self::Expired { .. }
             | Self::NotYetValid { .. }
             | Self::IssuedInFuture { .. }
             | Self::TooOld { .. }
             | Self::LifetimeTooLong { .. } => Reason::Time,
-            Self::ClaimMissing { .. } | Self::ClaimMalformed { .. } | Self::SpiffeId(_) => {
-                Reason::Claims
-            }
+            Self::ClaimMissing { .. } | Self::ClaimMalformed { .. } | Self::SpiffeId(_) => Reason::Claims,
             Self::ProofMethodWrong
             | Self::ProofUriWrong
             | Self::ProofTokenWrong
@@ -429,9 +424,5 @@ const EXCERPT_CHARS_MAX: usize = 96;
 /// A short, printable piece of a value from outside, fit for a log line: control characters and
 /// anything outside printable ASCII become `?` (no forged lines, no look-alikes).
 pub(crate) fn excerpt(value: &str) -> String {
-    value
-        .chars()
-        .take(EXCERPT_CHARS_MAX)
-        .map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' })
-        .collect()
+    value.chars().take(EXCERPT_CHARS_MAX).map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' }).collect()
 }

@@ -52,13 +52,8 @@ impl TrustDomain {
         if name.len() > TRUST_DOMAIN_BYTES_MAX {
             return Err(SpiffeIdFault::TooLong);
         }
-        let allowed =
-            |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
-        if name.bytes().all(allowed) {
-            Ok(Self(name.to_owned()))
-        } else {
-            Err(SpiffeIdFault::TrustDomainCharacter)
-        }
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
+        if name.bytes().all(allowed) { Ok(Self(name.to_owned())) } else { Err(SpiffeIdFault::TrustDomainCharacter) }
     }
 
     /// The bare name.
@@ -135,12 +130,7 @@ fn check_segment(segment: &str) -> Result<(), SpiffeIdFault> {
     match segment {
         "" => Err(SpiffeIdFault::SegmentEmpty),
         "." | ".." => Err(SpiffeIdFault::SegmentDots),
-        _ if segment
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')) =>
-        {
-            Ok(())
-        }
+        _ if segment.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')) => Ok(()),
         _ => Err(SpiffeIdFault::PathCharacter),
     }
 }

@@ -90,10 +90,31 @@ pub struct OAuthError {
 }
 
 impl OAuthError {
-    /// An error with its description.
+    /// An error with its description, cleaned to the characters that RFC 6749 §5.2 allows.
     #[must_use]
     pub fn new(code: ErrorCode, description: &str) -> Self {
-        todo!()
+        Self { code, description: clean(description) }
+    }
+
+    /// The answer to evidence or an assertion that did not verify, with the code that its grant's RFC
+    /// demands ([`crate::oauth::request::Grant::evidence_error`], or `invalid_client` for a client
+    /// assertion). The description is the plain reason, never the rule.
+    #[must_use]
+    pub fn of_evidence(code: ErrorCode, error: &Error) -> Self {
+        match error.reason() {
+            Reason::Internal => Self::new(ErrorCode::ServerError, Reason::Internal.message()),
+            reason => Self::new(code, reason.message()),
+        }
+    }
+
+    /// The answer to a DPoP proof that did not verify (RFC 9449 §5, §8). With `use_dpop_nonce` the caller
+    /// sends a fresh nonce in the `DPoP-Nonce` header.
+    #[must_use]
+    pub fn of_proof(error: &Error) -> Self {
+        match error.reason() {
+            Reason::Nonce => Self::new(ErrorCode::UseDpopNonce, Reason::Nonce.message()),
+            _ => Self::new(ErrorCode::InvalidDpopProof, "the DPoP proof is not valid"),
+        }
     }
 
     /// The JSON body (RFC 6749 §5.2).
@@ -101,4 +122,22 @@ impl OAuthError {
     pub fn to_json(&self) -> Value {
         json!({ "error": self.code.as_str(), "error_description": self.description })
     }
+}
+
+/// Longest description in characters.
+const DESCRIPTION_CHARS_MAX: usize = 512;
+
+/// `%x20-21 / %x23-5B / %x5D-7E` (RFC 6749 §5.2): what is outside becomes something harmless, so that
+/// the text fits a JSON member and a quoted string alike.
+pub(super) fn clean(text: &str) -> String {
+    text.chars()
+        .take(DESCRIPTION_CHARS_MAX)
+        .map(|c| match c {
+            '"' => '\'',
+            '\\' => '/',
+            c if c == ' ' || c.is_ascii_graphic() => c,
+            c if c.is_whitespace() => ' ',
+            _ => '?',
+        })
+        .collect()
 }

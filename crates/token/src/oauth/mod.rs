@@ -3,7 +3,10 @@
 
 pub mod challenge;
 pub mod error;
+mod form;
 pub mod metadata;
 pub mod request;
 pub mod response;
-mod form;
+
+/// The only type of `authorization_details` that we know.
+pub const WRIT_TASK_TYPE: &str = "writ_task";

@@ -1,34 +1,49 @@
 //! Success answers: token (RFC 6749 §5.1, RFC 8693 §2.2, RFC 9396 §7) and introspection (RFC 7662 §2.2).
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::claims::AccessClaims;
+use crate::UnixSeconds;
+use crate::claims::{AccessClaims, Confirmation};
+use crate::oauth::request::TOKEN_TYPE_ACCESS_TOKEN;
 
-/// A token answer. The caller adds `Cache-Control: no-store`.
-#[derive(Debug)]
-pub struct TokenResponse<'a> {
-    /// The access token.
-    pub access_token: &'a str,
-    /// Its claims: type, scope, details and lifetime are taken from them.
-    pub claims: &'a AccessClaims,
-}
-
-impl TokenResponse<'_> {
-    /// The JSON body.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
-        todo!()
+/// The body of a token answer; everything but the token is taken from its claims, so that the answer
+/// cannot say more than the token. The caller adds `Cache-Control: no-store`.
+#[must_use]
+pub fn token_response(access_token: &str, claims: &AccessClaims, now: UnixSeconds) -> Value {
+    let mut body = Map::new();
+    let mut put = |name: &str, value: Value| body.insert(name.to_owned(), value);
+    put("access_token", access_token.into());
+    put("issued_token_type", TOKEN_TYPE_ACCESS_TOKEN.into());
+    put("token_type", token_type(claims).into());
+    put("expires_in", claims.expires_at.since(now).max(0).into());
+    if let Some(scope) = &claims.scope {
+        put("scope", scope.clone().into());
     }
+    if !claims.authorization_details.is_empty() {
+        put("authorization_details", claims.authorization_details.clone().into());
+    }
+    Value::Object(body)
 }
 
-/// What introspection says about a live token of ours.
+/// What introspection says about a live token of ours: its claims and that it is active.
 #[must_use]
 pub fn introspection_active(claims: &AccessClaims) -> Value {
-    todo!()
+    let mut body = claims.to_map();
+    body.insert("active".to_owned(), true.into());
+    body.insert("token_type".to_owned(), token_type(claims).into());
+    Value::Object(body)
 }
 
 /// What it says about every other token, whatever the cause.
 #[must_use]
 pub fn introspection_inactive() -> Value {
     json!({ "active": false })
+}
+
+/// `DPoP` only for DPoP-bound tokens (RFC 9449 §5); certificate-bound ones are `Bearer` (RFC 8705 §3).
+const fn token_type(claims: &AccessClaims) -> &'static str {
+    match claims.confirmation {
+        Some(Confirmation::Jkt(_)) => "DPoP",
+        Some(Confirmation::X5tS256(_)) | None => "Bearer",
+    }
 }
