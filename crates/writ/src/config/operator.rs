@@ -1,0 +1,86 @@
+//! `[[operator]]`: who may use the control API, known by the hash of a random secret.
+
+use super::option::{Opt, Section, opt};
+use super::read::Table;
+
+/// `[[operator]]`.
+pub(crate) static OPERATOR: Section = Section {
+    header: "[[operator]]",
+    doc: "Who may use `/v1`, and which OAuth clients may introspect or revoke tokens. Only the hash of the secret stands here.",
+    options: OPTIONS,
+};
+
+const OPTIONS: &[Opt] = &[
+    opt("name", "text", "required", "The name that the log records."),
+    opt(
+        "secret_sha256",
+        "64 hexadecimal digits",
+        "required",
+        "SHA-256 of the operator's secret. Make one with `openssl rand -hex 32 | tee operator.secret | tr -d '\\n' | sha256sum`; the secret must have at least 256 random bits.",
+    ),
+    opt(
+        "roles",
+        "a list of `admin`, `auditor`, `introspect`",
+        "required",
+        "`admin` changes the inventory and ends tasks, `auditor` reads everything, `introspect` uses `/oauth/introspect` and `/oauth/revoke`.",
+    ),
+];
+
+/// One operator.
+#[derive(Debug, Clone)]
+pub(crate) struct Operator {
+    /// Its name.
+    pub(crate) name: String,
+    /// SHA-256 of its secret.
+    pub(crate) secret_sha256: [u8; 32],
+    /// What it may do.
+    pub(crate) roles: Vec<Role>,
+}
+
+/// What an operator may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Change the inventory, end tasks.
+    Admin,
+    /// Read everything.
+    Auditor,
+    /// Introspect and revoke tokens.
+    Introspect,
+}
+
+/// Reads one operator.
+pub(crate) fn read(table: &Table<'_>) -> Option<Operator> {
+    let name = table.needed("name");
+    let hash = table.needed("secret_sha256").and_then(|given| {
+        let bytes = unhex(&given.value);
+        if bytes.is_none() {
+            table.push(
+                given
+                    .fault("`secret_sha256` must be 64 hexadecimal digits")
+                    .help("it is the hash of the secret, never the secret itself"),
+            );
+        }
+        bytes
+    });
+    let roles = [("admin", Role::Admin), ("auditor", Role::Auditor), ("introspect", Role::Introspect)];
+    let given = table.texts("roles");
+    if given.as_ref().is_none_or(Vec::is_empty) {
+        table.push(table.fault("an operator needs at least one role").help("roles = [\"admin\"]"));
+    }
+    let roles = given.unwrap_or_default().iter().filter_map(|role| table.choose(role, &roles)).collect();
+    Some(Operator { name: name?.value, secret_sha256: hash?, roles })
+}
+
+/// 32 bytes in hexadecimal.
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut out = [0; 32];
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if pairs.len() != out.len() || !rest.is_empty() {
+        return None;
+    }
+    for (slot, [high, low]) in out.iter_mut().zip(pairs) {
+        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        *slot = digit(*high)? << 4 | digit(*low)?;
+    }
+    Some(out)
+}
