@@ -67,6 +67,12 @@ impl SignedAccess {
         Ok(claims)
     }
 
+    /// What the token says, before [`SignedAccess::check`] said that it is ours, for us, and alive.
+    #[must_use]
+    pub fn claims(&self) -> &AccessClaims {
+        &self.claims
+    }
+
     /// When the token expires: how long a cache may keep it.
     #[must_use]
     pub fn expires_at(&self) -> UnixSeconds {
