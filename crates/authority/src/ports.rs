@@ -136,6 +136,9 @@ pub trait Ledger: Send + Sync + 'static {
     /// Like [`Ledger::commit`] for exactly one event, and proves its inclusion (L2), with consistency from a tree of
     /// `seen` leaves.
     async fn include(&self, write: Write, seen: u64) -> Result<Inclusion, LedgerError>;
+
+    /// A consistency proof between two sizes of the durable tree (RFC 6962 §2.1.2); empty when `old` is zero or equal.
+    async fn consistency(&self, old: u64, new: u64) -> Result<Vec<[u8; 32]>, LedgerError>;
 }
 
 /// What there is when a node starts.

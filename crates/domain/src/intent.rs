@@ -151,10 +151,28 @@ impl Intent {
         }
         if faults.is_empty() { Ok(Params(bound)) } else { Err(faults) }
     }
+
+    /// Whether parameters that were bound under an earlier version of this intent still fit it.
+    ///
+    /// # Errors
+    /// The first fault.
+    pub fn still_binds(&self, params: &Params) -> Result<(), ParamFault> {
+        if let Some(name) = params.0.keys().find(|name| !self.params.contains_key(*name)) {
+            return Err(ParamFault::Unknown(name.clone()));
+        }
+        self.params.iter().try_for_each(|(name, param)| match params.get(name) {
+            Some(value) => param.admits(name, value),
+            None => Err(ParamFault::Missing(name.clone())),
+        })
+    }
 }
 
 impl Param {
-    fn read(&self, name: &str, json: &Json) -> Result<Value, ParamFault> {
+    /// Reads a declared value.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn read(&self, name: &str, json: &Json) -> Result<Value, ParamFault> {
         let wrong = || ParamFault::Type { name: name.to_owned(), expected: self.kind.as_str() };
         match self.kind {
             ParamType::Text => self.text(name, json.as_str().ok_or_else(wrong)?).map(Value::Text),
@@ -171,14 +189,32 @@ impl Param {
         }
     }
 
+    /// Whether a value is one that this parameter may hold.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn admits(&self, name: &str, value: &Value) -> Result<(), ParamFault> {
+        match (self.kind, value) {
+            (ParamType::Text, Value::Text(text)) => self.check_text(name, text),
+            (ParamType::Long, Value::Long(number)) => self.long(name, *number).map(|_| ()),
+            (ParamType::Bool, Value::Bool(_)) => Ok(()),
+            (ParamType::Texts, Value::Texts(texts)) => texts.iter().try_for_each(|text| self.check_text(name, text)),
+            _ => Err(ParamFault::Type { name: name.to_owned(), expected: self.kind.as_str() }),
+        }
+    }
+
     fn text(&self, name: &str, text: &str) -> Result<String, ParamFault> {
+        self.check_text(name, text).map(|()| text.to_owned())
+    }
+
+    fn check_text(&self, name: &str, text: &str) -> Result<(), ParamFault> {
         if text.len() > PARAM_TEXT_BYTES_MAX {
             return Err(range(name, format!("at most {PARAM_TEXT_BYTES_MAX} bytes")));
         }
         if !self.one_of.is_empty() && !self.one_of.iter().any(|allowed| allowed == text) {
             return Err(range(name, format!("one of `{}`", self.one_of.join("`, `"))));
         }
-        Ok(text.to_owned())
+        Ok(())
     }
 
     fn long(&self, name: &str, number: i64) -> Result<i64, ParamFault> {

@@ -1,0 +1,298 @@
+//! What operators do: register, suspend, reload, rotate, revoke, redact. Every change is in the log in the transaction
+//! that makes it so. No agent reaches any of this (R18): the edge admits operators only.
+
+use crate::Authority;
+use crate::caller::Unauthenticated;
+use crate::end::Actor;
+use crate::error::Error;
+use crate::event::{change, hex};
+use crate::inventory::UpstreamTable;
+use crate::opening::Openings;
+use crate::ports::{Change, LogEntry, Write};
+use crate::sign::TokenKeys;
+use domain::{Agent, AgentId, AgentState, EndReason, Operation, Transport, Upstream, UpstreamName};
+use policy::{Explanation, Policy, Request};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use token::UnixSeconds;
+use token::access::Expected;
+use token::claims::AccessClaims;
+
+/// What introspection says (RFC 7662 §2.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Introspection {
+    /// The token is good now; this is what it says.
+    Active(Box<AccessClaims>),
+    /// It is not, for whatever reason.
+    Inactive,
+}
+
+impl Authority {
+    /// All agents, by name.
+    #[must_use]
+    pub fn agents(&self) -> Vec<Arc<Agent>> {
+        self.0.inventory.load().agents().cloned().collect()
+    }
+
+    /// One agent.
+    #[must_use]
+    pub fn agent(&self, id: &AgentId) -> Option<Arc<Agent>> {
+        self.0.inventory.load().get(id).cloned()
+    }
+
+    /// Registers an agent or replaces its record. If it may not act any more, or its identity changed, its tasks end.
+    ///
+    /// # Errors
+    /// [`Error::SharedIdentity`], [`Error::Unacceptable`], or the ledger's.
+    pub async fn put_agent(&self, agent: Agent, by: &Actor) -> Result<(), Error> {
+        let _one_at_a_time = self.0.admin.lock().await;
+        acceptable(&agent)?;
+        let now = self.0.clock.now();
+        let inventory = self.0.inventory.load_full();
+        if let Some(other) = inventory.sharing(&agent) {
+            return Err(Error::SharedIdentity { other: other.to_string() });
+        }
+        let before = inventory.get(&agent.id).cloned();
+        if before.as_deref() == Some(&agent) {
+            return Ok(());
+        }
+        let ends = agent.eligible(now).is_err() || before.as_ref().is_some_and(|before| before.rules != agent.rules);
+        let id = agent.id.clone();
+        let event = change("agent.put", &by.name(), now, agent_detail(&agent))?;
+        self.0.ledger.commit(Write { events: vec![event], changes: vec![Change::PutAgent(Box::new(agent.clone()))] }).await?;
+        self.0.inventory.store(Arc::new(inventory.with(agent)));
+        if ends { self.end_tasks_of(&id, EndReason::Agent, &by.name()).await } else { Ok(()) }
+    }
+
+    /// Suspends an agent: its tasks end now. Resumes it with `AgentState::Active`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] or the ledger's.
+    pub async fn set_agent_state(&self, id: &AgentId, state: AgentState, by: &Actor) -> Result<(), Error> {
+        let agent = self.agent(id).ok_or_else(|| Error::NotFound { what: "agent", name: id.to_string() })?;
+        self.put_agent(Agent { state, ..(*agent).clone() }, by).await
+    }
+
+    /// All upstreams, from files and registered.
+    #[must_use]
+    pub fn upstreams(&self) -> Arc<std::collections::HashMap<UpstreamName, Arc<Upstream>>> {
+        Arc::clone(&self.0.upstreams.load().all)
+    }
+
+    /// Registers an upstream over the API. Only such that start no program, and none that a file names.
+    ///
+    /// # Errors
+    /// [`Error::Unacceptable`] or the ledger's.
+    pub async fn put_upstream(&self, upstream: Upstream, by: &Actor) -> Result<(), Error> {
+        let _one_at_a_time = self.0.admin.lock().await;
+        if !matches!(upstream.transport, Transport::Http { .. }) {
+            return Err(Error::Unacceptable(
+                "an upstream that starts a program can only be configured in a file on the gateway's host",
+            ));
+        }
+        let table = self.0.upstreams.load_full();
+        if table.from_files.iter().any(|configured| configured.name == upstream.name) {
+            return Err(Error::Unacceptable("an upstream of this name is configured in a file; change it there"));
+        }
+        let detail = [
+            ("name", upstream.name.as_str().into()),
+            ("owner", upstream.owner.as_str().into()),
+            ("transport", transport(&upstream)),
+        ];
+        let event = change("upstream.put", &by.name(), self.0.clock.now(), detail)?;
+        self.0
+            .ledger
+            .commit(Write { events: vec![event], changes: vec![Change::PutUpstream(Box::new(upstream.clone()))] })
+            .await?;
+        let registered = table.registered.values().cloned().chain([upstream]);
+        self.0.upstreams.store(Arc::new(UpstreamTable::new(table.from_files.clone(), registered)));
+        Ok(())
+    }
+
+    /// Removes an upstream that was registered over the API.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] or the ledger's.
+    pub async fn remove_upstream(&self, name: &UpstreamName, by: &Actor) -> Result<(), Error> {
+        let _one_at_a_time = self.0.admin.lock().await;
+        let table = self.0.upstreams.load_full();
+        if !table.registered.contains_key(name) {
+            return Err(Error::NotFound { what: "registered upstream", name: name.to_string() });
+        }
+        let event = change("upstream.remove", &by.name(), self.0.clock.now(), [("name", name.as_str().into())])?;
+        self.0.ledger.commit(Write { events: vec![event], changes: vec![Change::RemoveUpstream(name.clone())] }).await?;
+        let rest = table.registered.values().filter(|upstream| upstream.name != *name).cloned();
+        self.0.upstreams.store(Arc::new(UpstreamTable::new(table.from_files.clone(), rest)));
+        Ok(())
+    }
+
+    /// Puts another policy in force, for the next decision on. Tasks whose intent is gone end.
+    ///
+    /// # Errors
+    /// The ledger's; then the old policy stays in force.
+    pub async fn reload_policy(&self, policy: Policy, by: &Actor) -> Result<(), Error> {
+        let _one_at_a_time = self.0.admin.lock().await;
+        if policy.version() == self.policy().version() {
+            return Ok(());
+        }
+        let detail = [("from", self.policy().version().to_string().into()), ("to", policy.version().to_string().into())];
+        let event = change("policy.reload", &by.name(), self.0.clock.now(), detail)?;
+        self.0.ledger.commit(Write { events: vec![event], changes: Vec::new() }).await?;
+        let policy = Arc::new(policy);
+        self.0.policy.store(Arc::clone(&policy));
+        let orphaned = self.0.tasks.select(|live| policy.intent(&live.task().intent).is_none());
+        self.end_all(orphaned, EndReason::Policy, &by.name()).await
+    }
+
+    /// What policy says of a hypothetical request of an open task, and why. Not a decision: nothing follows from it.
+    #[must_use]
+    pub fn explain(&self, live: &crate::LiveTask, operation: Operation<'_>, approved: bool) -> Option<Explanation> {
+        let now = self.0.clock.now();
+        let agent = self.agent(&live.task().agent)?;
+        let mut facts = crate::decide::facts(live, domain::Binding::Dpop, now);
+        facts.approved = approved;
+        Some(self.policy().explain(&Request {
+            task: live.task(),
+            agent: &agent,
+            workload: &live.workload(),
+            operation,
+            facts: &facts,
+        }))
+    }
+
+    /// Rotates the signing keys. The new active key must have been published before.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub async fn rotate_keys(&self, keys: TokenKeys, by: &Actor) -> Result<(), Error> {
+        let event = change("keys.rotate", &by.name(), self.0.clock.now(), [("active", keys.active.key_id().into())])?;
+        self.0.ledger.commit(Write { events: vec![event], changes: Vec::new() }).await?;
+        self.0.signer.rotate(keys)?;
+        // Cached verdicts of tokens whose key is gone must not outlive it.
+        self.0.verified.invalidate_all();
+        Ok(())
+    }
+
+    /// Our public keys (RFC 7517).
+    #[must_use]
+    pub fn jwks(&self) -> Value {
+        self.0.signer.key_set().to_json()
+    }
+
+    /// What a token is worth now (RFC 7662). Everything that is not good looks the same.
+    #[must_use]
+    pub fn introspect(&self, token: &str) -> Introspection {
+        let now = self.0.clock.now();
+        let active = self.signed_token(token, now).and_then(|signed| {
+            let expected = Expected { issuer: &self.0.issuer, audience: &self.0.issuer, leeway_secs: 0 };
+            let claims = signed.access().check(&expected, UnixSeconds(now.secs())).map_err(|_| Unauthenticated::Invalid)?;
+            self.standing(&signed, now).map(|_| claims.clone())
+        });
+        active.map_or(Introspection::Inactive, |claims| Introspection::Active(Box::new(claims)))
+    }
+
+    /// Refuses one token from now on (RFC 7009). A token that is not one of ours is no error.
+    ///
+    /// # Errors
+    /// The ledger's; the token is refused on this node all the same.
+    pub async fn revoke_token(&self, token: &str, by: &Actor) -> Result<(), Error> {
+        let now = self.0.clock.now();
+        let Ok(signed) = self.signed_token(token, now) else { return Ok(()) };
+        let claims = signed.claims();
+        let expires = domain::Timestamp::from_secs(claims.expires_at.0);
+        self.0.revoked_tokens.insert(claims.token_id.clone(), expires);
+        let detail = [
+            ("jti", claims.token_id.as_str().into()),
+            ("task", claims.task.as_str().into()),
+            ("agent", claims.subject.as_str().into()),
+        ];
+        let event = change("token.revoked", &by.name(), now, detail)?;
+        let change = Change::RevokeToken { jti: claims.token_id.clone(), expires };
+        self.0.ledger.commit(Write { events: vec![event], changes: vec![change] }).await?;
+        Ok(())
+    }
+
+    /// The sensitive values of an entry that can still be opened, by name.
+    ///
+    /// # Errors
+    /// [`Error::OpeningDamaged`] or the archive's.
+    pub async fn opened(&self, entry: &LogEntry) -> Result<BTreeMap<String, Value>, Error> {
+        let Some((openings, committed, _)) = self.openings(entry).await? else { return Ok(BTreeMap::new()) };
+        Ok(openings.opened(&committed))
+    }
+
+    /// Deletes the opening of one sensitive value of an entry. The entry and every proof of it stay as they are; that it was
+    /// redacted, by whom and why, is an entry of its own.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is nothing to redact, or the ledger's.
+    pub async fn redact(&self, entry: &LogEntry, name: &str, why: &str, by: &Actor) -> Result<(), Error> {
+        let nothing = || Error::NotFound { what: "opening", name: format!("{} of entry {}", name.escape_debug(), entry.index) };
+        let (mut openings, _, sealing) = self.openings(entry).await?.ok_or_else(nothing)?;
+        if !openings.redact(name) {
+            return Err(nothing());
+        }
+        let remaining =
+            if openings.is_empty() { None } else { Some(sealing.key.seal(&sealing.event, &openings, &*self.0.entropy)?) };
+        let detail =
+            [("index", entry.index.into()), ("name", name.into()), ("why", why.chars().take(500).collect::<String>().into())];
+        let event = change("redaction", &by.name(), self.0.clock.now(), detail)?;
+        let change = Change::RedactOpening { index: entry.index, remaining };
+        self.0.ledger.commit(Write { events: vec![event], changes: vec![change] }).await?;
+        Ok(())
+    }
+
+    async fn openings(&self, entry: &LogEntry) -> Result<Option<(Openings, Map<String, Value>, Sealing)>, Error> {
+        let Some((sealed, wrapped)) = self.0.archive.opening(entry.index).await? else { return Ok(None) };
+        let leaf: Value = serde_json::from_slice(&entry.leaf).map_err(|_| Error::OpeningDamaged)?;
+        let event = leaf.get("event").ok_or(Error::OpeningDamaged)?;
+        let text = |name: &str| event.get(name).and_then(Value::as_str).ok_or(Error::OpeningDamaged);
+        let task = text("task")?.parse().map_err(|_| Error::OpeningDamaged)?;
+        let decision: domain::DecisionId = text("decision")?.parse().map_err(|_| Error::OpeningDamaged)?;
+        let key = self.0.wrapping.unwrap_key(task, &wrapped)?;
+        let openings = key.open(decision.as_bytes(), &sealed)?;
+        let committed =
+            ["arguments", "params"].iter().find_map(|member| event.get(*member)?.get("committed")?.as_object().cloned());
+        Ok(Some((openings, committed.unwrap_or_default(), Sealing { key, event: decision.as_bytes().to_vec() })))
+    }
+}
+
+struct Sealing {
+    key: crate::opening::TaskKey,
+    event: Vec<u8>,
+}
+
+fn acceptable(agent: &Agent) -> Result<(), Error> {
+    if agent.purpose.trim().is_empty() {
+        return Err(Error::Unacceptable("an agent needs a purpose"));
+    }
+    if agent.rules.is_empty() || agent.rules.iter().any(|rule| rule.claims.is_empty()) {
+        return Err(Error::Unacceptable("an agent needs at least one identity rule, and each rule at least one claim"));
+    }
+    if agent.state == AgentState::Active && agent.owner.is_none() {
+        return Err(Error::Unacceptable("an agent needs an owner who answers for it"));
+    }
+    Ok(())
+}
+
+fn agent_detail(agent: &Agent) -> [(&'static str, Value); 8] {
+    let intents: Vec<_> = agent.intents.iter().map(|name| name.as_str()).collect();
+    [
+        ("agent", agent.id.as_str().into()),
+        ("allow_bearer", agent.allow_bearer.into()),
+        ("intents", json!(intents)),
+        ("owner", json!(agent.owner.as_ref().map(domain::OwnerId::as_str))),
+        ("purpose", agent.purpose.chars().take(500).collect::<String>().into()),
+        ("review_by", agent.review_by.secs().into()),
+        ("rules_sha256", hex(&crate::attest::sha256(&[format!("{:?}", agent.rules).as_bytes()])).into()),
+        ("state", if agent.state == AgentState::Active { "active" } else { "suspended" }.into()),
+    ]
+}
+
+fn transport(upstream: &Upstream) -> Value {
+    match &upstream.transport {
+        Transport::Http { url } => json!({ "url": url }),
+        Transport::Stdio { command, .. } => json!({ "command": command }),
+    }
+}

@@ -1,0 +1,389 @@
+//! The decision about one request, and the permit that only an allowing one yields. A decision is durable in the log
+//! before it is answered (law 2); a permit cannot be made elsewhere, copied, or used after its task ended.
+
+use crate::Authority;
+use crate::attest::sha256;
+use crate::caller::Caller;
+use crate::event::{Arguments, DecisionEvent, OutcomeEvent, encode, hex, ids, reason};
+use crate::live::{LiveTask, Reserved};
+use crate::opening::Openings;
+use crate::ports::{Change, Write};
+use domain::{Agent, Binding, DecisionId, EndReason, Facts, Operation, Outcome, Reading, Reason, Timestamp, Verdict};
+use policy::{Policy, Request};
+use serde_json::Map;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The answer to one request, already in the log.
+#[derive(Debug)]
+#[must_use]
+pub enum Decision {
+    /// It may happen, once, by consuming the permit.
+    Allow(Permit),
+    /// It may not.
+    Deny(Denial),
+    /// It may once a human approved it.
+    Ask(Denial),
+    /// It could not be decided or logged, so it may not.
+    Failed(Denial),
+}
+
+/// Why not, in words that a person and a model can act on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    /// The decision in the log; `None` if the log could not be written.
+    pub decision: Option<DecisionId>,
+    /// The kind of reason.
+    pub reason: Reason,
+    /// What was refused, by which policy, what would be allowed.
+    pub explanation: String,
+    /// The policies that settled it.
+    pub policies: Vec<String>,
+    /// Who may approve it.
+    pub approvers: Vec<String>,
+}
+
+/// The right to let one decided request happen, once. Not `Clone`, not constructible elsewhere; dropping it unused is
+/// recorded.
+#[derive(Debug)]
+#[must_use = "an unused permit is recorded as not released"]
+pub struct Permit {
+    record: OutcomeRecord,
+}
+
+/// A request that was let go. Its outcome must be recorded once; dropping it records that it was cancelled.
+#[derive(Debug)]
+#[must_use = "record the outcome"]
+pub struct Released {
+    record: OutcomeRecord,
+}
+
+/// How an allowed request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallStatus {
+    /// The upstream answered.
+    Ok,
+    /// The tool answered that it failed.
+    ToolError,
+    /// The upstream failed, broke the protocol or answered with a protocol error.
+    UpstreamError,
+    /// The upstream took too long.
+    Timeout,
+    /// The caller went away.
+    Cancelled,
+    /// The task ended while the upstream worked: the answer was withheld.
+    Withheld,
+    /// The task ended before the request was let go: nothing was sent.
+    NotReleased,
+}
+
+impl CallStatus {
+    /// The word for the log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::ToolError => "tool_error",
+            Self::UpstreamError => "upstream_error",
+            Self::Timeout => "timeout",
+            Self::Cancelled => "cancelled",
+            Self::Withheld => "withheld",
+            Self::NotReleased => "not_released",
+        }
+    }
+}
+
+/// What the log keeps of an answer: never the answer itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallOutcome {
+    /// How it ended.
+    pub status: CallStatus,
+    /// SHA-256 of what was given to the caller, if something was.
+    pub result_sha256: Option<[u8; 32]>,
+    /// Size of it.
+    pub bytes: u64,
+}
+
+impl From<CallStatus> for CallOutcome {
+    fn from(status: CallStatus) -> Self {
+        Self { status, result_sha256: None, bytes: 0 }
+    }
+}
+
+/// Writes the outcome of one decision exactly once, at the latest when it is dropped.
+struct OutcomeRecord {
+    authority: Authority,
+    live: Arc<LiveTask>,
+    decision: DecisionId,
+    since: Duration,
+    if_dropped: CallStatus,
+    written: bool,
+}
+
+impl Drop for OutcomeRecord {
+    fn drop(&mut self) {
+        self.write(self.if_dropped.into());
+    }
+}
+
+impl std::fmt::Debug for OutcomeRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.decision)
+    }
+}
+
+impl OutcomeRecord {
+    fn write(&mut self, outcome: CallOutcome) {
+        if std::mem::replace(&mut self.written, true) {
+            return;
+        }
+        let parts = &self.authority.0;
+        let task = self.live.task();
+        let millis = parts.clock.elapsed().saturating_sub(self.since).as_millis();
+        let event = encode(&OutcomeEvent {
+            agent: task.agent.as_str(),
+            at: parts.clock.now().millis(),
+            bytes: outcome.bytes,
+            decision: &self.decision.to_string(),
+            millis: u64::try_from(millis).unwrap_or(u64::MAX),
+            result_sha256: outcome.result_sha256.map(|digest| hex(&digest)),
+            status: outcome.status.as_str(),
+            task: &task.id.to_string(),
+            r#type: "outcome",
+        });
+        // CRASH(outcome-lost): the decision before it is durable and says that the call may have happened; a missing
+        // outcome reads as "unknown". So its durability need not be waited for.
+        let posted = event.and_then(|event| Ok(parts.ledger.post(Write { events: vec![event], changes: Vec::new() })?));
+        if let Err(error) = posted {
+            tracing::error!(%error, decision = %self.decision, "the outcome of a call could not be logged");
+        }
+    }
+}
+
+impl Permit {
+    /// The decision in the log.
+    #[must_use]
+    pub fn decision(&self) -> DecisionId {
+        self.record.decision
+    }
+
+    /// The last look before the request leaves: whether the task is still open.
+    ///
+    /// # Errors
+    /// Why the task ended; nothing may be sent then, and that is recorded.
+    pub fn release(mut self) -> Result<Released, EndReason> {
+        let live = &self.record.live;
+        let now = self.record.authority.0.clock.now();
+        if let Some(reason) = live.ended().or_else(|| live.task().overdue(&live.progress(), now)) {
+            return Err(reason);
+        }
+        self.record.if_dropped = CallStatus::Cancelled;
+        Ok(Released { record: self.record })
+    }
+}
+
+impl Released {
+    /// The decision in the log.
+    #[must_use]
+    pub fn decision(&self) -> DecisionId {
+        self.record.decision
+    }
+
+    /// The task for which it was let go.
+    #[must_use]
+    pub fn live(&self) -> &Arc<LiveTask> {
+        &self.record.live
+    }
+
+    /// Records how it ended. Call it before the answer is given to the caller.
+    pub fn record(mut self, outcome: CallOutcome) {
+        self.record.write(outcome);
+    }
+}
+
+impl Authority {
+    /// Decides one request of a caller. When this resolves, the decision is in the log, on stable storage.
+    pub async fn decide(&self, caller: &Caller, operation: Operation<'_>) -> Decision {
+        let now = self.0.clock.now();
+        let policy = self.policy();
+        let facts = facts(&caller.live, caller.binding, now);
+        let request = Request {
+            task: caller.live.task(),
+            agent: &caller.agent,
+            workload: &caller.live.workload(),
+            operation,
+            facts: &facts,
+        };
+        let mut verdict = policy.decide(&request);
+        let mut changes = Vec::new();
+        if verdict.outcome == Outcome::Allow {
+            let reading = policy.traits(&operation).map_or_else(Reading::default, |traits| traits.reading);
+            match caller.live.reserve(reading, now) {
+                Reserved::Yes(progress) => changes.push(Change::Progress(caller.task(), progress)),
+                Reserved::Ended(end) => verdict = over(Reason::TaskEnded, &format!("the task has ended ({})", end.as_str())),
+                Reserved::Exhausted => verdict = over(Reason::BudgetExhausted, "the task has used up its budget of calls"),
+            }
+        }
+        let decision = self.new_decision_id(now);
+        let asked = Asked { caller, operation, facts: &facts, policy: &policy };
+        let logged = match asked.event(self, decision, &verdict, now) {
+            Ok((event, opening)) => {
+                changes.extend(opening);
+                self.0.ledger.commit(Write { events: vec![event], changes }).await.map_err(crate::Error::from)
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = logged {
+            tracing::error!(%error, "a decision could not be logged, so it is refused");
+            return Decision::Failed(Denial::unlogged(&error));
+        }
+        self.answer(caller, decision, verdict)
+    }
+
+    fn answer(&self, caller: &Caller, decision: DecisionId, verdict: Verdict) -> Decision {
+        let record = || OutcomeRecord {
+            authority: self.clone(),
+            live: Arc::clone(&caller.live),
+            decision,
+            since: self.0.clock.elapsed(),
+            if_dropped: CallStatus::NotReleased,
+            written: false,
+        };
+        match verdict.outcome {
+            Outcome::Allow => Decision::Allow(Permit { record: record() }),
+            Outcome::Deny => Decision::Deny(Denial::new(decision, verdict)),
+            Outcome::Ask => Decision::Ask(Denial::new(decision, verdict)),
+            Outcome::Failed => Decision::Failed(Denial::new(decision, verdict)),
+        }
+    }
+}
+
+pub(crate) fn facts(live: &LiveTask, binding: Binding, now: Timestamp) -> Facts {
+    let progress = live.progress();
+    Facts {
+        now,
+        labels: progress.labels,
+        approved: false,
+        calls_used: progress.calls_used,
+        binding,
+        attested_secs_ago: now.secs_since(progress.attested_at),
+    }
+}
+
+fn over(reason: Reason, explanation: &str) -> Verdict {
+    Verdict {
+        outcome: Outcome::Deny,
+        reason: Some(reason),
+        determining: Vec::new(),
+        explanation: format!("{explanation}; open a new task"),
+        approvers: Vec::new(),
+    }
+}
+
+impl Denial {
+    fn new(decision: DecisionId, verdict: Verdict) -> Self {
+        Self {
+            decision: Some(decision),
+            reason: verdict.reason.unwrap_or(Reason::NotPermitted),
+            explanation: verdict.explanation,
+            policies: verdict.determining.into_iter().map(|policy| policy.id).collect(),
+            approvers: verdict.approvers,
+        }
+    }
+
+    fn unlogged(error: &crate::Error) -> Self {
+        let explanation = match error {
+            crate::Error::Ledger(crate::ports::LedgerError::TooLarge(_)) => {
+                "the request is too large to be logged, so it is refused"
+            }
+            _ => "the decision could not be logged, so the request is refused; try again later",
+        };
+        Self {
+            decision: None,
+            reason: Reason::LogUnavailable,
+            explanation: explanation.into(),
+            policies: Vec::new(),
+            approvers: Vec::new(),
+        }
+    }
+}
+
+/// What was asked, for its log entry.
+struct Asked<'a> {
+    caller: &'a Caller,
+    operation: Operation<'a>,
+    facts: &'a Facts,
+    policy: &'a Policy,
+}
+
+impl Asked<'_> {
+    fn event(
+        &self,
+        authority: &Authority,
+        decision: DecisionId,
+        verdict: &Verdict,
+        now: Timestamp,
+    ) -> Result<(Vec<u8>, Option<Change>), crate::Error> {
+        let task = self.caller.live.task();
+        let entropy = &*authority.0.entropy;
+        let mut openings = Openings::default();
+        let arguments = match self.operation {
+            Operation::CallTool { arguments, .. } | Operation::GetPrompt { arguments, .. } if !arguments.is_empty() => {
+                let clear = self.policy.traits(&self.operation).map_or(&[][..], |traits| &traits.clear_arguments);
+                Some(Arguments::record(arguments, clear, &mut openings, entropy))
+            }
+            _ => None,
+        };
+        let (decision_text, task_text) = (decision.to_string(), task.id.to_string());
+        let event = encode(&DecisionEvent {
+            agent: task.agent.as_str(),
+            arguments,
+            at: now.millis(),
+            claims_sha256: None,
+            decision: &decision_text,
+            determining: ids(&verdict.determining),
+            facts: self.facts.into(),
+            intent: task.intent.as_str(),
+            operation: self.operation.kind(),
+            outcome: verdict.outcome.as_str(),
+            owner: owner(self.caller.agent()),
+            params: None,
+            policy: authority.policy_version_text(self.policy).as_str(),
+            predecessor: None,
+            reason: reason(verdict),
+            subject: self.operation.subject(),
+            task: &task_text,
+            r#type: "decision",
+            upstream: self.operation.upstream().map(domain::UpstreamName::as_str),
+            workload: None,
+        })?;
+        let opening = if openings.is_empty() {
+            None
+        } else {
+            let sealed = self.caller.live.key.seal(decision.as_bytes(), &openings, entropy)?;
+            Some(Change::PutOpening { event: 0, task: task.id, sealed })
+        };
+        Ok((event, opening))
+    }
+}
+
+pub(crate) fn owner(agent: &Agent) -> &str {
+    agent.owner.as_ref().map_or("", domain::OwnerId::as_str)
+}
+
+/// Digest of an argument object, for callers that bind something to the arguments of a request.
+#[must_use]
+pub fn arguments_digest(arguments: &Map<String, serde_json::Value>) -> [u8; 32] {
+    sha256(&[policy::to_canonical_json(&serde_json::Value::Object(arguments.clone())).as_bytes()])
+}
+
+pub(crate) fn sensitive_params(policy: &Policy, intent: &domain::IntentName) -> BTreeSet<String> {
+    let intent = policy.intent(intent);
+    intent
+        .into_iter()
+        .flat_map(|intent| &intent.params)
+        .filter(|(_, param)| param.sensitive)
+        .map(|(name, _)| name.clone())
+        .collect()
+}

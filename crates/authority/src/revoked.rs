@@ -1,0 +1,40 @@
+//! Tokens that are refused although they have not expired. Bounded by their expiry: what has expired is forgotten.
+
+use domain::Timestamp;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{PoisonError, RwLock};
+
+#[derive(Default)]
+pub(crate) struct RevokedTokens {
+    by_id: RwLock<HashMap<String, Timestamp>>,
+    count: AtomicUsize,
+}
+
+impl RevokedTokens {
+    pub(crate) fn new(tokens: impl IntoIterator<Item = (String, Timestamp)>) -> Self {
+        let by_id: HashMap<_, _> = tokens.into_iter().collect();
+        Self { count: AtomicUsize::new(by_id.len()), by_id: RwLock::new(by_id) }
+    }
+
+    pub(crate) fn contains(&self, id: &str, now: Timestamp) -> bool {
+        // Most of the time nothing is revoked, and then no lock is taken.
+        self.count.load(Ordering::Acquire) > 0
+            && self.by_id.read().unwrap_or_else(PoisonError::into_inner).get(id).is_some_and(|until| *until >= now)
+    }
+
+    pub(crate) fn insert(&self, id: String, until: Timestamp) {
+        let mut tokens = self.by_id.write().unwrap_or_else(PoisonError::into_inner);
+        tokens.insert(id, until);
+        self.count.store(tokens.len(), Ordering::Release);
+    }
+
+    pub(crate) fn forget_before(&self, now: Timestamp) {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let mut tokens = self.by_id.write().unwrap_or_else(PoisonError::into_inner);
+        tokens.retain(|_, until| *until >= now);
+        self.count.store(tokens.len(), Ordering::Release);
+    }
+}
