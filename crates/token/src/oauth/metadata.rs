@@ -47,12 +47,9 @@ impl AuthorizationServer<'_> {
             "token_endpoint_auth_methods_supported":
                 client_auth_methods(&["none", "private_key_jwt"], self.mtls_base),
             "token_endpoint_auth_signing_alg_values_supported": algorithms,
-            "introspection_endpoint_auth_methods_supported":
-                client_auth_methods(&["private_key_jwt"], self.mtls_base),
-            "introspection_endpoint_auth_signing_alg_values_supported": algorithms,
-            "revocation_endpoint_auth_methods_supported":
-                client_auth_methods(&["none", "private_key_jwt"], self.mtls_base),
-            "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
+            // Enforcement points are operators with a secret of at least 256 bits; who holds a token may revoke it.
+            "introspection_endpoint_auth_methods_supported": ["client_secret_basic"],
+            "revocation_endpoint_auth_methods_supported": ["none", "client_secret_basic"],
             "dpop_signing_alg_values_supported": algorithms,
             "authorization_details_types_supported": [WRIT_TASK_TYPE],
             "tls_client_certificate_bound_access_tokens": self.mtls_base.is_some(),

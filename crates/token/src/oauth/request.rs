@@ -82,15 +82,23 @@ pub struct ClientAssertion {
 
 /// The `writ_task` authorization detail (RFC 9396): opens a task, or renews one.
 #[derive(Debug, Clone, PartialEq)]
-pub struct WritTask {
-    /// Name of the intent.
-    pub intent: String,
-    /// Its parameters; typed later, by the intent's schema.
-    pub parameters: Map<String, Value>,
-    /// Wanted lifetime in seconds.
-    pub lifetime_secs: Option<u64>,
-    /// The task to renew, `tsk_…`.
-    pub task: Option<String>,
+pub enum WritTask {
+    /// Declares an intent.
+    Open {
+        /// Its name.
+        intent: String,
+        /// Its parameters; typed later, by the intent's schema.
+        parameters: Map<String, Value>,
+        /// Wanted lifetime in seconds.
+        lifetime_secs: Option<u64>,
+        /// The task whose place this one takes, `tsk_…`: a change of course.
+        replaces: Option<String>,
+    },
+    /// Keeps what was declared.
+    Renew {
+        /// The task, `tsk_…`.
+        task: String,
+    },
 }
 
 /// A token request.
@@ -204,6 +212,23 @@ impl WritTask {
         if detail.remove("type").as_ref().and_then(Value::as_str) != Some(WRIT_TASK_TYPE) {
             return Err(refused("the only known type is writ_task"));
         }
+        let renewed = take_task_id(&mut detail, "task")?;
+        let parsed = match renewed {
+            Some(task) => Self::Renew { task },
+            None => Self::read_open(&mut detail)?,
+        };
+        match (detail.keys().next(), &parsed) {
+            (None, _) => Ok(parsed),
+            (Some(name), Self::Open { .. }) => Err(refused(&format!("unknown member {name}"))),
+            // A silently ignored declaration would leave the agent believing that it changed something.
+            (Some(_), Self::Renew { .. }) => {
+                Err(refused("a renewal keeps what was declared: give task alone, or declare anew with replaces"))
+            }
+        }
+    }
+
+    fn read_open(detail: &mut Map<String, Value>) -> Result<Self, OAuthError> {
+        let refused = |why: &str| OAuthError::new(ErrorCode::InvalidAuthorizationDetails, why);
         let intent = match detail.remove("intent") {
             Some(Value::String(name)) if is_name(&name) => name,
             _ => return Err(refused("intent must be the name of an intent")),
@@ -218,14 +243,19 @@ impl WritTask {
             Some(Some(secs)) if secs > 0 => Some(secs),
             Some(_) => return Err(refused("lifetime_secs must be a positive whole number")),
         };
-        let task = match detail.remove("task") {
-            None => None,
-            Some(Value::String(id)) if id.starts_with(TASK_ID_PREFIX) && is_name(&id) => Some(id),
-            Some(_) => return Err(refused("task must be the id of a task (tsk_...)")),
-        };
-        match detail.keys().next() {
-            Some(name) => Err(refused(&format!("unknown member {name}"))),
-            None => Ok(Self { intent, parameters, lifetime_secs, task }),
+        let replaces = take_task_id(detail, "replaces")?;
+        Ok(Self::Open { intent, parameters, lifetime_secs, replaces })
+    }
+}
+
+/// Removes a member that holds the id of a task.
+fn take_task_id(detail: &mut Map<String, Value>, name: &str) -> Result<Option<String>, OAuthError> {
+    match detail.remove(name) {
+        None => Ok(None),
+        Some(Value::String(id)) if id.starts_with(TASK_ID_PREFIX) && is_name(&id) => Ok(Some(id)),
+        Some(_) => {
+            let text = format!("{name} must be the id of a task (tsk_...)");
+            Err(OAuthError::new(ErrorCode::InvalidAuthorizationDetails, &text))
         }
     }
 }
