@@ -19,6 +19,9 @@ use token::UnixSeconds;
 use token::access::Expected;
 use token::claims::AccessClaims;
 
+/// Agents that are written in one transaction.
+const AGENTS_PER_WRITE: usize = 256;
+
 /// What introspection says (RFC 7662 §2.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Introspection {
@@ -41,28 +44,36 @@ impl Authority {
         self.0.inventory.load().get(id).cloned()
     }
 
-    /// Registers an agent or replaces its record. If it may not act any more, or its identity changed, its tasks end.
+    /// Registers agents or replaces their records, all or none. Those of them that may not act any more, or whose identity
+    /// changed, lose their tasks. Records that are the same already are left alone.
     ///
     /// # Errors
     /// [`Error::SharedIdentity`], [`Error::Unacceptable`], or the ledger's.
-    pub async fn put_agent(&self, agent: Agent, by: &Actor) -> Result<(), Error> {
+    pub async fn put_agents(&self, agents: Vec<Agent>, by: &Actor) -> Result<(), Error> {
         let _one_at_a_time = self.0.admin.lock().await;
-        acceptable(&agent)?;
         let now = self.0.clock.now();
-        let inventory = self.0.inventory.load_full();
-        if let Some(other) = inventory.sharing(&agent) {
-            return Err(Error::SharedIdentity { other: other.to_string() });
+        let before = self.0.inventory.load_full();
+        let changed: Vec<_> =
+            agents.into_iter().filter(|agent| before.get(&agent.id).map(|known| &**known) != Some(agent)).map(Arc::new).collect();
+        changed.iter().try_for_each(|agent| acceptable(agent))?;
+        let after = before.with(changed.iter().cloned());
+        if let Some((one, other)) = after.shared_identity() {
+            return Err(Error::SharedIdentity { one: one.to_string(), other: other.to_string() });
         }
-        let before = inventory.get(&agent.id).cloned();
-        if before.as_deref() == Some(&agent) {
-            return Ok(());
+        for some in changed.chunks(AGENTS_PER_WRITE) {
+            let events =
+                some.iter().map(|agent| change("agent.put", &by.name(), now, agent_detail(agent))).collect::<Result<_, _>>()?;
+            let changes = some.iter().map(|agent| Change::PutAgent(Box::new((**agent).clone()))).collect();
+            self.0.ledger.commit(Write { events, changes }).await?;
         }
-        let ends = agent.eligible(now).is_err() || before.as_ref().is_some_and(|before| before.rules != agent.rules);
-        let id = agent.id.clone();
-        let event = change("agent.put", &by.name(), now, agent_detail(&agent))?;
-        self.0.ledger.commit(Write { events: vec![event], changes: vec![Change::PutAgent(Box::new(agent.clone()))] }).await?;
-        self.0.inventory.store(Arc::new(inventory.with(agent)));
-        if ends { self.end_tasks_of(&id, EndReason::Agent, &by.name()).await } else { Ok(()) }
+        self.0.inventory.store(Arc::new(after));
+        let mut ended = Ok(());
+        for agent in &changed {
+            if agent.eligible(now).is_err() || before.get(&agent.id).is_some_and(|known| known.rules != agent.rules) {
+                ended = ended.and(self.end_tasks_of(&agent.id, EndReason::Agent, &by.name()).await);
+            }
+        }
+        ended
     }
 
     /// Suspends an agent: its tasks end now. Resumes it with `AgentState::Active`.
@@ -71,7 +82,7 @@ impl Authority {
     /// [`Error::NotFound`] or the ledger's.
     pub async fn set_agent_state(&self, id: &AgentId, state: AgentState, by: &Actor) -> Result<(), Error> {
         let agent = self.agent(id).ok_or_else(|| Error::NotFound { what: "agent", name: id.to_string() })?;
-        self.put_agent(Agent { state, ..(*agent).clone() }, by).await
+        self.put_agents(vec![Agent { state, ..(*agent).clone() }], by).await
     }
 
     /// All upstreams, from files and registered.

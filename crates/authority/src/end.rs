@@ -73,7 +73,12 @@ impl Authority {
         self.log_end(live, by, now).await
     }
 
+    /// Makes an end durable, once, whoever asks.
     async fn log_end(&self, live: &Arc<LiveTask>, by: &str, now: Timestamp) -> Result<(), Error> {
+        let mut logged = live.end_logged.lock().await;
+        if *logged {
+            return Ok(());
+        }
         let (task, progress) = (live.task(), live.progress());
         let event = encode(&EndEvent {
             agent: task.agent.as_str(),
@@ -86,8 +91,8 @@ impl Authority {
             r#type: "task.ended",
         })?;
         self.0.ledger.commit(Write { events: vec![event], changes: vec![Change::Progress(task.id, progress)] }).await?;
-        // Only now that the end is durable: a task that is not in the table is refused as well, but without its reason.
-        self.0.tasks.remove(task.id);
+        *logged = true;
+        self.0.tasks.remove(live);
         Ok(())
     }
 
@@ -96,7 +101,7 @@ impl Authority {
     /// # Errors
     /// The first one whose end could not be made durable; all have taken effect.
     pub(crate) async fn end_tasks_of(&self, agent: &domain::AgentId, reason: EndReason, by: &str) -> Result<(), Error> {
-        self.end_all(self.0.tasks.select(|live| live.task().agent == *agent), reason, by).await
+        self.end_all(self.0.tasks.of_agent(agent), reason, by).await
     }
 
     pub(crate) async fn end_all(&self, tasks: Vec<Arc<LiveTask>>, reason: EndReason, by: &str) -> Result<(), Error> {

@@ -24,9 +24,11 @@ pub enum Error {
         name: String,
     },
     /// Two agents would share one identity (R3).
-    #[error("agent `{other}` is already registered with an identity rule that overlaps: two agents never share an identity")]
+    #[error("agents `{one}` and `{other}` have the same identity rule: two agents never share an identity")]
     SharedIdentity {
-        /// The other agent.
+        /// One agent.
+        one: String,
+        /// The other.
         other: String,
     },
     /// The record is not acceptable.

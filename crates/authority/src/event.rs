@@ -7,7 +7,7 @@
 use crate::error::Error;
 use crate::opening::Openings;
 use crate::ports::{EVENT_BYTES_MAX, Entropy, LedgerError};
-use domain::{Determining, Facts, Params, Timestamp, Verdict};
+use domain::{Determining, Facts, Timestamp, Verdict};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -211,10 +211,6 @@ pub(crate) fn ids(determining: &[Determining]) -> Vec<&str> {
 
 pub(crate) fn reason(verdict: &Verdict) -> Option<&'static str> {
     verdict.reason.map(domain::Reason::as_str)
-}
-
-pub(crate) fn params_json(params: &Params) -> Map<String, Value> {
-    params.to_json()
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

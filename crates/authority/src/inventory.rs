@@ -6,12 +6,15 @@ use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+/// Agents by the text of a claim's value.
+type ByValue = HashMap<String, Vec<Arc<Agent>>>;
+
 /// All agents, with an index by identity, so that finding one does not cost more the more there are.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Inventory {
     agents: BTreeMap<AgentId, Arc<Agent>>,
     /// For each provider the claim paths that rules are indexed by, and for each value of them the agents.
-    by_claim: HashMap<ProviderName, BTreeMap<String, HashMap<String, Vec<Arc<Agent>>>>>,
+    by_claim: HashMap<ProviderName, BTreeMap<String, ByValue>>,
     /// Agents with a rule that has no exact claim: tried one by one.
     wide: Vec<Arc<Agent>>,
 }
@@ -26,9 +29,9 @@ impl Inventory {
         inventory
     }
 
-    pub(crate) fn with(&self, agent: Agent) -> Self {
+    pub(crate) fn with(&self, agents: impl IntoIterator<Item = Arc<Agent>>) -> Self {
         let mut next = Self { agents: self.agents.clone(), ..Self::default() };
-        next.agents.insert(agent.id.clone(), Arc::new(agent));
+        next.agents.extend(agents.into_iter().map(|agent| (agent.id.clone(), agent)));
         next.index();
         next
     }
@@ -72,10 +75,18 @@ impl Inventory {
         found.into_iter()
     }
 
-    /// Another agent with the same rule, if there is one.
-    pub(crate) fn sharing(&self, agent: &Agent) -> Option<&AgentId> {
-        let shares = |other: &Agent| other.id != agent.id && other.rules.iter().any(|rule| agent.rules.contains(rule));
-        self.agents.values().find(|other| shares(other)).map(|other| &other.id)
+    /// Two agents with one and the same rule, if there are such. Rules that merely overlap show when a workload matches
+    /// both: then it is nobody.
+    pub(crate) fn shared_identity(&self) -> Option<(&AgentId, &AgentId)> {
+        let mut seen: HashMap<String, &AgentId> = HashMap::new();
+        let rules = self.agents.values().flat_map(|agent| agent.rules.iter().map(move |rule| (format!("{rule:?}"), &agent.id)));
+        for (rule, agent) in rules {
+            match seen.insert(rule, agent) {
+                Some(other) if other != agent => return Some((other, agent)),
+                _ => {}
+            }
+        }
+        None
     }
 }
 

@@ -308,7 +308,7 @@ impl Authority {
         };
         let verdict = policy.decide(&request);
         let allowed = verdict.outcome == Outcome::Allow;
-        let event = self.decision_event(&draft, attested, policy, &verdict, &facts_now, now)?;
+        let event = self.decision_event(&draft, attested, &Ruling { policy, verdict: &verdict, facts: &facts_now })?;
         if !allowed {
             self.0
                 .ledger
@@ -379,15 +379,9 @@ impl Authority {
         Err(IssueError::Unavailable("the log moves faster than the signer; try again".into()))
     }
 
-    fn decision_event(
-        &self,
-        draft: &Draft,
-        attested: &Attested,
-        policy: &Policy,
-        verdict: &domain::Verdict,
-        facts: &domain::Facts,
-        now: Timestamp,
-    ) -> Result<Write, IssueError> {
+    fn decision_event(&self, draft: &Draft, attested: &Attested, ruling: &Ruling<'_>) -> Result<Write, IssueError> {
+        let Ruling { policy, verdict, facts } = ruling;
+        let now = facts.now;
         let decision = self.new_decision_id(now);
         let entropy = &*self.0.entropy;
         let params = draft.task.params.to_json();
@@ -403,7 +397,7 @@ impl Authority {
             claims_sha256: Some(&claims_sha256),
             decision: &decision.to_string(),
             determining: ids(&verdict.determining),
-            facts: facts.into(),
+            facts: (*facts).into(),
             intent: draft.task.intent.as_str(),
             operation: draft.operation.kind(),
             outcome: verdict.outcome.as_str(),
@@ -431,6 +425,13 @@ impl Authority {
         }
         Ok(Write { events: vec![event], changes })
     }
+}
+
+/// What policy said of a draft.
+struct Ruling<'a> {
+    policy: &'a Policy,
+    verdict: &'a domain::Verdict,
+    facts: &'a domain::Facts,
 }
 
 /// A task before its token is drafted.

@@ -37,7 +37,7 @@ pub use provider::{KeySource, Provider, ProviderKeys};
 pub use sign::{SignerConfig, TokenKeys};
 
 use arc_swap::ArcSwap;
-use domain::{Agent, DecisionId, Digest, TaskId, Timestamp, ToolName, Upstream, UpstreamName};
+use domain::{DecisionId, Digest, TaskId, Timestamp, ToolName, Upstream, UpstreamName};
 use inventory::{Inventory, UpstreamTable};
 use live::LiveTasks;
 use ports::{Archive, Clock, Entropy, Ledger, Loaded, PublishedLog};
@@ -246,17 +246,6 @@ impl Authority {
     #[must_use]
     pub fn published_log(&self) -> &dyn PublishedLog {
         &*self.0.published
-    }
-
-    /// Registers agents that were declared in files. Those that are registered so already are left alone.
-    ///
-    /// # Errors
-    /// The first that is refused, by name.
-    pub async fn declare_agents(&self, agents: impl IntoIterator<Item = Agent>, by: &Actor) -> Result<(), Error> {
-        for agent in agents {
-            self.put_agent(agent, by).await?;
-        }
-        Ok(())
     }
 
     fn policy_version_text(&self, policy: &Policy) -> Arc<String> {

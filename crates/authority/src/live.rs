@@ -3,9 +3,9 @@
 
 use crate::opening::TaskKey;
 use arc_swap::ArcSwap;
-use domain::{AgentId, EndReason, Labels, Progress, Reading, Task, TaskId, TaskState, Timestamp, WorkloadIdentity};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use domain::{AgentId, EndReason, Progress, Reading, Task, TaskId, TaskState, Timestamp, WorkloadIdentity};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::watch;
 
 /// A task that was open when it was looked up. Holds on to its end.
@@ -14,6 +14,8 @@ pub struct LiveTask {
     progress: Mutex<Progress>,
     workload: ArcSwap<WorkloadIdentity>,
     end: watch::Sender<Option<EndReason>>,
+    /// Whether the end is durable. Held while it is being made so, so that it is logged once.
+    pub(crate) end_logged: tokio::sync::Mutex<bool>,
     pub(crate) key: TaskKey,
 }
 
@@ -41,7 +43,14 @@ impl LiveTask {
             TaskState::Ended { reason, .. } => Some(reason),
         };
         let workload = ArcSwap::from_pointee(task.workload.clone());
-        Arc::new(Self { progress: Mutex::new(task.progress), workload, end: watch::Sender::new(end), key, task })
+        Arc::new(Self {
+            progress: Mutex::new(task.progress),
+            workload,
+            end: watch::Sender::new(end),
+            end_logged: Default::default(),
+            key,
+            task,
+        })
     }
 
     /// The task as it was opened. Its `progress` and `workload` are of then; ask [`LiveTask::progress`] and
@@ -120,47 +129,88 @@ impl LiveTask {
         *progress
     }
 
-    pub(crate) fn labels(&self) -> Labels {
-        self.locked().labels
-    }
-
     fn locked(&self) -> MutexGuard<'_, Progress> {
         // No code panics while it holds the lock, and the value is valid at every point: poison carries no news.
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// All open tasks of this node, and those that ended since it started and may still be asked about.
-#[derive(Default)]
+/// Why tasks that ended lately did, for a helpful answer; older ones are only known to the archive.
+const LATELY_ENDED_MAX: u64 = 10_000;
+
+/// All open tasks of this node.
 pub(crate) struct LiveTasks {
-    by_id: RwLock<HashMap<TaskId, Arc<LiveTask>>>,
+    table: RwLock<Table>,
+    lately_ended: moka::sync::Cache<TaskId, EndReason>,
+}
+
+#[derive(Default)]
+struct Table {
+    by_id: HashMap<TaskId, Arc<LiveTask>>,
+    by_agent: HashMap<AgentId, HashSet<TaskId>>,
+}
+
+impl Default for LiveTasks {
+    fn default() -> Self {
+        Self { table: RwLock::default(), lately_ended: moka::sync::Cache::new(LATELY_ENDED_MAX) }
+    }
 }
 
 impl LiveTasks {
     pub(crate) fn insert(&self, live: Arc<LiveTask>) {
-        self.by_id.write().unwrap_or_else(PoisonError::into_inner).insert(live.task.id, live);
+        let mut table = self.written();
+        table.by_agent.entry(live.task.agent.clone()).or_default().insert(live.task.id);
+        table.by_id.insert(live.task.id, live);
     }
 
     pub(crate) fn get(&self, id: TaskId) -> Option<Arc<LiveTask>> {
-        self.by_id.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.read().by_id.get(&id).cloned()
+    }
+
+    /// Why a task ended that is not in the table any more, if that was lately.
+    pub(crate) fn lately_ended(&self, id: TaskId) -> Option<EndReason> {
+        self.lately_ended.get(&id)
     }
 
     /// Forgets a task. Only after its end is durable: a lookup that finds nothing refuses as well.
-    pub(crate) fn remove(&self, id: TaskId) {
-        self.by_id.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    pub(crate) fn remove(&self, live: &LiveTask) {
+        if let Some(reason) = live.ended() {
+            self.lately_ended.insert(live.task.id, reason);
+        }
+        let mut table = self.written();
+        table.by_id.remove(&live.task.id);
+        if let Some(tasks) = table.by_agent.get_mut(&live.task.agent) {
+            tasks.remove(&live.task.id);
+            if tasks.is_empty() {
+                table.by_agent.remove(&live.task.agent);
+            }
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.by_id.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.read().by_id.len()
     }
 
     pub(crate) fn select(&self, wanted: impl Fn(&LiveTask) -> bool) -> Vec<Arc<LiveTask>> {
-        let tasks = self.by_id.read().unwrap_or_else(PoisonError::into_inner);
-        tasks.values().filter(|live| wanted(live)).cloned().collect()
+        self.read().by_id.values().filter(|live| wanted(live)).cloned().collect()
+    }
+
+    pub(crate) fn of_agent(&self, agent: &AgentId) -> Vec<Arc<LiveTask>> {
+        let table = self.read();
+        let ids = table.by_agent.get(agent).into_iter().flatten();
+        ids.filter_map(|id| table.by_id.get(id)).cloned().collect()
     }
 
     pub(crate) fn count_of(&self, agent: &AgentId) -> usize {
-        let tasks = self.by_id.read().unwrap_or_else(PoisonError::into_inner);
-        tasks.values().filter(|live| live.task.agent == *agent).count()
+        self.read().by_agent.get(agent).map_or(0, HashSet::len)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Table> {
+        // No code panics while it holds the lock, and the table is whole at every point: poison carries no news.
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn written(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,0 +1,177 @@
+//! A small world: one policy, one issuer, some agents, an authority over a ledger in memory.
+
+use crate::{Holder, ManualClock, MemoryLedger, SeededEntropy, TestIssuer};
+use async_trait::async_trait;
+use authority::ports::Clock;
+use authority::{
+    Actor, Authority, Caller, Compiled, EvidenceInput, IssueError, IssueRequest, Issued, KeySource, Parts, Policy, Presented,
+    Provider, ProviderKeys, Scheme, SignerConfig, SourceFile, Sources, TaskRequest, TokenKeys, Unauthenticated, WrappingKey,
+};
+use domain::{Agent, AgentState, ClaimPattern, IdentityRule, ProviderName, Upstream};
+use secrecy::ExposeSecret;
+use serde_json::Value;
+use std::sync::Arc;
+use token::algorithm::Algorithm;
+use token::dpop::TargetUri;
+use token::jwks::KeySet;
+use token::sign::Es256Signer;
+use token::verify::{EvidenceRules, Profile};
+use zeroize::Zeroizing;
+
+/// Where Writ is, in tests.
+pub const ISSUER: &str = "https://writ.test";
+
+/// Keys that never change.
+pub struct StaticKeys(pub Arc<KeySet>);
+
+#[async_trait]
+impl KeySource for StaticKeys {
+    async fn keys(&self, _provider: &ProviderName) -> Option<ProviderKeys> {
+        Some(ProviderKeys::Jwks(Arc::clone(&self.0)))
+    }
+
+    async fn refreshed(&self, _provider: &ProviderName) -> Option<ProviderKeys> {
+        Some(ProviderKeys::Jwks(Arc::clone(&self.0)))
+    }
+}
+
+/// Everything that a test needs.
+pub struct World {
+    /// The authority.
+    pub authority: Authority,
+    /// Its clock.
+    pub clock: Arc<ManualClock>,
+    /// Its ledger.
+    pub ledger: Arc<MemoryLedger>,
+    /// The issuer of provider `ci`.
+    pub issuer: TestIssuer,
+    /// The agent's key.
+    pub holder: Holder,
+}
+
+/// An agent of provider `ci` whose subject is `workload:NAME`, owned, reviewed, and allowed these intents.
+#[must_use]
+pub fn agent(name: &str, intents: &[&str]) -> Agent {
+    Agent {
+        id: name.parse().unwrap(),
+        owner: Some("team-support".parse().unwrap()),
+        purpose: "to be tested".into(),
+        rules: vec![IdentityRule {
+            provider: "ci".parse().unwrap(),
+            claims: vec![("sub".into(), ClaimPattern::Exact(format!("workload:{name}").into()))],
+        }],
+        intents: intents.iter().map(|intent| intent.parse().unwrap()).collect(),
+        review_by: domain::Timestamp::from_secs(4_000_000_000),
+        state: AgentState::Active,
+        allow_bearer: false,
+    }
+}
+
+/// A request to open a task.
+#[must_use]
+pub fn task_request(intent: &str, parameters: Value) -> TaskRequest {
+    let Value::Object(parameters) = parameters else { panic!("parameters are an object") };
+    TaskRequest::Open { intent: intent.into(), parameters, lifetime_secs: None, replaces: None }
+}
+
+impl World {
+    /// A world with this policy folder (path and text of each file), these agents and upstreams.
+    pub async fn new(files: &[(&str, &str)], agents: Vec<Agent>, upstreams: Vec<Upstream>) -> Self {
+        let files = files.iter().map(|(path, text)| SourceFile { path: (*path).into(), text: (*text).into() }).collect();
+        let Compiled { policy, .. } = match Policy::compile(&Sources { files }) {
+            Ok(compiled) => compiled,
+            Err(diagnostics) => panic!("the policy of the test does not compile: {diagnostics:#?}"),
+        };
+        let clock = Arc::new(ManualClock::default());
+        let ledger = Arc::new(MemoryLedger::default());
+        let issuer = TestIssuer::new("https://ci.test");
+        let keys = Arc::new(KeySet::parse(issuer.jwks().as_bytes()).unwrap());
+        let signer = Es256Signer::from_pkcs8(&Es256Signer::generate_pkcs8().unwrap()).unwrap();
+        let authority = Authority::start(Parts {
+            issuer: ISSUER.into(),
+            token_lifetime_secs: 300,
+            dpop_nonce_required: false,
+            providers: vec![provider(&issuer.issuer)],
+            keys: Arc::new(StaticKeys(keys)),
+            policy,
+            upstreams,
+            ledger: ledger.clone(),
+            archive: ledger.clone(),
+            published: ledger.clone(),
+            signer: SignerConfig {
+                log_key: ledger.log_key(),
+                keys: TokenKeys { active: Arc::new(signer), published: Vec::new() },
+                token_lifetime_secs_max: 3_600,
+            },
+            wrapping: WrappingKey::new(Zeroizing::new([9; 32])),
+            clock: clock.clone(),
+            entropy: Arc::new(SeededEntropy::new(1)),
+        })
+        .await
+        .unwrap();
+        authority.put_agents(agents, &Actor::System).await.unwrap();
+        Self { authority, clock, ledger, issuer, holder: Holder::default() }
+    }
+
+    /// Unix seconds now.
+    #[must_use]
+    pub fn now(&self) -> i64 {
+        self.clock.now().secs()
+    }
+
+    /// Opens (or renews) a task as the agent of that name, bound to the world's DPoP key.
+    ///
+    /// # Errors
+    /// The authority's.
+    pub async fn issue(&self, agent: &str, task: TaskRequest) -> Result<Issued, IssueError> {
+        let evidence = self.issuer.token(&format!("workload:{agent}"), ISSUER, self.now());
+        self.issue_with(evidence, task).await
+    }
+
+    /// The same with this evidence.
+    ///
+    /// # Errors
+    /// The authority's.
+    pub async fn issue_with(&self, evidence: String, task: TaskRequest) -> Result<Issued, IssueError> {
+        let uri = format!("{ISSUER}/oauth/token");
+        let proof = self.holder.proof("POST", &uri, self.now(), None);
+        let target = TargetUri::parse(&uri).unwrap();
+        let holder = authority::Holder { dpop: Some((&proof, "POST", &target)), certificate: None };
+        let request = IssueRequest { evidence: EvidenceInput::Jwt(evidence.into()), task, resources: Vec::new(), holder };
+        self.authority.issue(request).await
+    }
+
+    /// Presents an issued token at an upstream's endpoint, with a fresh proof.
+    ///
+    /// # Errors
+    /// The authority's.
+    pub fn present(&self, issued: &Issued, upstream: &str) -> Result<Caller, Unauthenticated> {
+        let uri = format!("{ISSUER}/mcp/{upstream}");
+        let token = issued.token.expose_secret();
+        let proof = self.holder.proof("POST", &uri, self.now(), Some(token));
+        self.authority.authenticate(&Presented {
+            scheme: Scheme::Dpop,
+            token,
+            dpop: Some(&proof),
+            method: "POST",
+            uri: &TargetUri::parse(&uri).unwrap(),
+            certificate: None,
+            audience: &uri,
+        })
+    }
+}
+
+fn provider(issuer: &str) -> Provider {
+    Provider {
+        name: "ci".parse().unwrap(),
+        rules: EvidenceRules {
+            profile: Profile::Oidc { issuer: issuer.into() },
+            audience: ISSUER.into(),
+            algorithms: vec![Algorithm::Es256],
+            leeway_secs: 30,
+            lifetime_secs_max: 3_600,
+            age_secs_max: 600,
+        },
+        single_use: true,
+    }
+}
