@@ -167,8 +167,12 @@ impl Edge {
     }
 }
 
-/// Reads a resource; a partial one that was removed is answered by the full one, as tlog-tiles allows.
-pub(crate) fn read_or_full(files: &impl LogFiles, resource: Resource) -> Result<(String, Vec<u8>), Error> {
+/// Reads a resource; a partial one that was removed is answered by the full one, as tlog-tiles allows. Gives
+/// the path that was read.
+///
+/// # Errors
+/// [`Error::FileMissing`], or as the disk fails.
+pub fn read_or_full(files: &impl LogFiles, resource: Resource) -> Result<(String, Vec<u8>), Error> {
     for path in [resource.path(), resource.full().path()] {
         if let Some(bytes) = files.read(&path)? {
             return Ok((path, bytes));

@@ -85,15 +85,22 @@ pub fn pack<'a>(entries: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<u8>, 
 /// # Errors
 /// [`Error::BatchEmpty`] or [`Error::BundleMalformed`].
 pub fn integrate(before: &Frontier, packed: &[u8]) -> Result<Appended, Error> {
-    let mut frontier = before.clone();
-    let (mut leaves, mut nodes) = (Vec::new(), Vec::new());
-    for entry in Entries::new(packed) {
-        let leaf = Hash::of_leaf(entry?);
-        leaves.push(leaf);
-        frontier.push(leaf, |node, hash| nodes.push((node, hash)));
-    }
+    let leaves = Entries::new(packed).map(|entry| entry.map(Hash::of_leaf)).collect::<Result<_, _>>()?;
+    integrate_hashed(before, leaves)
+}
+
+/// Like [`integrate`], for a caller that has computed the leaf hashes already.
+///
+/// # Errors
+/// [`Error::BatchEmpty`].
+pub fn integrate_hashed(before: &Frontier, leaves: Vec<Hash>) -> Result<Appended, Error> {
     if leaves.is_empty() {
         return Err(Error::BatchEmpty);
+    }
+    let mut frontier = before.clone();
+    let mut nodes = Vec::with_capacity(2 * leaves.len());
+    for leaf in &leaves {
+        frontier.push(*leaf, |node, hash| nodes.push((node, hash)));
     }
     let head = Head { size: frontier.size(), root: frontier.root() };
     Ok(Appended { first: before.size(), leaves, head, frontier, nodes })

@@ -74,11 +74,13 @@ fn a_database_older_than_the_anchor_is_refused() {
 #[test]
 fn a_database_older_than_the_published_checkpoint_is_refused() {
     let mut world = published(10);
-    let backup = world.rows.clone();
+    let (backup, anchor) = (world.rows.clone(), std::fs::read(world.anchor_path()).unwrap());
     let mut run = world.start().unwrap();
     world.append(&mut run, &[entry(10)]).unwrap();
     world.publish(&mut run).unwrap();
+    // The backup held database and anchor; only the published files are newer.
     world.rows = backup;
+    std::fs::write(world.anchor_path(), anchor).unwrap();
     let refused = world.start().err().unwrap();
     assert!(matches!(refused, Error::DatabaseBehind { database: 10, signed: 11 }), "{refused}");
 }
