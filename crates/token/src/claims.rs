@@ -285,4 +285,4 @@ fn read_details(claims: &Map<String, Value>) -> Result<Vec<Value>, Error> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

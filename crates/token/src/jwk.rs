@@ -202,3 +202,79 @@ fn rsa_parameters(algorithm: Algorithm) -> Option<&'static RsaParameters> {
         Algorithm::Es256 | Algorithm::Es384 | Algorithm::EdDsa => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+    use super::*;
+    use crate::forge::{ISSUER, patched};
+
+    #[test]
+    fn thumbprints_are_those_of_the_specifications() {
+        let cases: Vec<Value> = serde_json::from_str(include_str!("../testdata/thumbprints.json")).unwrap();
+        for case in cases {
+            let key = PublicKey::from_jwk(case["jwk"].as_object().unwrap()).unwrap();
+            assert_eq!(key.thumbprint(), case["thumbprint"].as_str().unwrap(), "{}", case["source"]);
+        }
+    }
+
+    #[test]
+    fn members_beyond_the_key_do_not_change_the_thumbprint() {
+        let jwk = ISSUER.jwk(Algorithm::Es256);
+        let more = patched(Value::Object(jwk.clone()), &json!({"kid": "x", "use": "sig", "alg": "ES256", "n": "AQAB"}));
+        let thumbprint = |jwk| PublicKey::from_jwk(jwk).unwrap().thumbprint();
+        assert_eq!(thumbprint(&jwk), thumbprint(more.as_object().unwrap()));
+    }
+
+    #[test]
+    fn a_published_key_reads_back_the_same() {
+        for algorithm in Algorithm::ALL {
+            let key = PublicKey::from_jwk(&ISSUER.jwk(algorithm)).unwrap();
+            let published = key.to_jwk("k1", algorithm);
+            assert_eq!(published["kid"], "k1");
+            assert_eq!(published["alg"], algorithm.name());
+            assert_eq!(PublicKey::from_jwk(published.as_object().unwrap()).unwrap().thumbprint(), key.thumbprint());
+        }
+    }
+
+    #[test]
+    fn keys_that_must_not_be_used_are_refused() {
+        let ec = || Value::Object(ISSUER.jwk(Algorithm::Es256));
+        let rsa = || Value::Object(ISSUER.jwk(Algorithm::Rs256));
+        let modulus = |bytes: usize, last: u8| {
+            let mut n = vec![0xc5; bytes];
+            n[bytes - 1] = last;
+            json!({ "n": encode(&n) })
+        };
+        let check = |jwk: Value, expected: fn(&Error) -> bool| {
+            let found = PublicKey::from_jwk(jwk.as_object().unwrap()).map(|key| key.thumbprint());
+            assert!(found.as_ref().is_err_and(expected), "{jwk}: {found:?}");
+        };
+        let malformed = |error: &Error| matches!(error, Error::KeyMalformed { .. });
+        let private = |error: &Error| *error == Error::KeyPrivate;
+        check(json!({ "kty": "oct", "k": "AAAA" }), |error| *error == Error::KeySymmetric);
+        check(patched(rsa(), &json!({ "kty": "oct" })), |error| *error == Error::KeySymmetric);
+        for member in PRIVATE_MEMBERS {
+            check(patched(ec(), &json!({ member: "AA" })), private);
+            check(patched(rsa(), &json!({ member: 1 })), private);
+        }
+        check(json!({}), malformed);
+        check(patched(ec(), &json!({ "crv": "P-521" })), malformed);
+        check(patched(ec(), &json!({ "crv": "secp256k1" })), malformed);
+        check(patched(ec(), &json!({ "x": null })), malformed);
+        check(patched(ec(), &json!({ "x": encode(&[1; 31]) })), malformed);
+        check(patched(ec(), &json!({ "x": encode(&[0; 32]), "y": encode(&[0; 32]) })), malformed);
+        check(patched(ec(), &json!({ "x": "+/" })), |error| matches!(error, Error::Base64Malformed { .. }));
+        check(patched(rsa(), &modulus(128, 1)), malformed);
+        check(patched(rsa(), &modulus(255, 1)), malformed);
+        check(patched(rsa(), &modulus(1025, 1)), malformed);
+        check(patched(rsa(), &modulus(256, 2)), malformed);
+        check(patched(rsa(), &json!({ "e": encode(&[1]) })), malformed);
+        check(patched(rsa(), &json!({ "e": encode(&[2]) })), malformed);
+        check(patched(rsa(), &json!({ "e": encode(&[0, 3]) })), malformed);
+        check(patched(rsa(), &json!({ "e": encode(&[1, 0, 0, 0, 1]) })), malformed);
+        let padded = decode(rsa()["n"].as_str().unwrap(), "n").unwrap();
+        check(patched(rsa(), &json!({ "n": encode(&[&[0], padded.as_slice()].concat()) })), malformed);
+    }
+}

@@ -258,3 +258,6 @@ fn read_authority(jwk: &Map<String, Value>) -> Option<CertificateDer<'static>> {
     let certificate = CertificateDer::from(STANDARD.decode(text).ok()?);
     svid::is_certificate(&certificate).then_some(certificate)
 }
+
+#[cfg(test)]
+mod tests;

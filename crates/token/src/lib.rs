@@ -14,6 +14,8 @@ pub mod canonical;
 pub mod claims;
 pub mod dpop;
 pub mod error;
+#[cfg(test)]
+mod forge;
 pub mod instant;
 mod json;
 pub mod jwk;

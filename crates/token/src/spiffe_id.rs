@@ -134,3 +134,47 @@ fn check_segment(segment: &str) -> Result<(), SpiffeIdFault> {
         _ => Err(SpiffeIdFault::PathCharacter),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn ids_are_accepted_exactly_as_specified_or_not_at_all() {
+        let cases: Vec<Value> = serde_json::from_str(include_str!("../testdata/spiffe_ids.json")).unwrap();
+        assert!(cases.len() > 30);
+        for case in cases {
+            let id = case["id"].as_str().unwrap();
+            let parsed = SpiffeId::parse(id);
+            let fault = parsed.as_ref().err().map(|fault| format!("{fault:?}"));
+            assert_eq!(fault.as_deref(), case["fault"].as_str(), "{id:?}");
+            if let Ok(parsed) = parsed {
+                assert_eq!(parsed.to_string(), id, "an ID is never rewritten");
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_are_bounded() {
+        let domain = "a".repeat(TRUST_DOMAIN_BYTES_MAX);
+        assert!(SpiffeId::parse(&format!("spiffe://{domain}/a")).is_ok());
+        assert_eq!(SpiffeId::parse(&format!("spiffe://a{domain}/a")), Err(SpiffeIdFault::TooLong));
+        let prefix = "spiffe://example.org/";
+        let path = "p".repeat(SPIFFE_ID_BYTES_MAX - prefix.len());
+        assert!(SpiffeId::parse(&format!("{prefix}{path}")).is_ok());
+        assert_eq!(SpiffeId::parse(&format!("{prefix}{path}p")), Err(SpiffeIdFault::TooLong));
+    }
+
+    #[test]
+    fn parts_are_kept() {
+        let id = SpiffeId::parse("spiffe://example.org/agent/a").unwrap();
+        assert_eq!((id.trust_domain().as_str(), id.path()), ("example.org", "/agent/a"));
+        assert!(id.names_workload());
+        assert!(!SpiffeId::parse("spiffe://example.org").unwrap().names_workload());
+        assert_eq!(id.trust_domain().id_string(), "spiffe://example.org");
+    }
+}

@@ -207,4 +207,4 @@ fn chain_fault(error: webpki::Error) -> Error {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -98,7 +98,11 @@ impl<'a> UnverifiedToken<'a> {
                 issuer.clone()
             }
             Profile::JwtSvid { trust_domain } => {
-                check_trust_domain(&SpiffeId::parse(subject)?, trust_domain)?;
+                let id = SpiffeId::parse(subject)?;
+                check_trust_domain(&id, trust_domain)?;
+                if !id.names_workload() {
+                    return Err(Error::ClaimMalformed { claim: "sub" });
+                }
                 trust_domain.id_string()
             }
         };

@@ -141,3 +141,49 @@ pub(super) fn clean(text: &str) -> String {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptions_reveal_the_reason_but_not_the_rule() {
+        let error = Error::IssuerWrong { found: "https://evil.example".to_owned() };
+        let answer = OAuthError::of_evidence(ErrorCode::InvalidGrant, &error);
+        assert_eq!(
+            (answer.code, answer.description.as_str()),
+            (ErrorCode::InvalidGrant, "the token is from or for another party")
+        );
+        let ours = OAuthError::of_evidence(ErrorCode::InvalidGrant, &Error::SigningFailed);
+        assert_eq!((ours.code, ours.code.status()), (ErrorCode::ServerError, 500));
+    }
+
+    #[test]
+    fn nonce_faults_ask_for_a_nonce() {
+        for (error, expected) in [
+            (Error::NonceMissing, "use_dpop_nonce"),
+            (Error::NonceRefused, "use_dpop_nonce"),
+            (Error::ProofUriWrong, "invalid_dpop_proof"),
+            (Error::SignatureInvalid, "invalid_dpop_proof"),
+        ] {
+            let answer = OAuthError::of_proof(&error);
+            assert_eq!((answer.code.as_str(), answer.code.status()), (expected, 400));
+        }
+    }
+
+    #[test]
+    fn statuses_are_those_of_the_specifications() {
+        assert_eq!(ErrorCode::InvalidClient.status(), 401);
+        assert_eq!(ErrorCode::InvalidToken.status(), 401);
+        assert_eq!(ErrorCode::InsufficientScope.status(), 403);
+        assert_eq!(ErrorCode::InvalidGrant.status(), 400);
+        assert_eq!(ErrorCode::InvalidTarget.status(), 400);
+    }
+
+    #[test]
+    fn descriptions_are_plain_ascii_without_quotes() {
+        let error = OAuthError::new(ErrorCode::InvalidRequest, "a\"b\\c\r\nd\u{202e}é");
+        assert_eq!(error.description, "a'b/c  d??");
+        assert_eq!(error.to_json(), json!({ "error": "invalid_request", "error_description": "a'b/c  d??" }));
+    }
+}

@@ -158,6 +158,8 @@ fn put_scopes(members: &mut Map<String, Value>, scopes: &[&str]) {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::indexing_slicing, reason = "tests")]
+
     use super::*;
 
     #[test]

@@ -47,3 +47,34 @@ const fn token_type(claims: &AccessClaims) -> &'static str {
         Some(Confirmation::X5tS256(_)) | None => "Bearer",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::indexing_slicing, reason = "tests")]
+
+    use super::*;
+    use crate::claims::tests::claims;
+    use crate::forge::NOW;
+
+    #[test]
+    fn the_answer_says_what_the_token_says() {
+        let details = vec![json!({ "type": "writ_task", "task": "tsk_1" })];
+        let bound = AccessClaims { authorization_details: details.clone(), scope: Some("mcp".to_owned()), ..claims() };
+        let expected = json!({
+            "access_token": "t", "token_type": "DPoP", "expires_in": 300, "scope": "mcp", "authorization_details": details,
+            "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
+        });
+        assert_eq!(token_response("t", &bound, NOW), expected);
+        for confirmation in [None, Some(Confirmation::X5tS256("c".repeat(43)))] {
+            let answer = token_response("t", &AccessClaims { confirmation, ..claims() }, NOW.plus(900));
+            assert_eq!((&answer["token_type"], &answer["expires_in"]), (&json!("Bearer"), &json!(0)));
+        }
+    }
+
+    #[test]
+    fn introspection_tells_everything_or_nothing() {
+        let active = introspection_active(&claims());
+        assert_eq!((&active["active"], &active["token_type"], &active["task"]), (&json!(true), &json!("DPoP"), &json!("tsk_1")));
+        assert_eq!(introspection_inactive(), json!({ "active": false }));
+    }
+}
