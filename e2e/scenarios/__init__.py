@@ -1,0 +1,1 @@
+"""The scenarios; importing a module registers what it holds."""
