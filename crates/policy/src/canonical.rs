@@ -100,7 +100,7 @@ fn write_float(out: &mut String, float: f64) {
             let (first, rest) = digits.split_at_checked(1).unwrap_or((&digits, ""));
             let dot = if rest.is_empty() { "" } else { "." };
             let plus = if exponent > 0 { "+" } else { "" };
-            drop(write!(out, "{first}{dot}{rest}e{plus}{exponent}"));
+            let _ = write!(out, "{first}{dot}{rest}e{plus}{exponent}");
         }
     }
 }

@@ -4,14 +4,29 @@
 //! fact are arguments; it reads no file, no clock, and performs no I/O. The folder's format is `docs/policy.md`.
 //! Its verdict is advice: only the authority turns an allowing verdict, once logged, into a permit.
 
+mod arguments;
 mod canonical;
+mod cases;
+mod catalog;
+mod decide;
 mod diagnostic;
+mod explain;
+mod index;
+mod intents;
+mod labels;
 mod lock;
 mod pin;
 mod policy;
+mod possible;
 mod request;
+mod rules;
+mod schema;
+mod shape;
+mod situation;
 mod source;
-mod cases;
+mod spelling;
+mod strict_json;
+mod toml_text;
 
 pub use canonical::to_canonical_json;
 pub use cases::{CaseResult, TestReport, run_tests};
@@ -19,5 +34,5 @@ pub use diagnostic::{Diagnostic, Severity};
 pub use lock::{ApprovedTool, render_lock};
 pub use pin::pin;
 pub use policy::{Compiled, Policy};
-pub use request::{Considered, Explanation, Offer, Request, RuleInfo, Standing};
-pub use source::{PolicyVersion, SourceFile, Sources};
+pub use request::{Considered, Explanation, Request, RuleInfo, Standing};
+pub use source::{MalformedVersion, PolicyVersion, SourceFile, Sources};

@@ -1,17 +1,30 @@
-//! A compiled policy.
-use crate::lock::ApprovedTool;
-use crate::request::{Explanation, Offer, Request, RuleInfo};
-use crate::{Diagnostic, PolicyVersion, Sources};
-use domain::{Agent, Intent, IntentName, Operation, Outcome, Reason, Task, ToolName, ToolTraits, UpstreamName, Verdict};
-use std::collections::BTreeMap;
+//! A compiled policy folder: what the rest of Writ asks. Owns the order of compilation; each question is answered in
+//! a module of its own.
 
-/// A compiled policy folder: immutable, shared.
+use crate::catalog::{self, Catalog};
+use crate::decide;
+use crate::explain::Words;
+use crate::index::{self, Index};
+use crate::lock::ApprovedTool;
+use crate::possible;
+use crate::request::{Considered, Explanation, Request, RuleInfo, Standing};
+use crate::rules::{self, Rule};
+use crate::schema;
+use crate::situation::Types;
+use crate::{Diagnostic, PolicyVersion, Severity, Sources};
+use cedar_policy::{Schema, SchemaFragment};
+use domain::{Agent, Intent, IntentName, Operation, Task, ToolName, ToolTraits, UpstreamName, Verdict};
+use serde_json::Value;
+
+/// A compiled policy folder: immutable, and shared between threads.
 #[derive(Debug)]
 pub struct Policy {
     version: PolicyVersion,
-    intents: BTreeMap<IntentName, Intent>,
-    tools: BTreeMap<UpstreamName, BTreeMap<ToolName, ApprovedTool>>,
-    rules: Vec<RuleInfo>,
+    catalog: Catalog,
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) index: Index,
+    pub(crate) types: Types,
+    schema: Value,
 }
 
 /// What compiling yields.
@@ -24,13 +37,30 @@ pub struct Compiled {
 }
 
 impl Policy {
-    /// Compiles a folder.
+    /// Compiles a folder: intents, labels and approved tools; the schema over them; the policies, validated in strict
+    /// mode; the index.
     ///
     /// # Errors
-    /// Every finding, sorted by place, if at least one is an error.
+    /// Every finding (warnings too), sorted by place, if at least one is an error.
     pub fn compile(sources: &Sources) -> Result<Compiled, Vec<Diagnostic>> {
-        let policy = Self { version: sources.version(), intents: BTreeMap::new(), tools: BTreeMap::new(), rules: Vec::new() };
-        Ok(Compiled { policy, warnings: Vec::new() })
+        let mut found = Vec::new();
+        if !catalog::check_size(sources, &mut found) {
+            return Err(found);
+        }
+        let catalog = catalog::read(sources, &mut found);
+        let generated = schema::generate(&catalog);
+        // With a broken intent or tool file, every policy that uses it would be reported too: mend these first.
+        let schema = if has_error(&found) { None } else { load(&generated, &mut found) };
+        let rules = rules::read(sources, schema.as_ref(), &mut found);
+        let index = if has_error(&found) { None } else { connect(&catalog, &rules, &mut found) };
+        Diagnostic::sort(&mut found);
+        match (index, Types::new()) {
+            (Some(index), Some(types)) if !has_error(&found) => {
+                let policy = Self { version: sources.version(), catalog, rules, index, types, schema: generated };
+                Ok(Compiled { policy, warnings: found })
+            }
+            _ => Err(found),
+        }
     }
 
     /// The content hash of the folder.
@@ -42,73 +72,111 @@ impl Policy {
     /// An intent by its name.
     #[must_use]
     pub fn intent(&self, name: &IntentName) -> Option<&Intent> {
-        self.intents.get(name)
+        self.catalog.intents.get(name)
     }
 
     /// Every intent, by name.
     pub fn intents(&self) -> impl Iterator<Item = &Intent> {
-        self.intents.values()
+        self.catalog.intents.values()
     }
 
     /// Every upstream that an intent reaches or that has a file in `tools/`, by name.
     pub fn upstreams(&self) -> impl Iterator<Item = &UpstreamName> {
-        self.tools.keys()
+        self.catalog.upstreams.keys()
     }
 
     /// An approved tool.
     #[must_use]
     pub fn approved(&self, upstream: &UpstreamName, tool: &ToolName) -> Option<&ApprovedTool> {
-        self.tools.get(upstream)?.get(tool)
+        Some(&self.catalog.upstreams.get(upstream)?.tools.get(tool)?.approved)
     }
 
     /// The approved tools of an upstream, by name.
     pub fn approved_tools(&self, upstream: &UpstreamName) -> impl Iterator<Item = &ApprovedTool> {
-        self.tools.get(upstream).into_iter().flat_map(BTreeMap::values)
+        self.catalog.upstreams.get(upstream).into_iter().flat_map(|entry| entry.tools.values().map(|tool| &tool.approved))
     }
 
-    /// How the thing that an operation uses is labelled; `None` for task operations and unapproved tools.
+    /// How the thing that an operation uses is labelled; `None` for task operations and for what is not approved.
     #[must_use]
     pub fn traits(&self, operation: &Operation<'_>) -> Option<&ToolTraits> {
         match operation {
+            Operation::OpenTask | Operation::RenewTask => None,
             Operation::CallTool { upstream, tool, .. } => Some(&self.approved(upstream, tool)?.traits),
-            _ => None,
+            Operation::ReadResource { upstream, .. } => Some(&self.catalog.upstreams.get(*upstream)?.resources),
+            Operation::GetPrompt { upstream, .. } => Some(&self.catalog.upstreams.get(*upstream)?.prompts),
         }
     }
 
     /// Every Cedar policy, by id.
     pub fn rules(&self) -> impl Iterator<Item = &RuleInfo> {
-        self.rules.iter()
+        self.rules.iter().map(|rule| &rule.info)
     }
 
-    /// Decides one request.
+    /// Decides one request. Whether the task is open, has calls left, and its agent may act is the authority's to
+    /// check.
     #[must_use]
     pub fn decide(&self, request: &Request<'_>) -> Verdict {
-        let _ = request;
-        Verdict {
-            outcome: Outcome::Failed,
-            reason: Some(Reason::PolicyError),
-            determining: Vec::new(),
-            explanation: String::new(),
-            approvers: Vec::new(),
-        }
+        decide::decide(self, request)
     }
 
-    /// Whether the task could ever be allowed this, whatever the arguments, approval counted.
+    /// Whether the task could ever be allowed this operation, whatever its arguments and the facts, approval counted:
+    /// the filter of listings. It never hides what could be allowed.
     #[must_use]
-    pub fn could_allow(&self, task: &Task, agent: &Agent, upstream: &UpstreamName, offer: Offer<'_>) -> bool {
-        let _ = (task, agent, upstream, offer);
-        false
+    pub fn could_allow(&self, task: &Task, agent: &Agent, operation: &Operation<'_>) -> bool {
+        let (Some(targets), Some(owner)) = (self.index.get(&task.intent), &agent.owner) else { return false };
+        let Ok(target) = targets.find(operation) else { return false };
+        let fits = self.intent(&task.intent).is_some_and(|intent| intent.still_binds(&task.params).is_ok());
+        fits && possible::could_allow(&self.rules, target, &decide::parts(self, targets, target), (task, agent, owner))
     }
 
-    /// The verdict and every applicable policy, with what was not met.
+    /// The verdict, and every applicable policy with what it said. For people, and for the log's readers; slower than
+    /// [`Policy::decide`].
     #[must_use]
     pub fn explain(&self, request: &Request<'_>) -> Explanation {
-        Explanation { verdict: self.decide(request), considered: Vec::new() }
+        let verdict = self.decide(request);
+        let Ok(ready) = decide::prepare(self, request) else { return Explanation { verdict, considered: Vec::new() } };
+        let evaluator = ready.situation.evaluator();
+        let words = Words { evaluator: &evaluator, intent: ready.intent, clear: self.clear_arguments(&request.operation) };
+        let considered = ready.rules(self).map(|rule| {
+            let standing = match decide::holds(&evaluator, rule) {
+                Some(true) => Standing::Held,
+                Some(false) => Standing::NotHeld,
+                None => Standing::Error,
+            };
+            let unmet = if standing == Standing::NotHeld { words.unmet(rule) } else { Vec::new() };
+            Considered { rule: rule.info.clone(), standing, unmet }
+        });
+        Explanation { verdict, considered: considered.collect() }
     }
 
-    /// The generated Cedar schema.
+    /// The generated Cedar schema, for people and editors.
     #[must_use]
     pub fn schema_text(&self) -> String {
-        String::new()
+        let fragment = SchemaFragment::from_json_value(self.schema.clone()).ok();
+        fragment.and_then(|fragment| fragment.to_cedarschema().ok()).unwrap_or_else(|| format!("{:#}", self.schema))
     }
+
+    /// Names of arguments whose values may be told.
+    pub(crate) fn clear_arguments(&self, operation: &Operation<'_>) -> &[String] {
+        self.traits(operation).map_or(&[], |traits| traits.clear_arguments.as_slice())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn schema(&self) -> &Value {
+        &self.schema
+    }
+}
+
+fn has_error(found: &[Diagnostic]) -> bool {
+    found.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+}
+
+fn load(generated: &Value, found: &mut Vec<Diagnostic>) -> Option<Schema> {
+    Schema::from_json_value(generated.clone())
+        .map_err(|error| found.push(Diagnostic::whole("", format!("the generated schema is not valid: {error}"))))
+        .ok()
+}
+
+fn connect(catalog: &Catalog, rules: &[Rule], found: &mut Vec<Diagnostic>) -> Option<Index> {
+    index::build(catalog, rules).map_err(|error| found.push(Diagnostic::whole("", error.to_string()))).ok()
 }

@@ -1,6 +1,6 @@
 //! What is asked of policy and what a person is told beyond the verdict. Plain values; deciding is `decide`'s.
 
-use domain::{Agent, Effect, Facts, Operation, Task, ToolName, Verdict, WorkloadIdentity};
+use domain::{Agent, Effect, Facts, Operation, Task, Verdict, WorkloadIdentity};
 use std::collections::BTreeMap;
 
 /// One question: may this task do this, given these facts?
@@ -16,17 +16,6 @@ pub struct Request<'a> {
     pub operation: Operation<'a>,
     /// What is known beside it.
     pub facts: &'a Facts,
-}
-
-/// What a listing may show to a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Offer<'a> {
-    /// One tool.
-    Tool(&'a ToolName),
-    /// The upstream's resources, as a whole.
-    Resources,
-    /// The upstream's prompts, as a whole.
-    Prompts,
 }
 
 /// One Cedar policy, for people.

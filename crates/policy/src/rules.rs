@@ -1,0 +1,214 @@
+//! `*.cedar`: policies parsed, named by their `@id`, validated in strict mode, and linted. Owns what Writ demands of
+//! a policy beyond Cedar's own rules.
+
+use crate::Diagnostic;
+use crate::catalog::{Kind, kind};
+use crate::request::RuleInfo;
+use crate::source::{SourceFile, Sources};
+use cedar_policy::{PolicyId, PolicySet, Schema, ValidationMode, Validator};
+use cedar_policy_core::ast::{Expr, ExprKind, Policy as Ast};
+use domain::{Effect, OwnerId};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// Longest `@id`.
+const ID_BYTES_MAX: usize = 128;
+/// The annotation that names who may approve.
+const APPROVERS: &str = "approvers";
+
+/// One policy, ready to be evaluated.
+#[derive(Debug)]
+pub(crate) struct Rule {
+    pub(crate) info: RuleInfo,
+    pub(crate) ast: Ast,
+    /// Scope and clauses as one expression, built once.
+    pub(crate) condition: Expr,
+    /// Who may approve, by the policy's own word.
+    pub(crate) approvers: Vec<OwnerId>,
+    pub(crate) mentions: Mentions,
+}
+
+/// Which facts a policy names anywhere. A fact that no applicable policy names need not be built: should one ask for
+/// it all the same, its evaluation errs, and that denies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Mentions {
+    pub(crate) approved: bool,
+    pub(crate) now: bool,
+    pub(crate) workload: bool,
+}
+
+impl Mentions {
+    fn of(condition: &Expr) -> Self {
+        let mut found = Self::default();
+        let mut name = |name: &str| match name {
+            "approved" => found.approved = true,
+            "now" => found.now = true,
+            "workload" => found.workload = true,
+            _ => {}
+        };
+        for part in condition.subexpressions() {
+            match part.expr_kind() {
+                ExprKind::GetAttr { attr, .. } | ExprKind::HasAttr { attr, .. } => name(attr),
+                ExprKind::ExtHasAttr { attrs, .. } => attrs.iter().for_each(|attr| name(attr)),
+                ExprKind::Record(members) => members.keys().for_each(|member| name(member)),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    pub(crate) fn joined(self, other: Self) -> Self {
+        Self {
+            approved: self.approved || other.approved,
+            now: self.now || other.now,
+            workload: self.workload || other.workload,
+        }
+    }
+}
+
+/// Reads every policy, validated against `schema` if there is one. The rules come sorted by id.
+pub(crate) fn read(sources: &Sources, schema: Option<&Schema>, found: &mut Vec<Diagnostic>) -> Vec<Rule> {
+    let validator = schema.cloned().map(Validator::new);
+    let mut rules: BTreeMap<String, Rule> = BTreeMap::new();
+    for file in sources.files.iter().filter(|file| kind(&file.path) == Kind::Cedar) {
+        let reader = Reader { file };
+        let Some(set) = reader.parse(found) else { continue };
+        let mut named = PolicySet::new();
+        for policy in set.policies() {
+            let Some((policy, rule)) = reader.rule(policy, found) else { continue };
+            if let Some(other) = rules.get(&rule.info.id) {
+                let message = format!("policy `{}` is also in `{}` on line {}", rule.info.id, other.info.path, other.info.line);
+                found.push(reader.at(&policy, message).help("give each policy its own `@id`"));
+                continue;
+            }
+            // Ids are unique across files, so they are within one.
+            if named.add(policy).is_ok() {
+                rules.insert(rule.info.id.clone(), rule);
+            }
+        }
+        if let Some(validator) = &validator {
+            reader.validate(validator, &named, found);
+        }
+    }
+    rules.into_values().collect()
+}
+
+struct Reader<'a> {
+    file: &'a SourceFile,
+}
+
+impl Reader<'_> {
+    fn parse(&self, found: &mut Vec<Diagnostic>) -> Option<PolicySet> {
+        match PolicySet::from_str(&self.file.text) {
+            Ok(set) => {
+                for template in set.templates() {
+                    let span = template.as_ref().loc().map_or(0..0, |loc| loc.start()..loc.end());
+                    let message = "templates are not used here";
+                    let help = "write the policy without `?principal` and `?resource`: an intent's parameters do that job";
+                    found.push(Diagnostic::at(&self.file.path, &self.file.text, span, message).help(help));
+                }
+                Some(set)
+            }
+            Err(errors) => {
+                found.extend(errors.iter().map(|error| self.translate(error)));
+                None
+            }
+        }
+    }
+
+    fn rule(&self, policy: &cedar_policy::Policy, found: &mut Vec<Diagnostic>) -> Option<(cedar_policy::Policy, Rule)> {
+        let Some(id) = policy.annotation("id") else {
+            let help = "write `@id(\"what-it-says\")` above it: decisions and the log name policies by their id";
+            found.push(self.at(policy, "the policy has no `@id`").help(help));
+            return None;
+        };
+        let printable = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:".contains(&byte);
+        if id.is_empty() || id.len() > ID_BYTES_MAX || !id.bytes().all(printable) {
+            let message = format!("`{}` cannot be the id of a policy", crate::lock::shown(id));
+            found.push(self.at(policy, message).help(format!("use 1 to {ID_BYTES_MAX} of letters, digits, `-`, `_`, `.`, `/` and `:`")));
+            return None;
+        }
+        let annotations = policy.annotations().filter(|(name, _)| *name != "id").map(|(name, text)| (name.to_owned(), text.to_owned()));
+        let annotations: BTreeMap<String, String> = annotations.collect();
+        let named = policy.new_id(PolicyId::new(id));
+        let ast: Ast = named.as_ref().clone();
+        let condition = ast.condition();
+        let mentions = Mentions::of(&condition);
+        let approvers = self.approvers(policy, annotations.get(APPROVERS), mentions, found)?;
+        let effect = match policy.effect() {
+            cedar_policy::Effect::Permit => Effect::Permit,
+            cedar_policy::Effect::Forbid => Effect::Forbid,
+        };
+        let line = self.at(policy, "").line;
+        let info = RuleInfo { id: id.to_owned(), effect, annotations, path: self.file.path.clone(), line };
+        Some((named, Rule { info, ast, condition, approvers, mentions }))
+    }
+
+    fn approvers(
+        &self,
+        policy: &cedar_policy::Policy,
+        annotation: Option<&String>,
+        mentions: Mentions,
+        found: &mut Vec<Diagnostic>,
+    ) -> Option<Vec<OwnerId>> {
+        let Some(annotation) = annotation else { return Some(Vec::new()) };
+        if !mentions.approved {
+            let message = "the policy names approvers but does not ask for an approval";
+            found.push(self.at(policy, message).help("make its condition depend on `context.facts.approved`").warning());
+        }
+        match annotation.split(',').map(|name| name.trim().parse()).collect::<Result<Vec<_>, _>>() {
+            Ok(approvers) => Some(approvers),
+            Err(error) => {
+                let help = "list names of owners: `@approvers(\"support-leads, finance\")`";
+                found.push(self.at(policy, format!("`@approvers`: {error}")).help(help));
+                None
+            }
+        }
+    }
+
+    fn validate(&self, validator: &Validator, set: &PolicySet, found: &mut Vec<Diagnostic>) {
+        let result = validator.validate(set, ValidationMode::Strict);
+        found.extend(result.validation_errors().map(|error| self.translate(error)));
+        found.extend(result.validation_warnings().map(|warning| self.translate(warning).warning()));
+    }
+
+    fn at(&self, policy: &cedar_policy::Policy, message: impl Into<String>) -> Diagnostic {
+        let span: Range<usize> = policy.as_ref().loc().map_or(0..0, |loc| loc.start()..loc.end());
+        Diagnostic::at(&self.file.path, &self.file.text, span, message)
+    }
+
+    /// Cedar's own message with its place and help.
+    fn translate(&self, error: &dyn miette::Diagnostic) -> Diagnostic {
+        let label = error.labels().and_then(|mut labels| labels.next());
+        let mut message = error.to_string();
+        if let Some(label) = label.as_ref().and_then(|label| label.label()).filter(|label| !message.contains(label)) {
+            message = format!("{message} ({label})");
+        }
+        let span = label.map_or(0..0, |label| label.offset()..label.offset() + label.len());
+        let diagnostic = Diagnostic::at(&self.file.path, &self.file.text, span, message);
+        match error.help() {
+            Some(help) => diagnostic.help(help.to_string()),
+            None => diagnostic,
+        }
+    }
+}
+
+/// The parts of a policy's clauses that must all hold (`a && b && !c`), in order.
+pub(crate) fn conjuncts(rule: &Rule) -> Vec<&Expr> {
+    fn split<'a>(expr: &'a Expr, parts: &mut Vec<&'a Expr>) {
+        match expr.expr_kind() {
+            ExprKind::And { left, right } => {
+                split(left, parts);
+                split(right, parts);
+            }
+            _ => parts.push(expr),
+        }
+    }
+    let mut parts = Vec::new();
+    if let Some(body) = rule.ast.non_scope_constraints_arc().map(Arc::as_ref) {
+        split(body, &mut parts);
+    }
+    parts
+}
