@@ -182,8 +182,13 @@ impl Authority {
 
     /// The open task and the eligible agent of a verified token.
     pub(crate) fn standing(&self, signed: &SignedToken, now: Timestamp) -> Result<(Arc<LiveTask>, Arc<Agent>), Unauthenticated> {
-        let Some(live) = self.0.tasks.get(signed.task) else {
-            return Err(self.0.tasks.lately_ended(signed.task).map_or(Unauthenticated::Invalid, Unauthenticated::TaskEnded));
+        self.standing_of(signed.task, now)
+    }
+
+    /// The same of a task.
+    pub(crate) fn standing_of(&self, task: TaskId, now: Timestamp) -> Result<(Arc<LiveTask>, Arc<Agent>), Unauthenticated> {
+        let Some(live) = self.0.tasks.get(task) else {
+            return Err(self.0.tasks.lately_ended(task).map_or(Unauthenticated::Invalid, Unauthenticated::TaskEnded));
         };
         if let Some(reason) = live.ended().or_else(|| live.task().overdue(&live.progress(), now)) {
             return Err(Unauthenticated::TaskEnded(reason));

@@ -8,7 +8,7 @@ use crate::event::{Arguments, DecisionEvent, OutcomeEvent, encode, hex, ids, rea
 use crate::live::{LiveTask, Reserved};
 use crate::opening::Openings;
 use crate::ports::{Change, Write};
-use domain::{Agent, Binding, DecisionId, EndReason, Facts, Operation, Outcome, Reading, Reason, Timestamp, Verdict};
+use domain::{Agent, Binding, DecisionId, EndReason, Facts, Operation, Outcome, Reading, Reason, TaskId, Timestamp, Verdict};
 use policy::{Policy, Request};
 use serde_json::Map;
 use std::collections::BTreeSet;
@@ -181,6 +181,17 @@ impl Permit {
         self.record.if_dropped = CallStatus::Cancelled;
         Ok(Released { record: self.record })
     }
+
+    /// Hands the right over to an enforcement point elsewhere, after the same last look. What came of it is not known
+    /// here, so no outcome is recorded: the decision says that the request may have happened.
+    ///
+    /// # Errors
+    /// Why the task ended.
+    pub fn hand_over(self) -> Result<DecisionId, EndReason> {
+        let mut released = self.release()?;
+        released.record.written = true;
+        Ok(released.record.decision)
+    }
 }
 
 impl Released {
@@ -202,31 +213,63 @@ impl Released {
     }
 }
 
+/// Whose request is decided.
+struct Acting<'a> {
+    live: &'a Arc<LiveTask>,
+    agent: &'a Agent,
+    binding: Binding,
+}
+
 impl Authority {
     /// Decides one request of a caller. When this resolves, the decision is in the log, on stable storage.
     pub async fn decide(&self, caller: &Caller, operation: Operation<'_>) -> Decision {
+        self.decide_as(&Acting { live: &caller.live, agent: &caller.agent, binding: caller.binding }, operation, None).await
+    }
+
+    /// Refuses a request for a reason that the enforcement point found by itself (the live definition of a tool is not the
+    /// approved one), and logs that like any other decision. Never answers [`Decision::Allow`].
+    pub async fn refuse(&self, caller: &Caller, operation: Operation<'_>, reason: Reason, explanation: &str) -> Decision {
+        let acting = Acting { live: &caller.live, agent: &caller.agent, binding: caller.binding };
+        let verdict = Verdict {
+            outcome: Outcome::Deny,
+            reason: Some(reason),
+            determining: Vec::new(),
+            explanation: explanation.to_owned(),
+            approvers: Vec::new(),
+        };
+        self.decide_as(&acting, operation, Some(verdict)).await
+    }
+
+    /// Decides one request of a task for an enforcement point that saw the caller itself. How the token was bound is not
+    /// known here, so the least is assumed. `None` if there is no such open task of an agent that may act.
+    pub async fn decide_for(&self, task: TaskId, operation: Operation<'_>) -> Option<Decision> {
+        let (live, agent) = self.standing_of(task, self.0.clock.now()).ok()?;
+        Some(self.decide_as(&Acting { live: &live, agent: &agent, binding: Binding::Bearer }, operation, None).await)
+    }
+
+    async fn decide_as(&self, acting: &Acting<'_>, operation: Operation<'_>, settled: Option<Verdict>) -> Decision {
         let now = self.0.clock.now();
         let policy = self.policy();
-        let facts = facts(&caller.live, caller.binding, now);
+        let facts = facts(acting.live, acting.binding, now);
         let request = Request {
-            task: caller.live.task(),
-            agent: &caller.agent,
-            workload: &caller.live.workload(),
+            task: acting.live.task(),
+            agent: acting.agent,
+            workload: &acting.live.workload(),
             operation,
             facts: &facts,
         };
-        let mut verdict = policy.decide(&request);
+        let mut verdict = settled.unwrap_or_else(|| policy.decide(&request));
         let mut changes = Vec::new();
         if verdict.outcome == Outcome::Allow {
             let reading = policy.traits(&operation).map_or_else(Reading::default, |traits| traits.reading);
-            match caller.live.reserve(reading, now) {
-                Reserved::Yes(progress) => changes.push(Change::Progress(caller.task(), progress)),
+            match acting.live.reserve(reading, now) {
+                Reserved::Yes(progress) => changes.push(Change::Progress(acting.live.task().id, progress)),
                 Reserved::Ended(end) => verdict = over(Reason::TaskEnded, &format!("the task has ended ({})", end.as_str())),
                 Reserved::Exhausted => verdict = over(Reason::BudgetExhausted, "the task has used up its budget of calls"),
             }
         }
         let decision = self.new_decision_id(now);
-        let asked = Asked { caller, operation, facts: &facts, policy: &policy };
+        let asked = Asked { acting, operation, facts: &facts, policy: &policy };
         let logged = match asked.event(self, decision, &verdict, now) {
             Ok((event, opening)) => {
                 changes.extend(opening);
@@ -238,13 +281,13 @@ impl Authority {
             tracing::error!(%error, "a decision could not be logged, so it is refused");
             return Decision::Failed(Denial::unlogged(&error));
         }
-        self.answer(caller, decision, verdict)
+        self.answer(acting.live, decision, verdict)
     }
 
-    fn answer(&self, caller: &Caller, decision: DecisionId, verdict: Verdict) -> Decision {
+    fn answer(&self, live: &Arc<LiveTask>, decision: DecisionId, verdict: Verdict) -> Decision {
         let record = || OutcomeRecord {
             authority: self.clone(),
-            live: Arc::clone(&caller.live),
+            live: Arc::clone(live),
             decision,
             since: self.0.clock.elapsed(),
             if_dropped: CallStatus::NotReleased,
@@ -311,7 +354,7 @@ impl Denial {
 
 /// What was asked, for its log entry.
 struct Asked<'a> {
-    caller: &'a Caller,
+    acting: &'a Acting<'a>,
     operation: Operation<'a>,
     facts: &'a Facts,
     policy: &'a Policy,
@@ -325,7 +368,7 @@ impl Asked<'_> {
         verdict: &Verdict,
         now: Timestamp,
     ) -> Result<(Vec<u8>, Option<Change>), crate::Error> {
-        let task = self.caller.live.task();
+        let task = self.acting.live.task();
         let entropy = &*authority.0.entropy;
         let mut openings = Openings::default();
         let arguments = match self.operation {
@@ -347,7 +390,7 @@ impl Asked<'_> {
             intent: task.intent.as_str(),
             operation: self.operation.kind(),
             outcome: verdict.outcome.as_str(),
-            owner: owner(self.caller.agent()),
+            owner: owner(self.acting.agent),
             params: None,
             policy: authority.policy_version_text(self.policy).as_str(),
             predecessor: None,
@@ -361,7 +404,7 @@ impl Asked<'_> {
         let opening = if openings.is_empty() {
             None
         } else {
-            let sealed = self.caller.live.key.seal(decision.as_bytes(), &openings, entropy)?;
+            let sealed = self.acting.live.key.seal(decision.as_bytes(), &openings, entropy)?;
             Some(Change::PutOpening { event: 0, task: task.id, sealed })
         };
         Ok((event, opening))

@@ -23,6 +23,8 @@ pub enum Actor {
     Agent(Caller),
     /// An operator, by name.
     Operator(String),
+    /// Whoever holds a token, and may give up that token (RFC 7009).
+    Holder,
     /// Writ itself.
     System,
 }
@@ -34,6 +36,7 @@ impl Actor {
         match self {
             Self::Agent(caller) => format!("agent:{}", caller.agent().id),
             Self::Operator(name) => format!("operator:{name}"),
+            Self::Holder => "holder".into(),
             Self::System => "writ".into(),
         }
     }
