@@ -1,1 +1,48 @@
-//! Control plane: OAuth, REST, log reads.
+//! The control plane over HTTP: OAuth, discovery, REST for operators, AuthZEN decisions, the read path of the log, health.
+//! It parses hostile requests, asks the authority, and shows the answer; it decides nothing and changes nothing itself.
+//! It must never know MCP, SQL or Cedar. Start reading at [`router`], then `http/token.rs`.
+
+mod authenticate;
+mod authzen;
+mod body;
+mod config;
+mod connection;
+mod edge;
+mod http;
+mod instant;
+mod json;
+mod openapi;
+mod operation;
+pub mod ports;
+mod problem;
+mod respond;
+mod router;
+
+pub use config::{ConfigError, ControlConfig, Operator, Role};
+pub use connection::Connection;
+pub use ports::{KeyRotation, PolicySource, PortError, Probe, Probing, ToolState, ToolView, UpstreamCatalog, UpstreamStatus};
+pub use router::router;
+
+use ::authority::Authority;
+use std::sync::Arc;
+
+/// What the control plane is made of.
+pub struct Control {
+    /// The use cases.
+    pub authority: Authority,
+    /// Settings and operators.
+    pub config: ControlConfig,
+    /// The upstreams' live side.
+    pub upstreams: Box<dyn UpstreamCatalog>,
+    /// The policy folder.
+    pub policy: Box<dyn PolicySource>,
+    /// The token signing keys.
+    pub keys: Box<dyn KeyRotation>,
+    /// What must work for the node to be ready.
+    pub probes: Vec<Probe>,
+    /// The metrics as OpenMetrics text.
+    pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+}
+
+/// What every handler is given.
+type App = Arc<router::Served>;

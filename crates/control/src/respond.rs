@@ -1,0 +1,194 @@
+//! The maps from errors to answers: one for OAuth, one for requests without a valid caller, one for everything of the
+//! REST API. What an answer may say is decided here; causes that only operators may see go to the log.
+
+use crate::ports::PortError;
+use crate::problem::{Fault, Problem};
+use authority::ports::{ArchiveError, LedgerError};
+use authority::{Error, IssueError, Scheme, Unauthenticated};
+use axum::response::{IntoResponse, Response};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, StatusCode};
+use token::oauth::challenge::{self, Challenge};
+use token::oauth::error::{ErrorCode, OAuthError};
+
+/// The header that hands out nonces (RFC 9449 §8).
+pub(crate) const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+
+/// An error answer of an OAuth endpoint.
+#[derive(Debug)]
+pub(crate) struct OAuthAnswer {
+    error: OAuthError,
+    status: StatusCode,
+    headers: HeaderMap,
+}
+
+impl OAuthAnswer {
+    pub(crate) fn new(code: ErrorCode, description: &str) -> Self {
+        Self::from(OAuthError::new(code, description))
+    }
+
+    /// The same with another status: 413 and 408 say more than 400 to a client that did not read the body.
+    pub(crate) fn status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
+    }
+
+    pub(crate) fn with(mut self, name: HeaderName, value: &str) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.insert(name, value);
+        }
+        self
+    }
+}
+
+impl From<OAuthError> for OAuthAnswer {
+    fn from(error: OAuthError) -> Self {
+        let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::BAD_REQUEST);
+        Self { error, status, headers: HeaderMap::new() }
+    }
+}
+
+impl IntoResponse for OAuthAnswer {
+    fn into_response(self) -> Response {
+        let mut response = no_store(self.status, self.error.to_json().to_string());
+        response.headers_mut().extend(self.headers);
+        response
+    }
+}
+
+/// A JSON answer that nobody may keep (RFC 6749 §5.1).
+pub(crate) fn no_store(status: StatusCode, body: String) -> Response {
+    let mut response = (status, body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
+    response
+}
+
+/// The client did not authenticate, whatever the reason (RFC 6749 §5.2).
+pub(crate) fn invalid_client() -> OAuthAnswer {
+    OAuthAnswer::new(ErrorCode::InvalidClient, "authenticate with client_secret_basic as an operator with role introspect")
+        .with(WWW_AUTHENTICATE, r#"Basic realm="writ""#)
+}
+
+/// The OAuth map: why no token was issued. `evidence` is the code that the grant's RFC demands for refused evidence.
+pub(crate) fn oauth(error: &IssueError, evidence: ErrorCode) -> OAuthAnswer {
+    let code = match error {
+        IssueError::Evidence(_) | IssueError::EvidenceReplayed => evidence,
+        IssueError::Unregistered | IssueError::NotEligible(_) => ErrorCode::UnauthorizedClient,
+        IssueError::Intent { .. } | IssueError::Params(_) => ErrorCode::InvalidAuthorizationDetails,
+        IssueError::Target(_) => ErrorCode::InvalidTarget,
+        IssueError::Denied { .. } | IssueError::TooManyTasks => ErrorCode::AccessDenied,
+        IssueError::Task(_) => ErrorCode::InvalidGrant,
+        IssueError::BindingRequired | IssueError::Proof(_) => ErrorCode::InvalidDpopProof,
+        IssueError::UseNonce(_) => ErrorCode::UseDpopNonce,
+        IssueError::ProviderUnavailable(_) | IssueError::Unavailable(_) => ErrorCode::TemporarilyUnavailable,
+    };
+    match error {
+        IssueError::UseNonce(nonce) => OAuthAnswer::new(code, &error.to_string()).with(DPOP_NONCE, nonce),
+        IssueError::Unavailable(cause) => {
+            tracing::error!(cause, "token not issued");
+            OAuthAnswer::new(code, "no token can be issued at the moment; nothing was issued, so it is safe to try again")
+                .with(RETRY_AFTER, "1")
+        }
+        IssueError::ProviderUnavailable(_) => OAuthAnswer::new(code, &error.to_string()).with(RETRY_AFTER, "5"),
+        _ => OAuthAnswer::new(code, &error.to_string()),
+    }
+}
+
+/// A request to an agent's endpoint without a token (RFC 6750 §3: no error code then).
+pub(crate) fn no_token() -> Problem {
+    Problem::new(
+        StatusCode::UNAUTHORIZED,
+        "unauthenticated",
+        "send a task token or an operator secret in the `authorization` header",
+    )
+    .with(WWW_AUTHENTICATE, &challenge(challenge::Scheme::Bearer, None))
+    .with(WWW_AUTHENTICATE, &challenge(challenge::Scheme::Dpop, None))
+}
+
+/// The map for requests whose token does not make a caller (RFC 6750 §3.1, RFC 9449 §7.1, §9).
+pub(crate) fn unauthenticated(scheme: Scheme, why: Unauthenticated) -> Problem {
+    let text = why.to_string();
+    let code = match why {
+        Unauthenticated::Proof(_) => ErrorCode::InvalidDpopProof,
+        Unauthenticated::UseNonce(_) => ErrorCode::UseDpopNonce,
+        _ => ErrorCode::InvalidToken,
+    };
+    let scheme = match (&why, scheme) {
+        (Unauthenticated::NotProved(_), _) | (_, Scheme::Dpop) => challenge::Scheme::Dpop,
+        (_, Scheme::Bearer) => challenge::Scheme::Bearer,
+    };
+    let problem = Problem::new(StatusCode::UNAUTHORIZED, code.as_str(), text.clone())
+        .with(WWW_AUTHENTICATE, &challenge(scheme, Some((code, &text))));
+    match why {
+        Unauthenticated::UseNonce(nonce) => problem.with(DPOP_NONCE, &nonce),
+        _ => problem,
+    }
+}
+
+fn challenge(scheme: challenge::Scheme, error: Option<(ErrorCode, &str)>) -> String {
+    Challenge { scheme, resource_metadata: None, scope: None, error }.to_header()
+}
+
+/// The REST map: why a use case did not do what was asked.
+pub(crate) fn problem(error: Error) -> Problem {
+    let text = error.to_string();
+    match error {
+        Error::NotFound { .. } => Problem::new(StatusCode::NOT_FOUND, "not_found", text),
+        Error::SharedIdentity { .. } => Problem::new(StatusCode::CONFLICT, "shared_identity", text),
+        Error::Unacceptable(_) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "unacceptable", text),
+        Error::Forbidden(_) => Problem::new(StatusCode::FORBIDDEN, "forbidden", text),
+        Error::TaskEnded(_) => Problem::new(StatusCode::CONFLICT, "task_ended", text),
+        Error::Ledger(error) => ledger(&error),
+        Error::Archive(error) => archive(&error),
+        Error::OpeningDamaged => failure("opening_damaged", "the sealed values of this entry cannot be read", text),
+    }
+}
+
+fn ledger(error: &LedgerError) -> Problem {
+    let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+    match error {
+        LedgerError::Replayed => Problem::new(StatusCode::CONFLICT, "replayed", error.to_string()),
+        LedgerError::TooLarge(_) => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", error.to_string()),
+        LedgerError::Overloaded => {
+            Problem::new(unavailable, "overloaded", "too much is waiting to be logged; nothing was done, try again")
+                .with(RETRY_AFTER, "1")
+        }
+        LedgerError::Unavailable(_) => {
+            Problem::failure(unavailable, "log_unavailable", "the log cannot be written, so nothing was done", error)
+        }
+    }
+}
+
+/// The REST map for reads.
+pub(crate) fn archive(error: &ArchiveError) -> Problem {
+    match error {
+        ArchiveError::Unavailable(_) => Problem::failure(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "store_unavailable",
+            "the store cannot be read at the moment",
+            error,
+        ),
+        ArchiveError::Damaged(_) => {
+            failure("store_damaged", "the store is damaged; ask an operator to run `writ audit verify`", error)
+        }
+    }
+}
+
+/// The REST map for ports of the binary.
+pub(crate) fn port(error: PortError) -> Problem {
+    match error {
+        PortError::NotFound(what) => Problem::not_found(what),
+        PortError::Conflict(text) => Problem::new(StatusCode::CONFLICT, "conflict", text),
+        PortError::Invalid(problems) => {
+            Problem::faults(problems.into_iter().map(|detail| Fault { at: "policy".to_owned(), detail }).collect())
+        }
+        PortError::Failed(cause) => failure("failed", "it could not be done; the cause is in the operator's log", cause),
+    }
+}
+
+fn failure(code: &'static str, detail: &str, cause: impl ToString) -> Problem {
+    Problem::failure(StatusCode::INTERNAL_SERVER_ERROR, code, detail, cause)
+}
