@@ -31,13 +31,13 @@ pub use issue::{Holder, IssueRequest, Issued, TaskRequest};
 pub use live::LiveTask;
 pub use opening::{Openings, TaskKey, WrappingKey};
 pub use policy::{
-    ApprovedTool, Compiled, Considered, Diagnostic, Explanation, Offer, Policy, RuleInfo, Severity, SourceFile, Sources, Standing,
+    ApprovedTool, Compiled, Considered, Diagnostic, Explanation, Policy, RuleInfo, Severity, SourceFile, Sources, Standing,
 };
 pub use provider::{KeySource, Provider, ProviderKeys};
 pub use sign::{SignerConfig, TokenKeys};
 
 use arc_swap::ArcSwap;
-use domain::{DecisionId, Digest, TaskId, Timestamp, ToolName, Upstream, UpstreamName};
+use domain::{DecisionId, Digest, Operation, TaskId, Timestamp, ToolName, Upstream, UpstreamName};
 use inventory::{Inventory, UpstreamTable};
 use live::LiveTasks;
 use ports::{Archive, Clock, Entropy, Ledger, Loaded, PublishedLog};
@@ -191,8 +191,8 @@ impl Authority {
 
     /// Whether a listing may show this to the task: whether it could ever be allowed, for some arguments.
     #[must_use]
-    pub fn could_allow(&self, caller: &Caller, upstream: &UpstreamName, offer: Offer<'_>) -> bool {
-        self.policy().could_allow(caller.live.task(), &caller.agent, upstream, offer)
+    pub fn could_allow(&self, caller: &Caller, operation: &Operation<'_>) -> bool {
+        self.policy().could_allow(caller.live.task(), &caller.agent, operation)
     }
 
     /// Whether the intent of the task reaches an upstream at all.

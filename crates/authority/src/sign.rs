@@ -178,3 +178,6 @@ pub(crate) fn tree_size(shown: &Inclusion) -> Result<u64, Refused> {
     let size = shown.checkpoint.lines().nth(1).and_then(|line| line.parse().ok());
     size.ok_or(Refused::NotShown("a checkpoint that it cannot read"))
 }
+
+#[cfg(test)]
+mod tests;

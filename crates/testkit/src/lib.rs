@@ -3,6 +3,7 @@
 //! crate: `cargo xtask tidy` holds that.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "test support fails by panicking")]
 
+pub mod fixture;
 mod issuer;
 mod ledger;
 mod world;

@@ -75,6 +75,14 @@ pub fn task_request(intent: &str, parameters: Value) -> TaskRequest {
 }
 
 impl World {
+    /// The world of [`crate::fixture`], with agents `bot` (both intents) and `mailer` (only `mail`).
+    pub async fn fixture() -> Self {
+        let files = crate::fixture::policy_files();
+        let files: Vec<_> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
+        let agents = vec![agent("bot", &["refund-order", "mail"]), agent("mailer", &["mail"])];
+        Self::new(&files, agents, vec![crate::fixture::orders("http://127.0.0.1:9/mcp")]).await
+    }
+
     /// A world with this policy folder (path and text of each file), these agents and upstreams.
     pub async fn new(files: &[(&str, &str)], agents: Vec<Agent>, upstreams: Vec<Upstream>) -> Self {
         let files = files.iter().map(|(path, text)| SourceFile { path: (*path).into(), text: (*text).into() }).collect();

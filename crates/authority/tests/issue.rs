@@ -1,0 +1,230 @@
+//! Issuance: who gets a task, and that nobody else does. Each refusal leaves no task behind.
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+use authority::ports::Clock;
+use authority::{Actor, EvidenceInput, Holder, Introspection, IssueError, IssueRequest, TaskRequest, Unauthenticated};
+use domain::{Agent, AgentState, Binding, EndReason, Timestamp};
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+use testkit::{Fault, ISSUER, World, agent, task_request};
+
+fn refund() -> TaskRequest {
+    task_request("refund-order", json!({ "order_id": "1001", "max_amount_cents": 5000 }))
+}
+
+#[tokio::test]
+async fn a_registered_workload_gets_a_bound_token_for_its_declared_task() {
+    let world = World::fixture().await;
+    let issued = world.issue("bot", refund()).await.unwrap();
+    assert_eq!(issued.binding, Binding::Dpop);
+    assert_eq!(issued.claims.intent, "refund-order");
+    assert_eq!(issued.claims.audience, ["https://writ.test/mcp/orders", ISSUER]);
+    let caller = world.present(&issued, "orders").unwrap();
+    assert_eq!(caller.task(), issued.task.task().id);
+    assert!(matches!(world.authority.introspect(issued.token.expose_secret()), Introspection::Active(_)));
+}
+
+#[tokio::test]
+async fn what_was_signed_is_what_was_decided_and_logged_before() {
+    let world = World::fixture().await;
+    let issued = world.issue("bot", refund()).await.unwrap();
+    let event = world.ledger.events().pop().unwrap();
+    assert_eq!(event["type"], "decision");
+    assert_eq!(event["operation"], "task.open");
+    assert_eq!(event["outcome"], "allow");
+    assert_eq!(event["task"], issued.claims.task.as_str());
+    let payload = issued.token.expose_secret().split('.').nth(1).unwrap();
+    use base64::Engine;
+    let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).unwrap();
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &claims);
+    let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(event["claims_sha256"], digest.as_str());
+}
+
+#[tokio::test]
+async fn only_registered_eligible_agents_get_a_task() {
+    let world = World::fixture().await;
+    let registered = |change: fn(&mut Agent), name: &str| {
+        let mut agent = agent(name, &["refund-order"]);
+        change(&mut agent);
+        agent
+    };
+    let agents = vec![
+        registered(|agent| agent.state = AgentState::Suspended, "suspended"),
+        registered(|agent| agent.review_by = Timestamp::from_secs(1), "overdue"),
+        registered(
+            |agent| {
+                agent.owner = None;
+                agent.state = AgentState::Suspended;
+            },
+            "ownerless",
+        ),
+    ];
+    world.authority.put_agents(agents, &Actor::System).await.unwrap();
+    for name in ["nobody", "suspended", "overdue", "ownerless"] {
+        let refused = world.issue(name, refund()).await;
+        assert!(matches!(refused, Err(IssueError::Unregistered | IssueError::NotEligible(_))), "{name}: {refused:?}");
+    }
+    assert_eq!(world.authority.open_tasks(), 0);
+    let refusals = world.ledger.events().into_iter().filter(|event| event["type"] == "refusal").count();
+    assert_eq!(refusals, 4, "every refusal is in the log");
+}
+
+#[tokio::test]
+async fn an_agent_without_owner_or_purpose_or_identity_cannot_be_registered() {
+    let world = World::fixture().await;
+    let cases: [fn(&mut Agent); 4] = [
+        |agent| agent.owner = None,
+        |agent| agent.purpose = " ".into(),
+        |agent| agent.rules.clear(),
+        |agent| agent.rules[0].claims.clear(),
+    ];
+    for change in cases {
+        let mut agent = agent("new", &[]);
+        change(&mut agent);
+        assert!(world.authority.put_agents(vec![agent], &Actor::System).await.is_err());
+    }
+    let mut twin = agent("twin", &[]);
+    twin.rules = agent("bot", &[]).rules;
+    assert!(world.authority.put_agents(vec![twin], &Actor::System).await.is_err(), "two agents never share an identity");
+}
+
+#[tokio::test]
+async fn a_workload_that_matches_two_agents_is_nobody() {
+    let world = World::fixture().await;
+    let mut other = agent("other", &["refund-order"]);
+    other.rules[0].claims = vec![("team".into(), domain::ClaimPattern::Exact("support".into()))];
+    world.authority.put_agents(vec![other], &Actor::System).await.unwrap();
+    let both = world.issuer.token_with("workload:bot", ISSUER, world.now(), json!({ "team": "support" }));
+    assert!(matches!(world.issue_with(both, refund()).await, Err(IssueError::Unregistered)));
+}
+
+#[tokio::test]
+async fn evidence_is_good_for_one_task() {
+    let world = World::fixture().await;
+    let evidence = world.issuer.token("workload:bot", ISSUER, world.now());
+    world.issue_with(evidence.clone(), refund()).await.unwrap();
+    assert!(matches!(world.issue_with(evidence, refund()).await, Err(IssueError::EvidenceReplayed)));
+    assert_eq!(world.authority.open_tasks(), 1);
+}
+
+#[tokio::test]
+async fn an_intent_outside_the_ceiling_and_parameters_outside_the_intent_are_refused() {
+    let world = World::fixture().await;
+    for intent in ["refund-order", "no-such", "../x", ""] {
+        let refused = world.issue("mailer", task_request(intent, json!({}))).await;
+        assert!(matches!(refused, Err(IssueError::Intent { .. })), "{intent}");
+    }
+    let parameters: [Value; 5] = [
+        json!({}),
+        json!({ "order_id": 1001, "max_amount_cents": 5000 }),
+        json!({ "order_id": "1001", "max_amount_cents": 10_001 }),
+        json!({ "order_id": "1001", "max_amount_cents": 5000.5 }),
+        json!({ "order_id": "1001", "max_amount_cents": 5000, "admin": true }),
+    ];
+    for given in parameters {
+        let refused = world.issue("bot", task_request("refund-order", given.clone())).await;
+        assert!(matches!(refused, Err(IssueError::Params(_))), "{given}");
+    }
+}
+
+#[tokio::test]
+async fn policy_decides_on_posture_whether_a_task_opens_and_the_refusal_is_logged() {
+    let world = World::fixture().await;
+    let from_branch = world.issuer.token_with("workload:mailer", ISSUER, world.now(), json!({ "ref": "refs/pull/1/merge" }));
+    let refused = world.issue_with(from_branch, task_request("mail", json!({}))).await;
+    assert!(matches!(refused, Err(IssueError::Denied { .. })), "{refused:?}");
+    let event = world.ledger.events().pop().unwrap();
+    assert_eq!(
+        (event["outcome"].as_str(), event["determining"][0].as_str()),
+        (Some("deny"), Some("no-mail-tasks-from-untrusted-branch"))
+    );
+    assert_eq!(world.authority.open_tasks(), 0);
+}
+
+#[tokio::test]
+async fn an_unbound_token_needs_an_explicit_permission() {
+    let world = World::fixture().await;
+    let mut loose = agent("loose", &["mail"]);
+    loose.allow_bearer = true;
+    world.authority.put_agents(vec![loose], &Actor::System).await.unwrap();
+    let unbound = async |name: &str| {
+        let evidence = EvidenceInput::Jwt(world.issuer.token(&format!("workload:{name}"), ISSUER, world.now()).into());
+        let holder = Holder { dpop: None, certificate: None };
+        world.authority.issue(IssueRequest { evidence, task: task_request("mail", json!({})), resources: vec![], holder }).await
+    };
+    assert!(matches!(unbound("mailer").await, Err(IssueError::BindingRequired)));
+    assert_eq!(unbound("loose").await.unwrap().binding, Binding::Bearer);
+}
+
+#[tokio::test]
+async fn without_a_log_there_is_no_token_and_no_task() {
+    let world = World::fixture().await;
+    for fault in [Fault::Failed, Fault::FailedButKept] {
+        world.ledger.break_with(Some(fault));
+        assert!(matches!(world.issue("bot", refund()).await, Err(IssueError::Unavailable(_))));
+        assert_eq!(world.authority.open_tasks(), 0);
+    }
+    world.ledger.break_with(None);
+    world.issue("bot", refund()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_task_is_renewed_only_by_its_own_workload_and_only_while_it_is_open() {
+    let world = World::fixture().await;
+    let mail = world.issue("mailer", task_request("mail", json!({}))).await.unwrap();
+    let id = mail.task.task().id;
+    assert!(matches!(world.issue("bot", TaskRequest::Renew(id)).await, Err(IssueError::Task(_))), "another agent's task");
+    world.clock.advance_secs(200);
+    let renewed = world.issue("mailer", TaskRequest::Renew(id)).await.unwrap();
+    assert_eq!(renewed.task.task().id, id);
+    assert_eq!(renewed.task.progress().attested_at, world.clock.now());
+    assert_eq!(world.authority.open_tasks(), 1);
+    world.authority.end_task(id, &Actor::System, EndReason::Revoked).await.unwrap();
+    assert!(matches!(world.issue("mailer", TaskRequest::Renew(id)).await, Err(IssueError::Task(_))));
+}
+
+#[tokio::test]
+async fn a_changed_course_ends_the_old_task_and_links_the_new_one() {
+    let world = World::fixture().await;
+    let old = world.issue("bot", task_request("mail", json!({}))).await.unwrap();
+    let TaskRequest::Open { intent, parameters, lifetime_secs, .. } = refund() else { panic!() };
+    let replaces = Some(old.task.task().id);
+    let new = world.issue("bot", TaskRequest::Open { intent, parameters, lifetime_secs, replaces }).await.unwrap();
+    assert_eq!(new.task.task().predecessor, replaces);
+    assert_eq!(old.task.ended(), Some(EndReason::Superseded));
+    assert_eq!(world.present(&old, "orders").unwrap_err(), Unauthenticated::TaskEnded(EndReason::Superseded));
+}
+
+#[tokio::test]
+async fn a_token_lives_no_longer_than_its_task() {
+    let world = World::fixture().await;
+    let TaskRequest::Open { intent, parameters, .. } = refund() else { panic!() };
+    let short = TaskRequest::Open { intent, parameters, lifetime_secs: Some(10), replaces: None };
+    let issued = world.issue("bot", short).await.unwrap();
+    assert_eq!(issued.claims.expires_at.since(issued.claims.issued_at), 10);
+}
+
+#[tokio::test]
+async fn a_resource_outside_the_reach_is_no_audience() {
+    let world = World::fixture().await;
+    let with = async |resource: &str| {
+        let evidence = EvidenceInput::Jwt(world.issuer.token("workload:bot", ISSUER, world.now()).into());
+        let holder = Holder { dpop: None, certificate: Some([1; 32]) };
+        world.authority.issue(IssueRequest { evidence, task: refund(), resources: vec![resource.into()], holder }).await
+    };
+    for resource in ["https://writ.test/mcp/other", "https://evil.test/mcp/orders", "orders"] {
+        assert!(matches!(with(resource).await, Err(IssueError::Target(_))), "{resource}");
+    }
+    assert!(with("https://writ.test/mcp/orders/").await.is_ok(), "a trailing slash is forgiven");
+}
+
+#[tokio::test]
+async fn tasks_survive_a_restart_with_what_they_have_read() {
+    let world = World::fixture().await;
+    let issued = world.issue("bot", refund()).await.unwrap();
+    let loaded = authority::ports::Archive::load(&*world.ledger).await.unwrap();
+    assert_eq!(loaded.tasks.len(), 1);
+    assert_eq!(loaded.tasks[0].0.id, issued.task.task().id);
+    assert_eq!(loaded.tasks[0].0.deadline, issued.task.task().deadline);
+}
