@@ -1,10 +1,18 @@
-//! Writ: one binary.
+//! Writ: one binary. It reads the command line and hands over; nothing else lives here.
 
+mod cli;
+mod client;
 mod config;
+mod dev_issuer;
+mod key_file;
+mod log_check;
+mod policy_folder;
+mod server;
+mod system;
+mod telemetry;
+mod web;
+mod workload_api;
 
-fn main() {
-    drop(
-        config::load(std::path::Path::new("writ.toml"))
-            .map_err(|refused| refused.0.iter().map(|f| f.render(true)).collect::<String>()),
-    );
+fn main() -> std::process::ExitCode {
+    cli::run()
 }

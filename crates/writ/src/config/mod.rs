@@ -8,6 +8,7 @@ mod operator;
 mod option;
 mod provider;
 mod read;
+#[cfg(test)]
 mod reference;
 mod server;
 mod telemetry;
@@ -19,13 +20,14 @@ mod tests;
 
 pub(crate) use fault::{Fault, Refused};
 pub(crate) use folders::{Client, Data};
-pub(crate) use operator::{Operator, Role};
 pub(crate) use provider::{Keys, Kind, Provider};
+#[cfg(test)]
 pub(crate) use reference::markdown;
 pub(crate) use server::{Server, Tls, is_loopback};
 pub(crate) use telemetry::{LogFormat, Telemetry};
 pub(crate) use tokens::Tokens;
 
+use control::Operator;
 use domain::{Agent, AgentId, Upstream};
 use fault::{Faults, Source};
 use option::{Opt, Section, opt};

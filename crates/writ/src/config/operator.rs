@@ -2,6 +2,7 @@
 
 use super::option::{Opt, Section, opt};
 use super::read::Table;
+use control::{Operator, Role};
 
 /// `[[operator]]`.
 pub(crate) static OPERATOR: Section = Section {
@@ -25,28 +26,6 @@ const OPTIONS: &[Opt] = &[
         "`admin` changes the inventory and ends tasks, `auditor` reads everything, `introspect` uses `/oauth/introspect` and `/oauth/revoke`.",
     ),
 ];
-
-/// One operator.
-#[derive(Debug, Clone)]
-pub(crate) struct Operator {
-    /// Its name.
-    pub(crate) name: String,
-    /// SHA-256 of its secret.
-    pub(crate) secret_sha256: [u8; 32],
-    /// What it may do.
-    pub(crate) roles: Vec<Role>,
-}
-
-/// What an operator may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// Change the inventory, end tasks.
-    Admin,
-    /// Read everything.
-    Auditor,
-    /// Introspect and revoke tokens.
-    Introspect,
-}
 
 /// Reads one operator.
 pub(crate) fn read(table: &Table<'_>) -> Option<Operator> {

@@ -1,0 +1,55 @@
+//! `writ serve`: starts the server of a configuration and stops it in good order.
+
+use super::{Common, Exit, Failure};
+use crate::cli::output::note;
+use crate::server::Server;
+use clap::Args;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Serves /mcp/{upstream}, /oauth/*, /.well-known/*, /access/v1/*, /v1/*, /log/*, /healthz, /readyz, /metrics.
+
+Signals:
+  SIGTERM, SIGINT  stop: no new requests; calls in flight finish and are logged
+  SIGHUP           read policy and agent files again (they are also looked at every 2 seconds)")]
+pub(crate) struct ServeArgs {
+    /// Check configuration, policy and keys, and exit.
+    #[arg(long)]
+    check: bool,
+}
+
+pub(crate) async fn run(common: &Common, args: ServeArgs) -> Result<ExitCode, Failure> {
+    let config = common.load()?;
+    let _telemetry = crate::telemetry::start(&config.telemetry)?;
+    let server = Server::start(config).await.map_err(|error| Failure::from(error).exit(Exit::Failed))?;
+    if args.check {
+        note("configuration, policy and keys are in order");
+        return Ok(ExitCode::SUCCESS);
+    }
+    tracing::info!(listen = %server.address(), url = server.url(), "serving");
+    let stopping = CancellationToken::new();
+    tokio::spawn(stop_on_signal(stopping.clone()));
+    server.run(stopping).await;
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Cancels `stopping` on the first signal; a second one ends the process at once.
+pub(crate) async fn stop_on_signal(stopping: CancellationToken) {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return tracing::error!("signals cannot be received; stop this process with SIGKILL");
+    };
+    for _ in 0..2 {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if stopping.is_cancelled() {
+            std::process::exit(130);
+        }
+        stopping.cancel();
+    }
+}

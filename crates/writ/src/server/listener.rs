@@ -1,0 +1,232 @@
+//! The one listener: accepts connections, speaks TLS if it is configured, and hands each request to the data plane
+//! (`/mcp/*`) or the control plane (all else). Owns limits of connections and the graceful end; decides nothing.
+
+use super::metrics::Metrics;
+use crate::config::Tls;
+use anyhow::Context;
+use axum::Router;
+use axum::body::Body;
+use control::Connection;
+use gateway::{ConnectionInfo, Gateway};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// Longest time for a TLS handshake, and for the head of a request.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+const HEAD_MAX: Duration = Duration::from_secs(15);
+/// Largest head of a request, in bytes: a token, a proof and a few headers.
+const HEAD_BYTES_MAX: usize = 64 * 1_024;
+/// Requests at one time on one HTTP/2 connection.
+const STREAMS_MAX: u32 = 256;
+/// After a failed accept (no file descriptors left), how long to wait before the next.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where requests go.
+#[derive(Clone)]
+pub(crate) struct Planes {
+    /// `/mcp/*`.
+    pub(crate) gateway: Gateway,
+    /// All else.
+    pub(crate) control: Router,
+}
+
+/// The listener, ready to accept.
+pub(crate) struct Listener {
+    tcp: TcpListener,
+    tls: Option<TlsAcceptor>,
+    slots: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
+
+impl Listener {
+    /// Over a bound socket.
+    pub(crate) fn new(tcp: TcpListener, tls: Option<TlsAcceptor>, connections_max: usize, metrics: Arc<Metrics>) -> Self {
+        Self { tcp, tls, slots: Arc::new(Semaphore::new(connections_max)), metrics }
+    }
+
+    /// Accepts until `stopping`, then lets open connections finish what they do for at most `patience`.
+    pub(crate) async fn serve(self, planes: Planes, stopping: CancellationToken, patience: Duration) {
+        let graceful = GracefulShutdown::new();
+        let opened = Arc::new(Opened { tls: self.tls, planes, builder: builder(), metrics: self.metrics });
+        loop {
+            let slot = tokio::select! {
+                slot = Arc::clone(&self.slots).acquire_owned() => slot,
+                () = stopping.cancelled() => break,
+            };
+            let accepted = tokio::select! {
+                accepted = self.tcp.accept() => accepted,
+                () = stopping.cancelled() => break,
+            };
+            let (stream, remote) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let opened = Arc::clone(&opened);
+            let watcher = graceful.watcher();
+            tokio::spawn(async move {
+                let _slot = slot;
+                opened.metrics.connections.inc();
+                opened.connection(stream, remote, watcher).await;
+                opened.metrics.connections.dec();
+            });
+        }
+        drop(self.tcp);
+        if tokio::time::timeout(patience, graceful.shutdown()).await.is_err() {
+            tracing::warn!("some connections were still open when the server stopped");
+        }
+    }
+}
+
+fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_MAX).max_buf_size(HEAD_BYTES_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+        .keep_alive_interval(Some(Duration::from_secs(30)))
+        .keep_alive_timeout(Duration::from_secs(20));
+    builder
+}
+
+/// What every connection needs.
+struct Opened {
+    tls: Option<TlsAcceptor>,
+    planes: Planes,
+    builder: Builder<TokioExecutor>,
+    metrics: Arc<Metrics>,
+}
+
+impl Opened {
+    async fn connection(&self, stream: TcpStream, remote: SocketAddr, watcher: hyper_util::server::graceful::Watcher) {
+        // Small messages must not wait for more to come.
+        let _ = stream.set_nodelay(true);
+        let Some(tls) = &self.tls else {
+            return self.requests(TokioIo::new(stream), Connection::new(remote, Vec::new()), watcher).await;
+        };
+        match tokio::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await {
+            Ok(Ok(stream)) => {
+                let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+                let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+                self.requests(TokioIo::new(stream), Connection::new(remote, chain), watcher).await;
+            }
+            Ok(Err(error)) => tracing::debug!(%remote, %error, "a TLS handshake failed"),
+            Err(_) => tracing::debug!(%remote, "a TLS handshake took too long"),
+        }
+    }
+
+    async fn requests<I>(&self, io: I, connection: Connection, watcher: hyper_util::server::graceful::Watcher)
+    where
+        I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    {
+        let remote = connection.remote;
+        let service = service_fn(|request| answer(self.planes.clone(), connection.clone(), request));
+        let served = watcher.watch(self.builder.serve_connection(io, service));
+        if let Err(error) = served.await {
+            tracing::debug!(?remote, %error, "a connection ended early");
+        }
+    }
+}
+
+async fn answer(planes: Planes, connection: Connection, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    if request.uri().path().starts_with("/mcp/") {
+        let remote = connection.remote.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
+        let info = ConnectionInfo { certificate: connection.thumbprint, remote };
+        return Ok(planes.gateway.handle(request, info).await.map(Body::new));
+    }
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(connection);
+    planes.control.oneshot(request).await
+}
+
+/// TLS as configured.
+///
+/// # Errors
+/// The certificate or key cannot be read or do not fit; others than its owner can read the key.
+pub(crate) fn tls(settings: &Tls) -> anyhow::Result<TlsAcceptor> {
+    let shown = || format!("the certificates in `{}`", settings.cert.display());
+    let chain = CertificateDer::pem_file_iter(&settings.cert).with_context(shown)?;
+    let chain = chain.collect::<Result<Vec<_>, _>>().with_context(shown)?;
+    let key = crate::key_file::read(&settings.key)?;
+    let key = PrivateKeyDer::from_pem_slice(&key).with_context(|| format!("the key in `{}`", settings.key.display()))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let builder = if settings.request_client_certs {
+        builder.with_client_cert_verifier(Arc::new(PossessionOnly(provider)))
+    } else {
+        builder.with_no_client_auth()
+    };
+    let mut config = builder.with_single_cert(chain, key).context("the TLS certificate and key")?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Takes any client certificate whose key the handshake proves. Whom it names and whether that counts is decided per
+/// request, against the trust bundle of the moment (design §5): a certificate here is evidence, not a login.
+#[derive(Debug)]
+struct PossessionOnly(Arc<CryptoProvider>);
+
+impl ClientCertVerifier for PossessionOnly {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

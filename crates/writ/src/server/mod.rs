@@ -1,0 +1,305 @@
+//! A running server: store → authority → policy → gateway and control on one listener, and what runs beside them. Owns
+//! the order of start and stop; every part is made elsewhere and knows only its ports.
+
+mod catalog;
+mod key_source;
+mod keys;
+mod listener;
+mod metrics;
+mod policy_source;
+
+use crate::config::{self, Config, Kind, Provider};
+use crate::system::{SystemClock, SystemEntropy};
+use anyhow::Context;
+use auditlog::port::NoteSigner;
+use authority::ports::{Clock, TaskQuery};
+use authority::{Actor, Authority, Parts, SignerConfig};
+use catalog::Catalog;
+use control::{Control, ControlConfig, Probe};
+use domain::{Agent, AgentState};
+use gateway::{Gateway, GatewayConfig};
+use key_source::ConfiguredKeys;
+use listener::{Listener, Planes};
+use metrics::Metrics;
+use policy_source::PolicyFolder;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use store::{Store, StoreConfig};
+use token::verify::{EvidenceRules, Profile};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// How often overdue tasks are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often files are looked at for changes.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+
+/// A server that is bound and ready to accept.
+pub(crate) struct Server {
+    address: SocketAddr,
+    url: String,
+    config: Config,
+    authority: Authority,
+    gateway: Gateway,
+    control: axum::Router,
+    listener: Listener,
+    policy: PolicyFolder,
+    store: Store,
+}
+
+impl Server {
+    /// Opens everything that the configuration names and binds the listener.
+    ///
+    /// # Errors
+    /// What is missing or does not fit; nothing is served then.
+    pub(crate) async fn start(mut config: Config) -> anyhow::Result<Self> {
+        let listen = config.server.listen;
+        let socket = TcpListener::bind(listen).await.with_context(|| format!("`{listen}` cannot be listened on"))?;
+        let address = socket.local_addr()?;
+        if listen.port() == 0 {
+            config.server.public_url = config.server.public_url.replace(&listen.to_string(), &address.to_string());
+        }
+        let url = config.server.public_url.clone();
+        let metrics = Metrics::new();
+        let policy = policy_source::compile(&config.policy_dir).map_err(anyhow::Error::new);
+        let policy = policy.with_context(|| format!("the policy in `{}`", config.policy_dir.display()))?;
+        let (authority, store) = open(&config, policy).await?;
+        declare_agents(&authority, &config.agents).await?;
+        let upstreams = upstreams(&authority)?;
+        let gateway = Gateway::new(&gateway_config(&config), authority.clone(), upstreams.clone(), metrics.clone());
+        let policy = PolicyFolder::new(config.policy_dir.clone(), authority.clone(), Arc::clone(&metrics));
+        let catalog = Catalog { authority: authority.clone(), upstreams, policy: policy.clone() };
+        let control = control(&config, &authority, catalog, policy.clone(), &metrics)?;
+        let tls = config.server.tls.as_ref().map(listener::tls).transpose()?;
+        let listener = Listener::new(socket, tls, config.server.connections_max, metrics);
+        Ok(Self { address, url, config, authority, gateway, control, listener, policy, store })
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The URL under which clients reach it.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Serves until `stopping`; then calls in flight finish and are logged, and the log is closed.
+    pub(crate) async fn run(self, stopping: CancellationToken) {
+        let patience = Duration::from_secs(self.config.server.drain_secs);
+        let sweeper = tokio::spawn(sweep(self.authority.clone()));
+        let watcher = tokio::spawn(watch(self.authority.clone(), self.policy.clone(), self.config.clone()));
+        let planes = Planes { gateway: self.gateway.clone(), control: self.control };
+        let draining = stopping.clone();
+        let gateway = self.gateway.clone();
+        let drained = tokio::spawn(async move {
+            draining.cancelled().await;
+            tracing::info!("stopping: calls in flight are finished and logged");
+            gateway.stop(patience).await;
+        });
+        self.listener.serve(planes, stopping, patience).await;
+        let _ = drained.await;
+        sweeper.abort();
+        watcher.abort();
+        if let Err(error) = self.store.close().await {
+            tracing::error!(%error, "the store did not close well; it recovers at the next start");
+        }
+    }
+}
+
+/// The authority over the store.
+async fn open(config: &Config, policy: policy::Policy) -> anyhow::Result<(Authority, Store)> {
+    let tokens_live = Duration::from_secs(config.tokens.lifetime_secs);
+    crate::key_file::create_private_dir(&config.data.dir)?;
+    let origin = log_origin(&config.server.public_url);
+    let keys = keys::open(&config.data.dir, &origin, tokens_live)?;
+    let log_key = keys.log.verifier().clone();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    let settings = StoreConfig { data_dir: config.data.dir.clone(), node: config.data.node.clone() };
+    let store = store::open(settings, Box::new(keys.log), Arc::clone(&clock))
+        .await
+        .with_context(|| format!("the store in `{}`", config.data.dir.display()))?;
+    let provider_keys = ConfiguredKeys::new(&config.providers);
+    provider_keys.warm().await;
+    let parts = Parts {
+        issuer: config.server.public_url.clone(),
+        token_lifetime_secs: config.tokens.lifetime_secs,
+        dpop_nonce_required: config.tokens.nonce_required,
+        providers: config.providers.iter().map(|provider| rules(provider, &config.server.public_url)).collect(),
+        keys: Arc::new(provider_keys),
+        policy,
+        upstreams: config.upstreams.clone(),
+        ledger: Arc::new(store.clone()),
+        archive: Arc::new(store.clone()),
+        published: Arc::new(store.clone()),
+        signer: SignerConfig {
+            log_key,
+            keys: keys.tokens,
+            token_lifetime_secs_max: i64::try_from(config.tokens.lifetime_secs).unwrap_or(i64::MAX),
+        },
+        wrapping: keys.wrapping,
+        clock,
+        entropy: Arc::new(SystemEntropy),
+    };
+    Ok((Authority::start(parts).await.context("the state in the store")?, store))
+}
+
+/// The name of a new log (C2SP tlog-checkpoint: a URL without its scheme).
+fn log_origin(public_url: &str) -> String {
+    let host = public_url.split_once("://").map_or(public_url, |(_, host)| host);
+    format!("{host}/log")
+}
+
+/// The rules of one provider's evidence.
+fn rules(provider: &Provider, public_url: &str) -> authority::Provider {
+    if provider.dev_key_file.is_some() {
+        tracing::warn!(provider = %provider.name, "DEVELOPMENT provider: whoever can read its key file is every agent of it");
+    }
+    if !provider.single_use {
+        tracing::warn!(provider = %provider.name, "its evidence can be used again until it expires (single_use = false)");
+    }
+    let secs = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let profile = match &provider.kind {
+        Kind::Oidc { issuer, .. } => Profile::Oidc { issuer: issuer.clone() },
+        Kind::Spiffe { trust_domain, .. } => Profile::JwtSvid { trust_domain: trust_domain.clone() },
+    };
+    authority::Provider {
+        name: provider.name.clone(),
+        rules: EvidenceRules {
+            profile,
+            audience: provider.audience.clone().unwrap_or_else(|| public_url.to_owned()),
+            algorithms: provider.algorithms.clone(),
+            leeway_secs: secs(provider.leeway_secs),
+            lifetime_secs_max: secs(provider.max_lifetime_secs),
+            age_secs_max: secs(provider.max_age_secs),
+        },
+        single_use: provider.single_use,
+    }
+}
+
+/// Registers the agents of the files. Whom an operator suspended stays suspended, whatever the file says: only an
+/// operator's word lifts it.
+async fn declare_agents(authority: &Authority, agents: &[Agent]) -> anyhow::Result<()> {
+    let suspended = |agent: &Agent| authority.agent(&agent.id).is_some_and(|known| known.state == AgentState::Suspended);
+    let declared = agents.iter().map(|agent| {
+        let state = if suspended(agent) { AgentState::Suspended } else { agent.state };
+        Agent { state, ..agent.clone() }
+    });
+    authority.put_agents(declared.collect(), &Actor::System).await.context("the agents of the agent files")
+}
+
+fn upstreams(authority: &Authority) -> anyhow::Result<gateway::upstream::Upstreams> {
+    let registry = Arc::new(authority.clone());
+    gateway::upstream::Upstreams::new(registry, gateway::upstream::Settings::default()).context("the connections to upstreams")
+}
+
+fn gateway_config(config: &Config) -> GatewayConfig {
+    GatewayConfig {
+        hosts: config.server.allowed_hosts.clone(),
+        origins: config.server.allowed_origins.clone(),
+        loopback: config.server.listen.ip().is_loopback(),
+        ..GatewayConfig::default()
+    }
+}
+
+fn control(
+    config: &Config,
+    authority: &Authority,
+    catalog: Catalog,
+    policy: PolicyFolder,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<axum::Router> {
+    let settings = ControlConfig::new(&config.server.public_url, config.operators.clone())?;
+    let (shown, asked) = (Arc::clone(metrics), authority.clone());
+    let serve_metrics = config.telemetry.metrics;
+    let keys = keys::RotatingKeys {
+        data_dir: config.data.dir.clone(),
+        authority: authority.clone(),
+        tokens_live: Duration::from_secs(config.tokens.lifetime_secs),
+    };
+    let control = Control {
+        authority: authority.clone(),
+        config: settings,
+        upstreams: Box::new(catalog),
+        policy: Box::new(policy),
+        keys: Box::new(keys),
+        probes: vec![store_probe(authority.clone())],
+        metrics: Box::new(move || if serve_metrics { shown.text(&asked) } else { String::new() }),
+    };
+    Ok(control::router(control)?)
+}
+
+/// Whether the store answers.
+fn store_probe(authority: Authority) -> Probe {
+    let check = move || -> control::Probing {
+        let authority = authority.clone();
+        Box::pin(async move {
+            let query = TaskQuery { limit: 1, ..TaskQuery::default() };
+            authority.archive().tasks(query).await.map(drop).map_err(|_| "the store cannot be read".to_owned())
+        })
+    };
+    Probe { name: "store", check: Box::new(check) }
+}
+
+/// Ends what is overdue, once a second.
+async fn sweep(authority: Authority) {
+    let mut ticks = tokio::time::interval(SWEEP_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = authority.sweep().await {
+            tracing::error!(%error, "ended tasks could not be made durable yet; they are dead, and it is tried again");
+        }
+    }
+}
+
+/// Notices changed policy and agent files, by looking every two seconds, or at once on `SIGHUP`.
+async fn watch(authority: Authority, policy: PolicyFolder, config: Config) {
+    let mut ticks = tokio::time::interval(WATCH_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let Ok(mut hangups) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) else {
+        return tracing::error!("changes of files are not watched: no signal handler");
+    };
+    let mut agents = agent_files(&config.agents_dir);
+    loop {
+        let asked = tokio::select! {
+            _ = ticks.tick() => false,
+            _ = hangups.recv() => true,
+        };
+        if asked {
+            policy.reload_now().await;
+        } else {
+            policy.reload_if_changed().await;
+        }
+        let now = agent_files(&config.agents_dir);
+        if asked || now != agents {
+            agents = now;
+            reload_agents(&authority, &config).await;
+        }
+    }
+}
+
+fn agent_files(dir: &Path) -> HashMap<std::path::PathBuf, Option<SystemTime>> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| (entry.path(), entry.metadata().and_then(|meta| meta.modified()).ok())).collect()
+}
+
+async fn reload_agents(authority: &Authority, config: &Config) {
+    let agents = match config::reload_agents(config) {
+        Ok(agents) => agents,
+        Err(refused) => {
+            for fault in &refused.0 {
+                tracing::error!(fault = %fault.to_json(), "agent files have faults; the agents stay as they were");
+            }
+            return;
+        }
+    };
+    match declare_agents(authority, &agents).await {
+        Ok(()) => tracing::info!(count = agents.len(), "agents of the agent files are registered"),
+        Err(error) => tracing::error!(error = format!("{error:#}"), "the agents stay as they were"),
+    }
+}
