@@ -15,6 +15,7 @@ pub mod claims;
 pub mod dpop;
 pub mod error;
 #[cfg(test)]
+#[path = "tests/forge.rs"]
 mod forge;
 pub mod instant;
 mod json;

@@ -148,6 +148,15 @@ fn headers_decide_by_rule() {
 }
 
 #[test]
+fn the_named_algorithm_is_the_one_of_the_key() {
+    // A P-256 signature under a header that names another algorithm: what was announced must be what was done.
+    for name in ["ES384", "EdDSA", "RS256"] {
+        let found = outcome(json!({ "alg": name }), json!({}));
+        assert_eq!(found, Some(Error::SignatureInvalid), "{name}");
+    }
+}
+
+#[test]
 fn symmetric_and_unsigned_proofs_are_refused() {
     let payload = claims().to_string();
     for name in ["none", "HS256"] {
