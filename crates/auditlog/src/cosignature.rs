@@ -21,7 +21,7 @@ pub fn verify(checkpoint: &Note, witness: &VerifierKey) -> Result<u64, Error> {
         let message = message(checkpoint.text(), time);
         // The timestamp must not exceed 2^63 - 1.
         let plausible = witness.kind() == KeyKind::Cosignature && i64::try_from(time).is_ok();
-        if !plausible || !witness.verify_bytes(message.as_bytes(), signature) {
+        if !plausible || !witness.verifies(message.as_bytes(), signature) {
             return Err(invalid());
         }
         newest = newest.max(Some(time));

@@ -113,7 +113,7 @@ impl Note {
     pub fn verify(&self, key: &VerifierKey) -> Result<&Signature, Error> {
         let mut found = None;
         for signature in self.signatures.iter().filter(|s| key.is_of(s)) {
-            if key.kind != KeyKind::Ed25519 || !key.verify_bytes(self.text.as_bytes(), &signature.bytes) {
+            if key.kind != KeyKind::Ed25519 || !key.verifies(self.text.as_bytes(), &signature.bytes) {
                 return Err(Error::SignatureInvalid { name: key.name.clone() });
             }
             found = Some(signature);
@@ -262,7 +262,9 @@ impl VerifierKey {
         self.key_id == signature.key_id && self.name == signature.name
     }
 
-    pub(crate) fn verify_bytes(&self, message: &[u8], signature: &[u8]) -> bool {
+    /// Whether `signature` is this key's over `message`, outside any note.
+    #[must_use]
+    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(&ED25519, &self.public).verify(message, signature).is_ok()
     }
 }

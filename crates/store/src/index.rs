@@ -1,0 +1,157 @@
+//! The search index: which bundles of 256 entries hold a term. A rebuildable projection of the published log in
+//! a database file of its own, so that it costs the writer nothing and may be deleted at any time.
+//!
+//! Terms are stored as 64-bit hashes: a collision costs a bundle read in vain, never a wrong answer, because
+//! every hit is checked against the entry itself.
+
+use std::{collections::BTreeSet, path::Path};
+
+use auditlog::{
+    edge::read_or_full,
+    hash::Hash,
+    port::LogFiles,
+    tile::{Entries, Resource, TILE_WIDTH},
+};
+use domain::DecisionId;
+use rusqlite::{Connection, ToSql, params_from_iter};
+
+use crate::{
+    error::{Error, io, sqlite},
+    terms::Terms,
+};
+
+/// Changes when the terms of an entry are read differently: the index is then built anew.
+const FORMAT: i64 = 1;
+/// Most terms of one query; more are checked on the entries only.
+const QUERY_TERMS_MAX: usize = 8;
+
+/// Opens the index for the publisher; makes it anew if it is missing, of another format, or damaged.
+pub(crate) fn open_index(path: &Path) -> Result<Connection, Error> {
+    match try_open(path) {
+        Ok(connection) => Ok(connection),
+        Err(error) => {
+            tracing::warn!(%error, "the search index is unusable and will be built anew");
+            for suffix in ["", "-wal", "-shm"] {
+                let mut file = path.as_os_str().to_owned();
+                file.push(suffix);
+                match std::fs::remove_file(&file) {
+                    Err(source) if source.kind() != std::io::ErrorKind::NotFound => return Err(io("remove", file)(source)),
+                    _ => {}
+                }
+            }
+            try_open(path)
+        }
+    }
+}
+
+fn try_open(path: &Path) -> Result<Connection, Error> {
+    let connection = Connection::open(path).map_err(sqlite("open the search index"))?;
+    let setup = || -> rusqlite::Result<i64> {
+        // A lost end is indexed again, so no sync is needed.
+        connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+        connection.pragma_update(None, "synchronous", "OFF")?;
+        connection.execute_batch(
+            "CREATE TABLE IF NOT EXISTS posting (term INTEGER, bundle INTEGER, PRIMARY KEY (term, bundle)) STRICT, WITHOUT ROWID;
+             CREATE TABLE IF NOT EXISTS bundle (n INTEGER PRIMARY KEY, at_min INTEGER NOT NULL, at_max INTEGER NOT NULL) STRICT;",
+        )?;
+        connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+    };
+    let found = setup().map_err(sqlite("prepare the search index"))?;
+    if found != FORMAT {
+        let rebuild = format!("DELETE FROM posting; DELETE FROM bundle; PRAGMA user_version = {FORMAT}");
+        connection.execute_batch(&rebuild).map_err(sqlite("prepare the search index"))?;
+    }
+    Ok(connection)
+}
+
+/// Number of bundles that are indexed: all below this.
+pub(crate) fn indexed(index: &Connection) -> Result<u64, Error> {
+    index.query_row("SELECT coalesce(max(n) + 1, 0) FROM bundle", [], |row| row.get(0)).map_err(sqlite("read the search index"))
+}
+
+/// Indexes the full bundles below `published` that are not indexed yet, at most `bundles_max`. Gives how many.
+pub(crate) fn catch_up(index: &mut Connection, files: &impl LogFiles, published: u64, bundles_max: u64) -> Result<u64, Error> {
+    let start = indexed(index)?;
+    let end = (published / TILE_WIDTH).min(start.saturating_add(bundles_max));
+    if end <= start {
+        return Ok(0);
+    }
+    let failed = || sqlite("extend the search index");
+    let step = index.transaction().map_err(failed())?;
+    for n in start..end {
+        let (_, bytes) = read_or_full(files, Resource::Bundle { n, width: 256 })?;
+        let (mut postings, mut at_min, mut at_max) = (BTreeSet::new(), i64::MAX, i64::MIN);
+        for entry in Entries::new(&bytes) {
+            let terms = Terms::of_leaf(entry?);
+            at_min = at_min.min(terms.at);
+            at_max = at_max.max(terms.at);
+            // Decisions are found by the time in their id: a posting for each would be as large as the log.
+            postings.extend(terms.terms.iter().filter(|(field, _)| *field != "decision").map(|(f, v)| term_hash(f, v)));
+        }
+        for term in postings {
+            step.prepare_cached("INSERT OR IGNORE INTO posting (term, bundle) VALUES (?1, ?2)")
+                .and_then(|mut statement| statement.execute((term, n)))
+                .map_err(failed())?;
+        }
+        step.prepare_cached("INSERT INTO bundle (n, at_min, at_max) VALUES (?1, ?2, ?3)")
+            .and_then(|mut statement| statement.execute((n, at_min, at_max)))
+            .map_err(failed())?;
+    }
+    step.commit().map_err(failed())?;
+    Ok(end - start)
+}
+
+/// Which bundles may hold what is looked for.
+pub(crate) struct Candidates<'a> {
+    /// Terms that the bundle must hold.
+    pub(crate) terms: &'a [(String, String)],
+    /// Times of which the bundle must hold one, inclusive.
+    pub(crate) times: (i64, i64),
+    /// Only bundles below this.
+    pub(crate) below: u64,
+    /// At most so many.
+    pub(crate) limit: u64,
+}
+
+impl Candidates<'_> {
+    /// The indexed bundles in question, newest first.
+    pub(crate) fn find(&self, index: &Connection) -> Result<Vec<u64>, Error> {
+        let mut sql = "SELECT b.n FROM bundle b".to_owned();
+        let indexed_terms = self.terms.iter().filter(|(field, _)| field != "decision").take(QUERY_TERMS_MAX);
+        let hashes: Vec<i64> = indexed_terms.map(|(field, value)| term_hash(field, value)).collect();
+        for number in 0..hashes.len() {
+            sql.push_str(&format!(" JOIN posting p{number} ON p{number}.bundle = b.n AND p{number}.term = ?{}", number + 1));
+        }
+        let next = hashes.len() + 1;
+        sql.push_str(&format!(
+            " WHERE b.n < ?{next} AND b.at_max >= ?{} AND b.at_min <= ?{} ORDER BY b.n DESC LIMIT ?{}",
+            next + 1,
+            next + 2,
+            next + 3
+        ));
+        let bounds = [clamp(self.below), self.times.0, self.times.1, clamp(self.limit)];
+        let values = hashes.iter().chain(&bounds).map(|value| value as &dyn ToSql);
+        let failed = || sqlite("search the index");
+        let mut statement = index.prepare_cached(&sql).map_err(failed())?;
+        let rows = statement.query_map(params_from_iter(values), |row| row.get(0)).map_err(failed())?;
+        rows.collect::<Result<_, _>>().map_err(failed())
+    }
+}
+
+fn clamp(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The time at which a decision was made: its id is a UUIDv7, whose first 48 bits are milliseconds.
+pub(crate) fn decided_at(id: DecisionId) -> i64 {
+    let bytes = id.as_bytes().iter().take(6);
+    bytes.fold(0, |millis, byte| (millis << 8) | i64::from(*byte))
+}
+
+fn term_hash(field: &str, value: &str) -> i64 {
+    let mut input = field.as_bytes().to_vec();
+    input.push(0);
+    input.extend_from_slice(value.as_bytes());
+    let hash = Hash::of_leaf(&input);
+    hash.as_bytes().first_chunk::<8>().map_or(0, |first| i64::from_be_bytes(*first))
+}

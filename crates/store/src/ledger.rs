@@ -1,0 +1,65 @@
+//! The write port: hands writes to the writer thread and waits as long as the caller must.
+
+use std::sync::mpsc::TrySendError;
+
+use async_trait::async_trait;
+use authority::ports::{Inclusion, Ledger, LedgerError, Write};
+use tokio::sync::oneshot;
+
+use crate::{
+    Store,
+    change::Prepared,
+    writer::{Job, Reply, Writer},
+};
+
+#[async_trait]
+impl Ledger for Store {
+    async fn commit(&self, write: Write) -> Result<u64, LedgerError> {
+        let (answer, answered) = oneshot::channel();
+        self.enqueue(Prepared::new(write)?, Reply::Index(answer))?;
+        answered.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    fn post(&self, write: Write) -> Result<(), LedgerError> {
+        if let Some(fault) = self.shared().fault() {
+            return Err(LedgerError::Unavailable(fault));
+        }
+        self.enqueue(Prepared::new(write)?, Reply::Nobody)
+    }
+
+    async fn include(&self, write: Write, seen: u64) -> Result<Inclusion, LedgerError> {
+        if write.events.len() != 1 {
+            return Err(LedgerError::Unavailable("inclusion is proved for exactly one event".to_owned()));
+        }
+        let (answer, answered) = oneshot::channel();
+        self.enqueue(Prepared::new(write)?, Reply::Proof(seen, answer))?;
+        answered.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    async fn consistency(&self, old: u64, new: u64) -> Result<Vec<[u8; 32]>, LedgerError> {
+        let shared = self.shared_owned();
+        // Proofs between recent sizes come from memory; older ones read a few tiles, which may block.
+        let proof = tokio::task::spawn_blocking(move || shared.consistency(old, new));
+        match proof.await {
+            Ok(Ok(proof)) => Ok(proof),
+            Ok(Err(error)) => Err(LedgerError::Unavailable(error.to_string())),
+            Err(_) => Err(stopped()),
+        }
+    }
+}
+
+impl Store {
+    fn enqueue(&self, write: Prepared, reply: Reply) -> Result<(), LedgerError> {
+        if Writer::overloaded(self.shared()) {
+            return Err(LedgerError::Unavailable("the log cannot be published, and too much waits for it".to_owned()));
+        }
+        self.queue().try_send(Job::Write(write, reply)).map_err(|error| match error {
+            TrySendError::Full(_) => LedgerError::Overloaded,
+            TrySendError::Disconnected(_) => stopped(),
+        })
+    }
+}
+
+fn stopped() -> LedgerError {
+    LedgerError::Unavailable("the ledger has stopped".to_owned())
+}

@@ -1,0 +1,113 @@
+//! The background thread that publishes what was committed: tiles, checkpoint, search index. It is never on the
+//! path of an answer; what it cannot do now it does later, and the log's lag shows it.
+
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+    time::Duration,
+};
+
+use auditlog::{checkpoint::Head, port::BatchLedger, publish::Publisher, sequence::StoredBatch};
+use rusqlite::Connection;
+
+use crate::{
+    batch::{ledger, read_batches},
+    error::Error,
+    index::catch_up,
+    shared::Shared,
+    writer::Job,
+};
+
+/// Bundles that are indexed between two looks at the clock and the doorbell.
+const INDEX_PORTION: u64 = 64;
+/// How long the publisher waits for the writer to record a checkpoint.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the publisher works with.
+pub(crate) struct Background {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) publisher: Publisher,
+    /// Reads committed batches.
+    pub(crate) reader: Connection,
+    pub(crate) index: Connection,
+    /// The writer.
+    pub(crate) writer: SyncSender<Job>,
+    /// Between two rounds.
+    pub(crate) every: Duration,
+    /// A value, or the end of it, tells the publisher to finish.
+    pub(crate) stop: Receiver<()>,
+}
+
+impl Background {
+    /// Publishes at the given pace until it is told to stop; then once more.
+    pub(crate) fn run(mut self) {
+        let mut failing = false;
+        loop {
+            let stop = !matches!(self.stop.recv_timeout(self.every), Err(RecvTimeoutError::Timeout));
+            match self.round() {
+                Ok(()) if failing => {
+                    failing = false;
+                    tracing::info!("the log is published again");
+                }
+                Ok(()) => {}
+                Err(error) if failing => tracing::debug!(error = &error as &dyn std::error::Error, "publishing still fails"),
+                Err(error) => {
+                    failing = true;
+                    tracing::error!(error = &error as &dyn std::error::Error, "the log cannot be published");
+                }
+            }
+            if stop {
+                return;
+            }
+        }
+    }
+
+    /// Publishes all that was committed when it began.
+    fn round(&mut self) -> Result<(), Error> {
+        let goal = self.shared.committed();
+        while self.publisher.size() < goal {
+            let mut behind = Behind { shared: &self.shared, reader: &self.reader, writer: &self.writer };
+            let shared = &self.shared;
+            let published = self.publisher.publish(shared.tiles.files(), &mut behind, |head| shared.sign(head))?;
+            match published {
+                Some(round) => self.shared.advance(round.head.size),
+                None => break,
+            }
+        }
+        while catch_up(&mut self.index, self.shared.tiles.files(), self.publisher.size(), INDEX_PORTION)? == INDEX_PORTION {}
+        Ok(())
+    }
+}
+
+/// The batches behind the writer: read here, changed only by it.
+struct Behind<'a> {
+    shared: &'a Shared,
+    reader: &'a Connection,
+    writer: &'a SyncSender<Job>,
+}
+
+impl BatchLedger for Behind<'_> {
+    fn batches_from(&mut self, first: u64, leaves_max: u64) -> Result<Vec<StoredBatch>, auditlog::Error> {
+        read_batches(self.reader, &self.shared.node_key, first, leaves_max).map_err(ledger("read batches"))
+    }
+
+    fn record_checkpoint(&mut self, _: Head, note: &[u8]) -> Result<(), auditlog::Error> {
+        let action = "record a checkpoint";
+        let failed = |source| auditlog::Error::Ledger { action, source };
+        let (answer, answered) = sync_channel(1);
+        self.writer.send(Job::Record(note.to_vec(), answer)).map_err(|_| failed("the writer has stopped".into()))?;
+        match answered.recv_timeout(RECORD_TIMEOUT) {
+            Ok(result) => result.map_err(|error| failed(Box::new(error))),
+            Err(_) => Err(failed("the writer does not answer".into())),
+        }
+    }
+
+    fn forget_below(&mut self, size: u64) -> Result<(), auditlog::Error> {
+        // Nobody waits: a batch that is forgotten later does no harm.
+        self.writer
+            .send(Job::Forget(size))
+            .map_err(|_| auditlog::Error::Ledger { action: "forget batches", source: "the writer has stopped".into() })
+    }
+}

@@ -1,0 +1,44 @@
+//! What the unit tests of this crate share: an open store in a temporary directory, and a clock.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use auditlog::note::Ed25519Signer;
+use authority::ports::{Clock, Write};
+use domain::Timestamp;
+
+use crate::{Error, Keys, Store, StoreConfig, open};
+
+/// A clock whose wall stands still and whose monotonic side runs.
+pub(crate) struct TestClock(pub(crate) Instant);
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(1_000_000)
+    }
+    fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+pub(crate) fn keys() -> Keys {
+    let key = |name: &str, seed| -> Box<dyn auditlog::port::NoteSigner> {
+        #[expect(clippy::unwrap_used, reason = "tests")]
+        Box::new(Ed25519Signer::from_seed(name, &zeroize::Zeroizing::new([seed; 32])).unwrap())
+    };
+    Keys { log: key("writ.example/log", 1), node: key("node-1", 2) }
+}
+
+pub(crate) fn try_open(dir: &Path) -> Result<Store, Error> {
+    let config = StoreConfig { data_dir: dir.join("data"), anchor: dir.join("anchor"), publish_every: Duration::from_millis(20) };
+    open(config, keys(), Arc::new(TestClock(Instant::now())))
+}
+
+/// A write of one event that carries this number.
+pub(crate) fn event(number: u64) -> Write {
+    let event = format!("{{\"at\":{number},\"number\":{number},\"type\":\"test\"}}");
+    Write { events: vec![event.into_bytes()], changes: Vec::new() }
+}

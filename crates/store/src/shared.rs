@@ -1,0 +1,152 @@
+//! What writer, publisher and readers of one open store share. Locks are held for hash work only, never for
+//! database or disk, but for the notary's, whose anchor must be durable before its signature leaves.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use auditlog::{
+    anchor::Anchor,
+    checkpoint::{Head, Notary},
+    directory::Directory,
+    note::VerifierKey,
+    proof::{prove_consistency, prove_inclusion},
+    reader::{Committed, Tiles},
+    tree::Tail,
+};
+use authority::ports::{Clock, Inclusion};
+
+/// Hashes of this many published entries stay in memory below the published size, for proofs against recent
+/// heads: 64 bytes each.
+const TAIL_KEPT: u64 = 65_536;
+/// Most entries that may wait for publication before the ledger refuses more: disk for tiles is missing by then.
+pub(crate) const UNPUBLISHED_MAX: u64 = 262_144;
+
+/// The shared part of an open store.
+pub(crate) struct Shared {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) log_key: VerifierKey,
+    pub(crate) node_key: VerifierKey,
+    pub(crate) tiles: Tiles<Directory>,
+    tail: RwLock<Tail>,
+    notary: Mutex<Notary<Anchor>>,
+    committed: AtomicU64,
+    published: AtomicU64,
+    /// Why the writer refuses, as long as it does.
+    fault: Mutex<Option<String>>,
+    #[cfg(test)]
+    pub(crate) injected: Mutex<Option<crate::writer::faults::Fault>>,
+}
+
+impl Shared {
+    pub(crate) fn new(place: Place, tail: Tail, notary: Notary<Anchor>, published: u64) -> Self {
+        let Place { data_dir, clock, log_key, node_key } = place;
+        let tiles = Tiles::new(Directory::new(data_dir.join("log")));
+        Self {
+            data_dir,
+            clock,
+            log_key,
+            node_key,
+            tiles,
+            committed: AtomicU64::new(tail.size()),
+            published: AtomicU64::new(published),
+            tail: RwLock::new(tail),
+            notary: Mutex::new(notary),
+            fault: Mutex::new(None),
+            #[cfg(test)]
+            injected: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.data_dir.join("writ.db")
+    }
+
+    pub(crate) fn index(&self) -> PathBuf {
+        self.data_dir.join("index.db")
+    }
+
+    pub(crate) fn committed(&self) -> u64 {
+        self.committed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn published(&self) -> u64 {
+        self.published.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn fault(&self) -> Option<String> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_fault(&self, fault: Option<String>) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+
+    /// Takes over what a commit made durable.
+    pub(crate) fn extend(&self, nodes: &[(auditlog::tree::Node, auditlog::hash::Hash)], size: u64) {
+        self.tail.write().unwrap_or_else(PoisonError::into_inner).extend(nodes);
+        self.committed.store(size, Ordering::Release);
+    }
+
+    /// Takes over what was published.
+    pub(crate) fn advance(&self, published: u64) {
+        // Order: who reads the tail's base and this number under the lock finds base <= number.
+        self.published.store(published, Ordering::Release);
+        let base = published.saturating_sub(TAIL_KEPT);
+        self.tail.write().unwrap_or_else(PoisonError::into_inner).advance(base);
+    }
+
+    /// Signs a committed head. The checkpoint is anchored when this returns.
+    pub(crate) fn sign(&self, head: Head) -> Result<Vec<u8>, auditlog::Error> {
+        let mut notary = self.notary.lock().unwrap_or_else(PoisonError::into_inner);
+        let tail = self.tail.read().unwrap_or_else(PoisonError::into_inner);
+        notary.sign(head, &Committed::new(&tail, &self.tiles, self.published()))
+    }
+
+    /// Proves a committed leaf under a signed checkpoint of `head`, and `head` against a tree of `seen` leaves.
+    pub(crate) fn include(&self, leaf: Leaf, seen: u64, head: Head, note: &[u8]) -> Result<Inclusion, auditlog::Error> {
+        let tail = self.tail.read().unwrap_or_else(PoisonError::into_inner);
+        let reader = Committed::new(&tail, &self.tiles, self.published());
+        let proof = prove_inclusion(&reader, leaf.index, head.size)?;
+        let consistency = prove_consistency(&reader, seen, head.size)?;
+        Ok(Inclusion {
+            index: leaf.index,
+            leaf: leaf.bytes,
+            proof: bytes(&proof),
+            checkpoint: String::from_utf8_lossy(note).into_owned(),
+            consistency: bytes(&consistency),
+        })
+    }
+
+    /// Proves the committed tree of `new` leaves consistent with that of `old` leaves.
+    pub(crate) fn consistency(&self, old: u64, new: u64) -> Result<Vec<[u8; 32]>, auditlog::Error> {
+        let tail = self.tail.read().unwrap_or_else(PoisonError::into_inner);
+        if new > tail.size() {
+            return Err(auditlog::Error::OutsideTree { position: new, size: tail.size() });
+        }
+        Ok(bytes(&prove_consistency(&Committed::new(&tail, &self.tiles, self.published()), old, new)?))
+    }
+}
+
+fn bytes(hashes: &[auditlog::hash::Hash]) -> Vec<[u8; 32]> {
+    hashes.iter().map(|hash| *hash.as_bytes()).collect()
+}
+
+/// Where a store lives and who it is.
+pub(crate) struct Place {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) log_key: VerifierKey,
+    pub(crate) node_key: VerifierKey,
+}
+
+/// A committed leaf.
+pub(crate) struct Leaf {
+    pub(crate) index: u64,
+    pub(crate) bytes: Vec<u8>,
+}

@@ -1,0 +1,30 @@
+//! Commits that go wrong on demand, in the test build only.
+
+use std::sync::PoisonError;
+
+use rusqlite::Connection;
+
+use super::Writer;
+use crate::error::{Error, sqlite};
+
+/// How the next commit goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It has no effect.
+    Failed,
+    /// It takes effect, but reports that it failed.
+    FailedButPersisted,
+}
+
+impl Writer {
+    pub(super) fn finish(&self, connection: &Connection) -> Result<(), Error> {
+        let fault = self.shared.injected.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let commit = |sql| connection.execute_batch(sql).map_err(sqlite("commit"));
+        let failed = || Err(Error::Damaged { what: "injected" });
+        match fault {
+            None => commit("COMMIT"),
+            Some(Fault::Failed) => commit("ROLLBACK").and_then(|()| failed()),
+            Some(Fault::FailedButPersisted) => commit("COMMIT").and_then(|()| failed()),
+        }
+    }
+}
