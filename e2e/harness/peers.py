@@ -129,7 +129,7 @@ def tlog_tool():
     candidates = [shutil.which(f"python3.{minor}") for minor in (12, 13, 14)]
     candidates += sorted(glob.glob(str(Path.home() / ".pyenv/versions/3.1[2-9]*/bin/python3")))
     for candidate in filter(None, candidates):
-        probe = subprocess.run([candidate, "-c", "import sys; sys.exit(sys.version_info < (3, 12))"], check=False)
+        probe = subprocess.run([candidate, "-c", "import sys; sys.exit(sys.version_info < (3, 12))"], capture_output=True, check=False)
         if probe.returncode == 0:
             return _venv("tlog", "requirements-tlog.txt", candidate) / "aics-tlog"
     raise Missing("no Python 3.12 or later for aics-tlog")

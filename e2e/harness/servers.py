@@ -12,7 +12,7 @@ PLANS = peers.ROOT / "e2e" / "plans"
 
 def cargo_build():
     """Builds the programs of ours that scenarios run, in one go; a no-op after `cargo test`."""
-    wanted = ["-p", "writ", "-p", "conformance", "-p", "helpdesk"]
+    wanted = ["-p", "writ", "-p", "conformance", "-p", "helpdesk", "-p", "auditlog"]
     run(["cargo", "build", "--quiet", *wanted, "--bins", "--examples"], seconds=3000, cwd=peers.ROOT)
 
 

@@ -1,6 +1,5 @@
 """The published log, checked by programs that we did not write, after real calls went through Writ."""
 
-import json
 import shutil
 
 from harness import peers, servers, transcript
@@ -22,29 +21,46 @@ def foreign(stage):
             with writ.injector("helpdesk") as way_in:
                 transcript.walk("python", plan, ["http", way_in.url])
         key = (writ.folder / "data" / "keys" / "log.vkey").read_text().strip()
-        _verify(stage, log, key, old)
-        _tamper(stage, log, key)
-
-
-def _verify(stage, log, key, old):
-    said = run([peers.tlog_checker(), log, key, old]).stdout.split()
-    assert said[0] == "ok" and int(said[2]) > 10, said
-    tool = peers.tlog_tool()
-    size = int(said[2])
-    for index in (0, size // 2, size - 1):
-        run([tool, "verify-inclusion", "--index", index, "--checkpoint", log / "checkpoint", "--log-key", key, "--tiles", log])
-    own = run([PROGRAM, "audit", "verify", log, "--vkey", key, "--json"], check=False)
+    _foreign_verify(log, key, old, 10)
+    own = run([PROGRAM, "audit", "verify", log, "--vkey", key], check=False)
     assert own.returncode in (0, 3), f"writ audit verify: {own.stdout}{own.stderr}"
+    copy = _tampered(log, stage.folder)
+    for command in (_check(copy, key), [PROGRAM, "audit", "verify", copy, "--vkey", key]):
+        assert run(command, check=False).returncode == 1, f"{command[0]} accepted a changed entry"
 
 
-def _tamper(stage, log, key):
-    """One bit of one entry: everybody must notice."""
-    copy = stage.folder / "tampered"
+@scenario("log: golang.org/x/mod and aics-tlog verify what the library wrote", quick=True)
+def library(stage):
+    for entries in (1, 255, 256, 700):
+        log, old = stage.folder / f"log-{entries}", stage.folder / f"old-{entries}"
+        write = servers.BINARIES / "examples" / "write_log"
+        key = run([write, log, entries, *([old] if entries > 1 else [])]).stdout.strip()
+        _foreign_verify(log, key, old if entries > 1 else log / "checkpoint", entries)
+    assert run(_check(_tampered(log, stage.folder), key), check=False).returncode == 1, "a changed entry was accepted"
+
+
+def _check(log, key, *old):
+    return [peers.tlog_checker(), log, key, *old]
+
+
+def _foreign_verify(log, key, old, at_least):
+    said = run(_check(log, key, old)).stdout.split()
+    size = int(said[2])
+    assert said[0] == "ok" and size >= at_least, said
+    tool, source = peers.tlog_tool(), ["--log-key", key, "--tiles", log]
+    run([tool, "verify-checkpoint", *source])
+    run([tool, "verify-consistency", "--old-checkpoint", old, *source])
+    for index in sorted({0, size // 2, size - 1}):
+        run([tool, "verify-inclusion", "--index", index, *source])
+
+
+def _tampered(log, folder):
+    """The same log with one bit of one entry changed."""
+    copy = folder / "tampered"
     shutil.copytree(log, copy)
     bundle = next(path for path in sorted((copy / "tile" / "entries").rglob("*")) if path.is_file())
     content = bytearray(bundle.read_bytes())
     content[len(content) // 2] ^= 1
     bundle.chmod(0o644)
     bundle.write_bytes(content)
-    for command in ([peers.tlog_checker(), copy, key], [PROGRAM, "audit", "verify", copy, "--vkey", key]):
-        assert run(command, check=False).returncode == 1, f"{command[0]} accepted a changed entry"
+    return copy
