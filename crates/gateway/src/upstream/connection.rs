@@ -1,11 +1,22 @@
-//! A task's connection to one upstream.
+//! A task's connection to one upstream, as the agent-facing half uses it. The same calls whatever the upstream speaks:
+//! what one era has and the other has not is answered or translated here.
+//! MCP 2026-07-28 "Versioning"; MCP 2025-11-25 "Lifecycle".
 
+use super::bridge;
 use super::error::UpstreamError;
-use super::exchange::{Event, Exchange};
+use super::exchange::{Event, Exchange, Source};
+use super::link::{Link, Prepared, Session};
+use super::listen::{self, Listening};
+use super::mirror::{MirroredParameter, encoded};
 use super::profile::ServerProfile;
+use super::rounds::Rounds;
+use super::{era, http};
 use crate::mcp::message::{Id, Raw};
+use crate::mcp::stream;
+use ::http::HeaderMap;
+use authority::Released;
 use domain::ToolName;
-use http::HeaderMap;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::broadcast;
 
@@ -20,11 +31,24 @@ pub struct Outgoing<'a> {
     pub params: Option<&'a Raw>,
     /// The client's HTTP headers. Only trace context is passed on.
     pub headers: &'a HeaderMap,
+    /// The decision that let it go. Governed methods are not sent without one.
+    pub released: Option<&'a Released>,
 }
 
 /// A connection; cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Connection {}
+#[derive(Clone)]
+pub struct Connection(pub(super) Arc<Link>);
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("upstream", self.0.name()).field("task", &self.0.task).finish_non_exhaustive()
+    }
+}
+
+/// Whether a method reaches something that policy governs.
+fn is_governed(method: &str) -> bool {
+    matches!(method, "tools/call" | "resources/read" | "resources/subscribe" | "prompts/get" | "completion/complete")
+}
 
 impl Connection {
     /// What the upstream says of itself.
@@ -32,7 +56,12 @@ impl Connection {
     /// # Errors
     /// Why it could not be asked.
     pub async fn server(&self) -> Result<Arc<ServerProfile>, UpstreamError> {
-        Err(UpstreamError::Closed)
+        let session = self.0.session().await?;
+        tokio::select! {
+            biased;
+            server = era::server(&self.0, &session) => server,
+            () = self.0.closed() => Err(self.0.why_closed()),
+        }
     }
 
     /// Sends a request.
@@ -40,8 +69,108 @@ impl Connection {
     /// # Errors
     /// Why it could not be sent, or was answered with something that is no answer.
     pub async fn request(&self, outgoing: Outgoing<'_>) -> Result<Exchange, UpstreamError> {
-        let _ = outgoing;
-        Err(UpstreamError::Closed)
+        if is_governed(outgoing.method) && outgoing.released.is_none() {
+            return Err(UpstreamError::NotReleased);
+        }
+        self.forward(outgoing).await
+    }
+
+    pub(super) async fn forward(&self, outgoing: Outgoing<'_>) -> Result<Exchange, UpstreamError> {
+        let link = &self.0;
+        let place = Arc::clone(&link.hub.places).try_acquire_owned().map_err(|_| UpstreamError::Busy("requests"))?;
+        let session = link.session().await?;
+        if let Some(source) = self.translated(&session, &outgoing).await? {
+            return Ok(Exchange::new(Arc::clone(link), source, None, Some(place)));
+        }
+        let client_is_modern = link.client.era.is_modern();
+        let params = bridge::outbound(link, session.era, outgoing.params)?;
+        let mut headers = http::forwarded(outgoing.headers);
+        if session.era.is_modern() && outgoing.method == "tools/call" {
+            self.mirror(&mut headers, outgoing.params);
+        }
+        let id = link.wire_id(outgoing.id, session.era);
+        let request = Prepared { id, method: outgoing.method.to_owned(), params, headers };
+        let in_rounds = !client_is_modern && session.era.is_modern();
+        let rounds = in_rounds.then(|| Box::new(Rounds::new(request.clone())));
+        let source = link.open(request).await?;
+        let exchange = Exchange::new(Arc::clone(link), source, rounds, Some(place));
+        // A stateless request that names no level wants no log messages; a session does not know that.
+        let quiet = client_is_modern && !session.era.is_modern() && bridge::log_level(outgoing.params).is_none();
+        Ok(if quiet { exchange.without_log() } else { exchange })
+    }
+
+    /// What the upstream's era has no words for, or says in others.
+    async fn translated(&self, session: &Arc<Session>, outgoing: &Outgoing<'_>) -> Result<Option<Source>, UpstreamError> {
+        let link = &self.0;
+        let done = || Ok(Some(Source::ended(Ok(Raw::from_value(&json!({}))))));
+        let text = |name: &str| {
+            let params = outgoing.params.map(Raw::to_value).unwrap_or_default();
+            params.get(name).and_then(Value::as_str).map(str::to_owned)
+        };
+        match (outgoing.method, link.client.era.is_modern(), session.era.is_modern()) {
+            ("ping", false, true) => done(),
+            ("logging/setLevel", false, true) => {
+                link.inbox.set_log_level(text("level").unwrap_or_default());
+                done()
+            }
+            ("resources/subscribe", false, true) => {
+                let uri = text("uri").unwrap_or_default();
+                link.inbox.subscribe(&uri).ok_or(UpstreamError::Busy("subscriptions"))?;
+                link.inbox.changed.notify_one();
+                listen::pump(link);
+                done()
+            }
+            ("resources/unsubscribe", false, true) => {
+                link.inbox.unsubscribe(&text("uri").unwrap_or_default());
+                link.inbox.changed.notify_one();
+                done()
+            }
+            ("subscriptions/listen", true, false) => {
+                let listening = Listening::open(link, session, outgoing.params).await?;
+                Ok(Some(Source::Listening(listening)))
+            }
+            ("server/discover", true, false) => Err(UpstreamError::Unsupported(outgoing.method.to_owned())),
+            (_, true, false) => {
+                self.set_log_level(session, outgoing.params).await?;
+                Ok(None)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// A session has one log level for all requests: the one that was asked for last.
+    async fn set_log_level(&self, session: &Arc<Session>, params: Option<&Raw>) -> Result<(), UpstreamError> {
+        let Some(level) = bridge::log_level(params) else { return Ok(()) };
+        let server = era::server(&self.0, session).await?;
+        if server.capabilities.get("logging").is_some() && self.0.inbox.set_log_level(level.clone()) {
+            // If the upstream refuses the level, its messages just stay as they are.
+            let _ = self.0.call("logging/setLevel", Some(Raw::from_value(&json!({ "level": level })))).await?;
+        }
+        Ok(())
+    }
+
+    /// Repeats parameters in headers, as the tool's definition wants.
+    fn mirror(&self, headers: &mut HeaderMap, params: Option<&Raw>) {
+        let Some(params) = params else { return };
+        if !self.0.hub.catalog.mirrors() {
+            return;
+        }
+        let params = params.to_value();
+        let name = params.get("name").and_then(Value::as_str).and_then(|name| name.parse().ok());
+        let arguments = params.get("arguments").and_then(Value::as_object);
+        let (Some(name), Some(arguments)) = (name, arguments) else { return };
+        for parameter in self.mirrored(&name) {
+            if let Some(value) = parameter.text(arguments).and_then(|text| encoded(&text)) {
+                headers.insert(parameter.header, value);
+            }
+        }
+    }
+
+    /// Which parameters of a tool a stateless client must repeat in headers. The upstream gets headers that were made
+    /// from the arguments in any case; this is for checking what a client sent.
+    #[must_use]
+    pub fn mirrored(&self, tool: &ToolName) -> Vec<MirroredParameter> {
+        self.0.hub.catalog.mirrored(tool)
     }
 
     /// Sends a notification of the client. `notifications/initialized` and `notifications/cancelled` are not needed:
@@ -50,8 +179,23 @@ impl Connection {
     /// # Errors
     /// Why it could not be sent.
     pub async fn notify(&self, method: &str, params: Option<&Raw>) -> Result<(), UpstreamError> {
-        let _ = (method, params);
-        Err(UpstreamError::Closed)
+        if matches!(method, "notifications/initialized" | "notifications/cancelled") {
+            return Ok(());
+        }
+        let session = self.0.session().await?;
+        // A stateless upstream knows no notifications of clients (MCP 2026-07-28 "Sending Messages").
+        if session.era.is_modern() && !self.0.client.era.is_modern() {
+            return Ok(());
+        }
+        self.send(&session, stream::call(None, method, params)).await
+    }
+
+    async fn send(&self, session: &Arc<Session>, message: bytes::Bytes) -> Result<(), UpstreamError> {
+        tokio::select! {
+            biased;
+            sent = self.0.send(session, message) => sent,
+            () = self.0.closed() => Err(self.0.why_closed()),
+        }
     }
 
     /// Hands the client's answer to a request of the upstream on.
@@ -59,15 +203,29 @@ impl Connection {
     /// # Errors
     /// [`UpstreamError::NoSuchRequest`] if nothing waits for it; else why it could not be sent.
     pub async fn answer(&self, id: &Id, outcome: Result<&Raw, &Raw>) -> Result<(), UpstreamError> {
-        let _ = (id, outcome);
-        Err(UpstreamError::Closed)
+        match self.0.take_asked(id).ok_or(UpstreamError::NoSuchRequest)? {
+            Some(to) => {
+                let owned = outcome.cloned().map_err(Raw::clone);
+                to.send((id.clone(), owned)).await.map_err(|_| UpstreamError::NoSuchRequest)
+            }
+            None => {
+                let session = self.0.session().await?;
+                let message = match outcome {
+                    Ok(result) => stream::result(id, result),
+                    Err(error) => stream::error(Some(id), error),
+                };
+                self.send(&session, message).await
+            }
+        }
     }
 
     /// What comes from the upstream outside any exchange: changes of lists, updates of resources, log messages,
-    /// requests to the client.
+    /// requests to the client. What came before anybody listened comes first.
     #[must_use]
     pub fn unsolicited(&self) -> broadcast::Receiver<Event> {
-        broadcast::channel(1).1
+        let events = self.0.inbox.listen();
+        listen::pump(&self.0);
+        events
     }
 
     /// Whether the live definition of the tool is the approved one. Lists the upstream's tools if it was not seen
@@ -76,10 +234,23 @@ impl Connection {
     /// # Errors
     /// Why the upstream's tools could not be listed.
     pub async fn tool_is_approved(&self, tool: &ToolName) -> Result<bool, UpstreamError> {
-        let _ = tool;
-        Ok(false)
+        tokio::select! {
+            biased;
+            approved = self.0.hub.catalog.approved(&self.0, tool) => approved,
+            () = self.0.closed() => Err(self.0.why_closed()),
+        }
     }
 
-    /// Closes the connection and everything under way on it.
-    pub async fn close(&self) {}
+    /// Reads one definition out of a `tools/list` result, as it came: the tool's name if it is the approved one, `None`
+    /// if it must not be shown. What was seen counts for later calls, too.
+    #[must_use]
+    pub fn screen(&self, definition: &str) -> Option<ToolName> {
+        self.0.hub.catalog.screen(definition)
+    }
+
+    /// Closes the connection and everything under way on it. The upstream's session ends in the background.
+    #[expect(clippy::unused_async, reason = "callers should not care whether the end of a session is waited for")]
+    pub async fn close(&self) {
+        self.0.shut();
+    }
 }

@@ -1,8 +1,21 @@
 //! One request to an upstream and everything that comes back for it, in order. Dropping an [`Exchange`] before its
-//! outcome cancels the request at the upstream.
+//! outcome cancels the request at the upstream. Knows no transport: a [`Source`] gives the events, and what must be
+//! done when nobody wants them any more hangs on a [`Cancel`].
 
+use super::child::ChildStream;
 use super::error::UpstreamError;
+use super::http_stream::HttpStream;
+use super::link::Link;
+use super::listen::Listening;
+use super::rounds::Rounds;
 use crate::mcp::message::{Id, Raw};
+use futures_util::future::BoxFuture;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// Most requests of the upstream that wait for the client's answer within one exchange.
+const ASKED_MAX: usize = 32;
 
 /// Something that an upstream sent.
 #[derive(Debug, Clone)]
@@ -48,16 +61,139 @@ impl Event {
     }
 }
 
+/// Where events come from.
+pub(super) enum Source {
+    /// They are here already.
+    Ready(VecDeque<Event>),
+    /// An answer over HTTP that is a stream.
+    Http(Box<HttpStream>),
+    /// A child process.
+    Child(ChildStream),
+    /// What a session sends outside requests, as a subscription.
+    Listening(Listening),
+    /// The next round of a request is being sent. It goes on even if nobody looks, so that it is never sent twice.
+    Opening(BoxFuture<'static, Result<Source, UpstreamError>>),
+}
+
+impl Source {
+    /// A source that has only its end.
+    pub(super) fn ended(outcome: Result<Raw, Raw>) -> Self {
+        Self::Ready(VecDeque::from([outcome.map_or_else(Event::Error, Event::Result)]))
+    }
+
+    pub(super) async fn next(&mut self) -> Result<Event, UpstreamError> {
+        loop {
+            match self {
+                Self::Ready(events) => return events.pop_front().ok_or(UpstreamError::Closed),
+                Self::Http(stream) => return stream.next().await,
+                Self::Child(stream) => return stream.next().await,
+                Self::Listening(listening) => return listening.next().await,
+                Self::Opening(opening) => {
+                    let opened = opening.await?;
+                    *self = opened;
+                }
+            }
+        }
+    }
+}
+
 /// A request under way.
-#[derive(Debug)]
-pub struct Exchange {}
+pub struct Exchange {
+    link: Arc<Link>,
+    source: Source,
+    /// Present if the upstream is stateless and the client is not.
+    rounds: Option<Box<Rounds>>,
+    asked: Vec<Id>,
+    ended: bool,
+    quiet: bool,
+    /// A place among the requests that this upstream may have under way.
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exchange").field("upstream", self.link.name()).field("ended", &self.ended).finish_non_exhaustive()
+    }
+}
 
 impl Exchange {
+    pub(super) fn new(link: Arc<Link>, source: Source, rounds: Option<Box<Rounds>>, place: Option<OwnedSemaphorePermit>) -> Self {
+        Self { link, source, rounds, asked: Vec::new(), ended: false, quiet: false, _place: place }
+    }
+
+    /// The same, without log messages.
+    pub(super) fn without_log(mut self) -> Self {
+        self.quiet = true;
+        self
+    }
+
     /// The next event. Safe to cancel. After the end, [`UpstreamError::Closed`].
     ///
     /// # Errors
     /// Why no outcome will come.
     pub async fn next(&mut self) -> Result<Event, UpstreamError> {
-        Err(UpstreamError::Closed)
+        if self.ended {
+            return Err(UpstreamError::Closed);
+        }
+        let outcome = self.next_open().await;
+        if outcome.as_ref().map_or(true, Event::is_end) {
+            self.ended = true;
+        }
+        outcome
+    }
+
+    async fn next_open(&mut self) -> Result<Event, UpstreamError> {
+        loop {
+            if let Some(event) = self.rounds.as_mut().and_then(|rounds| rounds.question()) {
+                return self.noted(event);
+            }
+            let link = Arc::clone(&self.link);
+            let waiting = self.rounds.as_mut().is_some_and(|rounds| rounds.is_waiting());
+            let event = if waiting {
+                let Some(rounds) = self.rounds.as_mut() else { continue };
+                let answered = tokio::select! {
+                    biased;
+                    () = link.closed() => return Err(link.why_closed()),
+                    answered = rounds.answered() => answered?,
+                };
+                match answered {
+                    Ok(params) => {
+                        self.source = rounds.again(&link, params)?;
+                        continue;
+                    }
+                    Err(error) => Event::Error(error),
+                }
+            } else {
+                tokio::select! {
+                    biased;
+                    event = self.source.next() => event?,
+                    () = link.closed() => return Err(link.why_closed()),
+                }
+            };
+            match (event, self.rounds.as_mut()) {
+                (Event::Notification { method, .. }, _) if self.quiet && method == "notifications/message" => {}
+                (Event::Result(raw), Some(rounds)) if rounds.wants_input(&raw)? => rounds.ask(&link, &raw)?,
+                (event, _) => return self.noted(event),
+            }
+        }
+    }
+
+    /// Remembers a request of the upstream, so that its answer finds the way and an invented one does not.
+    fn noted(&mut self, event: Event) -> Result<Event, UpstreamError> {
+        if let Event::Request { id, .. } = &event {
+            if self.asked.len() >= ASKED_MAX {
+                return Err(UpstreamError::Busy("requests to the client"));
+            }
+            self.asked.push(id.clone());
+            let to = self.rounds.as_ref().and_then(|rounds| rounds.answers_to());
+            self.link.note_asked(id, to);
+        }
+        Ok(event)
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.link.forget_asked(&self.asked);
     }
 }

@@ -6,16 +6,32 @@
 //! task's conversation with an upstream is ever shared with another (R20). A request through it gives an [`Exchange`]:
 //! events in the order in which the upstream sent them, the last of them the outcome.
 
+mod bridge;
+mod catalog;
+mod child;
 mod connection;
+pub mod credential;
+mod era;
 mod error;
 mod exchange;
+mod http;
+mod http_stream;
+mod inbox;
+mod link;
+mod listen;
+mod mirror;
 mod pool;
 mod profile;
 mod registry;
+mod rounds;
+mod sse;
+mod waiting;
 
+pub use catalog::{ToolStanding, ToolStatus};
 pub use connection::{Connection, Outgoing};
 pub use error::UpstreamError;
 pub use exchange::{Event, Exchange};
-pub use pool::{Settings, Upstreams};
+pub use mirror::{MirroredParameter, encoded};
+pub use pool::{Settings, UpstreamStatus, Upstreams};
 pub use profile::{ClientProfile, ServerProfile, SessionKey};
 pub use registry::Registry;

@@ -1,11 +1,36 @@
-//! All connections to upstreams: made, found again, bounded, and closed when their task ends.
+//! All connections to upstreams: made, found again, bounded, and closed when their task ends. Knows who may share what:
+//! tasks share an upstream's catalog and TCP connections, never a session, a child or an answer (R20).
 
+use super::catalog::{self, Catalog, ToolStatus};
 use super::connection::Connection;
+use super::era::Eras;
 use super::error::UpstreamError;
-use super::profile::ClientProfile;
+use super::http::{Endpoint, HttpClient};
+use super::link::{Hub, Link};
+use super::profile::{ClientProfile, SessionKey};
 use super::registry::Registry;
-use domain::{TaskId, UpstreamName};
-use std::sync::Arc;
+use crate::mcp::version::{Era, Version};
+use domain::{EndReason, TaskId, Transport, Upstream, UpstreamName};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+use tokio::sync::{Semaphore, broadcast};
+use tokio::time::Instant;
+
+/// Most requests that one upstream may have under way: a slow one must not hold everything that others need.
+const REQUESTS_MAX: usize = 4_096;
+/// Most connections of one task, and of all.
+const CONNECTIONS_PER_TASK_MAX: usize = 64;
+const CONNECTIONS_MAX: usize = 50_000;
+/// Most child processes, of one task and of all: each is a whole program.
+const CHILDREN_PER_TASK_MAX: usize = 8;
+const CHILDREN_MAX: usize = 512;
+/// A connection that nobody holds is closed after this time.
+const IDLE: Duration = Duration::from_secs(600);
+/// How often that is looked for.
+const SWEEP: Duration = Duration::from_secs(30);
 
 /// What an operator may set for all upstreams.
 #[derive(Debug, Clone, Default)]
@@ -16,10 +41,57 @@ pub struct Settings {
     pub extra_roots: Vec<Vec<u8>>,
 }
 
+/// One upstream, for operators.
+#[derive(Debug, Clone)]
+pub struct UpstreamStatus {
+    /// Its name.
+    pub name: UpstreamName,
+    /// Whether it answered when it was last spoken to; `None` if it was not yet.
+    pub reachable: Option<bool>,
+    /// What went wrong, if something did.
+    pub fault: Option<String>,
+    /// What it is known to speak: `sessions`, `stateless` or `both`.
+    pub era: Option<&'static str>,
+    /// Open connections.
+    pub connections: usize,
+    /// The tools of its last listing.
+    pub tools: Vec<ToolStatus>,
+}
+
+/// Which connection of a task: one for each session of a client; stateless clients that say the same of themselves share.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    upstream: UpstreamName,
+    session: Option<SessionKey>,
+    client: u64,
+}
+
+struct Held {
+    link: Arc<Link>,
+    used: Instant,
+}
+
+#[derive(Default)]
+struct Table {
+    hubs: HashMap<UpstreamName, Arc<Hub>>,
+    links: HashMap<TaskId, HashMap<Key, Held>>,
+}
+
+struct Pool {
+    registry: Arc<dyn Registry>,
+    settings: Settings,
+    client: HttpClient,
+    table: Mutex<Table>,
+}
+
 /// All connections to upstreams; cheap to clone.
 #[derive(Clone)]
-pub struct Upstreams {
-    _registry: Arc<dyn Registry>,
+pub struct Upstreams(Arc<Pool>);
+
+impl std::fmt::Debug for Upstreams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upstreams").finish_non_exhaustive()
+    }
 }
 
 impl Upstreams {
@@ -28,22 +100,210 @@ impl Upstreams {
     /// # Errors
     /// If the extra roots are not certificates.
     pub fn new(registry: Arc<dyn Registry>, settings: Settings) -> Result<Self, UpstreamError> {
-        let _ = settings;
-        Ok(Self { _registry: registry })
+        let client = HttpClient::new(&settings)?;
+        let ends = registry.ends();
+        let pool = Arc::new(Pool { registry, settings, client, table: Mutex::default() });
+        tokio::spawn(watch(Arc::downgrade(&pool), ends));
+        tokio::spawn(sweep(Arc::downgrade(&pool)));
+        Ok(Self(pool))
     }
 
     /// The connection of one task (and one client session of it) to one upstream: the one that exists, or a new one.
-    /// Never shared between tasks (R20).
+    /// Never shared between tasks (R20). Speaks to nobody yet.
     ///
     /// # Errors
     /// Why there can be none.
+    #[expect(clippy::unused_async, reason = "a connection that must wait for room will")]
     pub async fn connect(
         &self,
         upstream: &UpstreamName,
         task: TaskId,
         client: &ClientProfile,
     ) -> Result<Connection, UpstreamError> {
-        let _ = (upstream, task, client);
-        Err(UpstreamError::Unknown)
+        let pool = &self.0;
+        let registered = pool.registry.upstream(upstream).ok_or(UpstreamError::Unknown)?;
+        let key = Key { upstream: upstream.clone(), session: client.session.clone(), client: fingerprint(client) };
+        let link = {
+            let mut table = pool.table();
+            let hub = pool.hub(&mut table, &registered)?;
+            let found = table.links.get_mut(&task).and_then(|links| links.get_mut(&key));
+            match found.filter(|held| !held.link.is_closed() && Arc::ptr_eq(&held.link.hub, &hub)) {
+                Some(held) => {
+                    held.used = Instant::now();
+                    return Ok(Connection(Arc::clone(&held.link)));
+                }
+                None => {
+                    table.make_room(task, hub.endpoint.is_none())?;
+                    let link = Arc::new(Link::new(hub, task, client.clone()));
+                    let held = Held { link: Arc::clone(&link), used: Instant::now() };
+                    if let Some(old) = table.links.entry(task).or_default().insert(key, held) {
+                        old.link.shut();
+                    }
+                    link
+                }
+            }
+        };
+        // The task may have ended before the table knew of the connection: then nobody else would close it.
+        if let Some(reason) = pool.registry.ended(task) {
+            pool.end_task(task);
+            return Err(UpstreamError::TaskEnded(reason));
+        }
+        Ok(Connection(link))
+    }
+
+    /// The live tool definitions of an upstream, for an operator: outside any task, with a connection of its own.
+    ///
+    /// # Errors
+    /// Why they could not be listed.
+    pub async fn survey(&self, upstream: &UpstreamName) -> Result<Vec<Value>, UpstreamError> {
+        let pool = &self.0;
+        let registered = pool.registry.upstream(upstream).ok_or(UpstreamError::Unknown)?;
+        let hub = pool.hub(&mut pool.table(), &registered)?;
+        let client =
+            ClientProfile { era: Era::Modern(Version::NEWEST_MODERN), capabilities: json!({}), info: Value::Null, session: None };
+        // No task has this identifier, so no task can meet this connection.
+        let link = Arc::new(Link::new(hub, TaskId::from_bytes([0; 16]), client));
+        let listed = catalog::list(&link).await;
+        link.shut();
+        let listed = listed?;
+        link.hub.catalog.take(&listed);
+        Ok(listed.iter().filter_map(|text| crate::mcp::message::strict_value(text).ok()).collect())
+    }
+
+    /// How every upstream that was spoken to stands.
+    #[must_use]
+    pub fn status(&self) -> Vec<UpstreamStatus> {
+        let table = self.0.table();
+        let mut all: Vec<_> = table
+            .hubs
+            .values()
+            .map(|hub| {
+                let connections =
+                    table.links.values().flat_map(HashMap::values).filter(|held| Arc::ptr_eq(&held.link.hub, hub)).count();
+                let (reachable, fault) = hub.health();
+                let (name, era) = (hub.upstream.name.clone(), hub.eras.describe());
+                UpstreamStatus { name, reachable, fault, era, connections, tools: hub.catalog.status() }
+            })
+            .collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// Closes everything. Sessions and children end in the background.
+    pub fn close(&self) {
+        let links = std::mem::take(&mut self.0.table().links);
+        for held in links.into_values().flat_map(HashMap::into_values) {
+            held.link.shut();
+        }
+    }
+}
+
+impl Pool {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What all connections to this upstream share; anew if it was registered differently since.
+    fn hub(&self, table: &mut Table, upstream: &Arc<Upstream>) -> Result<Arc<Hub>, UpstreamError> {
+        if let Some(hub) = table.hubs.get(&upstream.name)
+            && (Arc::ptr_eq(&hub.upstream, upstream) || hub.upstream == *upstream)
+        {
+            return Ok(Arc::clone(hub));
+        }
+        let endpoint = match upstream.transport {
+            Transport::Http { .. } => Some(Endpoint::new(self.client.clone(), upstream, &self.settings)?),
+            Transport::Stdio { .. } => None,
+        };
+        let hub = Arc::new(Hub {
+            upstream: Arc::clone(upstream),
+            endpoint,
+            eras: Eras::default(),
+            catalog: Catalog::new(upstream.name.clone(), Arc::clone(&self.registry)),
+            places: Arc::new(Semaphore::new(REQUESTS_MAX)),
+            registry: Arc::clone(&self.registry),
+            fault: Mutex::default(),
+        });
+        table.hubs.insert(upstream.name.clone(), Arc::clone(&hub));
+        Ok(hub)
+    }
+
+    fn end_task(&self, task: TaskId) {
+        let links = self.table().links.remove(&task);
+        for held in links.into_iter().flat_map(HashMap::into_values) {
+            held.link.shut();
+        }
+    }
+
+    fn end_if(&self, over: impl Fn(TaskId) -> Option<EndReason>) {
+        let tasks: Vec<TaskId> = self.table().links.keys().copied().collect();
+        for task in tasks {
+            if over(task).is_some() {
+                self.end_task(task);
+            }
+        }
+    }
+
+    fn drop_idle(&self) {
+        let mut idle = Vec::new();
+        self.table().links.retain(|_, links| {
+            // The table alone holds it: no client, no request, nobody who listens.
+            let gone = links.extract_if(|_, held| {
+                held.link.is_closed() || (Arc::strong_count(&held.link) == 1 && held.used.elapsed() > IDLE)
+            });
+            idle.extend(gone.map(|(_, held)| held.link));
+            !links.is_empty()
+        });
+        for link in idle {
+            link.shut();
+        }
+    }
+}
+
+impl Table {
+    /// Refuses what would be one connection too many.
+    fn make_room(&self, task: TaskId, is_child: bool) -> Result<(), UpstreamError> {
+        let count =
+            |links: &HashMap<Key, Held>| links.values().filter(|held| !is_child || held.link.hub.endpoint.is_none()).count();
+        let (per_task_max, all_max, what) = if is_child {
+            (CHILDREN_PER_TASK_MAX, CHILDREN_MAX, "programs")
+        } else {
+            (CONNECTIONS_PER_TASK_MAX, CONNECTIONS_MAX, "connections")
+        };
+        let of_task = self.links.get(&task).map_or(0, count);
+        let room = of_task < per_task_max && self.links.values().map(count).sum::<usize>() < all_max;
+        room.then_some(()).ok_or(UpstreamError::Busy(what))
+    }
+}
+
+/// What distinguishes stateless clients: an upstream with sessions is told their capabilities once.
+fn fingerprint(client: &ClientProfile) -> u64 {
+    if client.session.is_some() {
+        return 0;
+    }
+    let mut hasher = DefaultHasher::new();
+    (client.era, &client.capabilities, &client.info).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Closes what belongs to a task the moment that it ends.
+async fn watch(pool: Weak<Pool>, mut ends: broadcast::Receiver<(TaskId, EndReason)>) {
+    loop {
+        let end = ends.recv().await;
+        let Some(pool) = pool.upgrade() else { return };
+        match end {
+            Ok((task, _)) => pool.end_task(task),
+            // Some ends were missed: look at every task.
+            Err(broadcast::error::RecvError::Lagged(_)) => pool.end_if(|task| pool.registry.ended(task)),
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+/// Closes what nobody needs.
+async fn sweep(pool: Weak<Pool>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let Some(pool) = pool.upgrade() else { return };
+        pool.drop_idle();
     }
 }

@@ -1,0 +1,145 @@
+//! Secrets out of the references that an operator configured. Read each time that one is needed, so that a rotated
+//! secret works at once; held only in `secrecy` types; an error names the reference, never what was read.
+
+use super::error::UpstreamError;
+use domain::{Injection, SecretRef};
+use http::{HeaderName, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+use std::fs::File;
+use std::io::Read;
+
+/// Largest secret: an access token fits many times over.
+const SECRET_BYTES_MAX: usize = 16 * 1_024;
+
+/// The secret behind `reference`, without a line ending at its end.
+///
+/// # Errors
+/// [`UpstreamError::Credential`]: it is missing, empty, too large, or not text.
+#[expect(clippy::disallowed_methods, reason = "an operator named this variable as the place of the secret")]
+pub fn resolve(reference: &SecretRef) -> Result<SecretString, UpstreamError> {
+    let (text, place) = match reference {
+        SecretRef::Env(name) => {
+            let place = format!("environment variable `{name}`");
+            let text = std::env::var_os(name).ok_or_else(|| fault(&place, "is not set"))?;
+            (text.into_string().map_err(|_| fault(&place, "is not UTF-8"))?, place)
+        }
+        SecretRef::File(path) => {
+            let place = format!("file `{path}`");
+            (read_file(path, &place)?, place)
+        }
+    };
+    if text.len() > SECRET_BYTES_MAX {
+        return Err(fault(&place, "is larger than a secret can be"));
+    }
+    let secret = text.strip_suffix('\n').unwrap_or(&text);
+    let secret = secret.strip_suffix('\r').unwrap_or(secret);
+    if secret.is_empty() {
+        return Err(fault(&place, "is empty"));
+    }
+    Ok(SecretString::from(secret))
+}
+
+fn read_file(path: &str, place: &str) -> Result<String, UpstreamError> {
+    // A pipe or device would block the reader or never end.
+    let is_file = std::fs::metadata(path).map_err(|error| fault(place, &error.kind().to_string()))?.is_file();
+    if !is_file {
+        return Err(fault(place, "is not a regular file"));
+    }
+    let file = File::open(path).map_err(|error| fault(place, &error.kind().to_string()))?;
+    let mut text = String::new();
+    let limit = u64::try_from(SECRET_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(limit).read_to_string(&mut text).map_err(|error| fault(place, &error.kind().to_string()))?;
+    Ok(text)
+}
+
+fn fault(place: &str, what: &str) -> UpstreamError {
+    UpstreamError::Credential(format!("{place} {what}"))
+}
+
+/// Headers that carry the protocol or the connection: a credential in one of them would break or redirect requests.
+const RESERVED: [&str; 10] = [
+    "host",
+    "content-length",
+    "content-type",
+    "transfer-encoding",
+    "connection",
+    "upgrade",
+    "te",
+    "accept",
+    "accept-encoding",
+    "last-event-id",
+];
+
+/// The header that carries the credential of an upstream, marked so that no log prints it.
+///
+/// # Errors
+/// [`UpstreamError::Credential`]: the secret cannot be read, or does not fit into a header.
+pub(super) fn header(injection: &Injection) -> Result<(HeaderName, HeaderValue), UpstreamError> {
+    let name = HeaderName::from_bytes(injection.header.as_bytes())
+        .map_err(|_| UpstreamError::Credential(format!("`{}` is not a header name", injection.header)))?;
+    if RESERVED.contains(&name.as_str()) || name.as_str().starts_with("mcp-") {
+        return Err(UpstreamError::Credential(format!("header `{name}` belongs to the protocol; use another one")));
+    }
+    let secret = resolve(&injection.secret)?;
+    let whole = SecretString::from(format!("{}{}", injection.prefix, secret.expose_secret()));
+    let mut value = HeaderValue::from_str(whole.expose_secret())
+        .map_err(|_| UpstreamError::Credential("it has characters that no HTTP header can carry".to_owned()))?;
+    value.set_sensitive(true);
+    Ok((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use std::io::Write;
+
+    fn file(content: &[u8]) -> (tempfile::NamedTempFile, SecretRef) {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(content).unwrap();
+        let reference = SecretRef::File(file.path().to_string_lossy().into_owned());
+        (file, reference)
+    }
+
+    #[test]
+    fn a_rotated_secret_is_used_at_once() {
+        let (mut handle, reference) = file(b"one\n");
+        assert_eq!(resolve(&reference).unwrap().expose_secret(), "one");
+        handle.as_file_mut().set_len(0).unwrap();
+        std::fs::write(handle.path(), "two\r\n").unwrap();
+        assert_eq!(resolve(&reference).unwrap().expose_secret(), "two");
+    }
+
+    #[test]
+    fn what_is_no_secret_is_refused_without_showing_it() {
+        let large = vec![b'k'; SECRET_BYTES_MAX + 1];
+        for content in [b"".as_slice(), b"\n", b"hush\xff", &large] {
+            let (_handle, reference) = file(content);
+            let error = resolve(&reference).unwrap_err().to_string();
+            assert!(error.contains("file `") && !error.contains("hush") && !error.contains("kkk"), "{error}");
+        }
+        assert!(resolve(&SecretRef::File("/dev/zero".into())).unwrap_err().to_string().contains("not a regular file"));
+        assert!(resolve(&SecretRef::Env("WRIT_NO_SUCH_VARIABLE".into())).unwrap_err().to_string().contains("is not set"));
+    }
+
+    #[test]
+    fn a_credential_cannot_take_over_a_header_of_the_protocol() {
+        let (_handle, reference) = file(b"s3cret");
+        for name in ["Host", "content-length", "Mcp-Session-Id", "mcp-name", "bad name", ""] {
+            let injection = Injection { header: name.into(), prefix: String::new(), secret: reference.clone() };
+            assert!(header(&injection).is_err(), "{name}");
+        }
+        let injection = Injection { header: "Authorization".into(), prefix: "Bearer ".into(), secret: reference };
+        let (name, value) = header(&injection).unwrap();
+        assert_eq!((name.as_str(), value.to_str().unwrap()), ("authorization", "Bearer s3cret"));
+        assert!(!format!("{value:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn a_secret_cannot_smuggle_a_header() {
+        let (_handle, reference) = file(b"a\r\nx-admin: 1");
+        let injection = Injection { header: "x-key".into(), prefix: String::new(), secret: reference };
+        let error = header(&injection).unwrap_err().to_string();
+        assert!(!error.contains("x-admin"), "{error}");
+    }
+}

@@ -1,0 +1,127 @@
+//! What an upstream says outside any request, kept until somebody listens. Bounded: an upstream that talks to nobody
+//! loses its oldest words first. Also what a session of the client remembers where a stateless upstream does not.
+
+use super::exchange::Event;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::{Notify, broadcast};
+
+/// Events that a slow listener may fall behind.
+const BEHIND_MAX: usize = 256;
+/// Events kept while nobody listens.
+const KEPT_MAX: usize = 64;
+/// Most resources that one session may subscribe to.
+const RESOURCES_MAX: usize = 1_000;
+
+/// See the module.
+pub(super) struct Inbox {
+    events: broadcast::Sender<Event>,
+    kept: Mutex<VecDeque<Event>>,
+    log_level: Mutex<Option<String>>,
+    /// Resources with the number of those who want to hear of them.
+    resources: Mutex<BTreeMap<String, usize>>,
+    /// The set of resources changed.
+    pub(super) changed: Notify,
+    /// Whether somebody fetches events from the upstream.
+    pumping: Mutex<bool>,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self {
+            events: broadcast::Sender::new(BEHIND_MAX),
+            kept: Mutex::default(),
+            log_level: Mutex::default(),
+            resources: Mutex::default(),
+            changed: Notify::new(),
+            pumping: Mutex::default(),
+        }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inbox {
+    /// Takes an event in.
+    pub(super) fn push(&self, event: Event) {
+        let mut kept = locked(&self.kept);
+        if let Err(broadcast::error::SendError(event)) = self.events.send(event) {
+            if kept.len() >= KEPT_MAX {
+                kept.pop_front();
+            }
+            kept.push_back(event);
+        }
+    }
+
+    /// Listens from now on, and to what nobody has heard yet.
+    pub(super) fn listen(&self) -> broadcast::Receiver<Event> {
+        let mut kept = locked(&self.kept);
+        let receiver = self.events.subscribe();
+        for event in kept.drain(..) {
+            // There is a receiver: the one above.
+            let _ = self.events.send(event);
+        }
+        receiver
+    }
+
+    /// Resolves when nobody listens any more.
+    pub(super) async fn deserted(&self) {
+        self.events.closed().await;
+    }
+
+    /// Whether the caller shall start to fetch events: nobody else does.
+    pub(super) fn start_pumping(&self) -> bool {
+        !std::mem::replace(&mut *locked(&self.pumping), true)
+    }
+
+    /// The caller stops to fetch events. `false`: somebody has begun to listen meanwhile, so it must go on.
+    pub(super) fn stop_pumping(&self, anyway: bool) -> bool {
+        let mut pumping = locked(&self.pumping);
+        let stops = anyway || self.events.receiver_count() == 0;
+        if stops {
+            *pumping = false;
+        }
+        stops
+    }
+
+    /// The log level that the client set for its session.
+    pub(super) fn log_level(&self) -> Option<String> {
+        locked(&self.log_level).clone()
+    }
+
+    /// Remembers it; `false` if it was the same before.
+    pub(super) fn set_log_level(&self, level: String) -> bool {
+        let old = locked(&self.log_level).replace(level.clone());
+        old != Some(level)
+    }
+
+    /// One more wants to hear of this resource. `None`: there are too many; else whether it is the first.
+    pub(super) fn subscribe(&self, uri: &str) -> Option<bool> {
+        let mut resources = locked(&self.resources);
+        if resources.len() >= RESOURCES_MAX && !resources.contains_key(uri) {
+            return None;
+        }
+        let count = resources.entry(uri.to_owned()).or_default();
+        *count += 1;
+        Some(*count == 1)
+    }
+
+    /// One fewer. Whether it was the last.
+    pub(super) fn unsubscribe(&self, uri: &str) -> bool {
+        let mut resources = locked(&self.resources);
+        let Some(count) = resources.get_mut(uri) else { return false };
+        *count -= 1;
+        let last = *count == 0;
+        if last {
+            resources.remove(uri);
+        }
+        last
+    }
+
+    /// All of them.
+    pub(super) fn resources(&self) -> Vec<String> {
+        locked(&self.resources).keys().cloned().collect()
+    }
+}

@@ -1,0 +1,260 @@
+//! Changes that an upstream announces by itself, from where its era says them to where the client's era hears them: the
+//! GET stream of a session, `subscriptions/listen` of a stateless upstream, and `subscriptions/listen` of a stateless
+//! client in front of a session. MCP 2026-07-28 "Subscriptions"; MCP 2025-11-25 "Listening for Messages".
+
+use super::bridge;
+use super::error::UpstreamError;
+use super::exchange::{Event, Source};
+use super::http_stream::{HttpStream, Patience};
+use super::link::{Carrier, Link, Prepared, Session, spawn};
+use crate::mcp::message::Raw;
+use http::HeaderMap;
+use serde_json::{Map, Value, json};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast;
+use tokio::time::Instant;
+
+/// The silence that a stream of announcements may keep.
+const SILENCE: Duration = Duration::from_secs(24 * 3_600);
+/// How often the stream is opened again in vain, and the first wait in between.
+const FAILURES_MAX: u32 = 6;
+const BACKOFF: Duration = Duration::from_secs(1);
+const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
+
+/// Makes sure that announcements are fetched while somebody listens.
+pub(super) fn pump(link: &Arc<Link>) {
+    if !link.inbox.start_pumping() {
+        return;
+    }
+    let link = Arc::clone(link);
+    spawn(async move {
+        loop {
+            let done = tokio::select! {
+                biased;
+                () = link.closed() => true,
+                () = link.inbox.deserted() => false,
+                () = fetch(&link) => true,
+            };
+            if link.inbox.stop_pumping(done) {
+                return;
+            }
+        }
+    });
+}
+
+/// Fetches until it is no longer possible.
+async fn fetch(link: &Arc<Link>) {
+    let mut failures = 0;
+    while failures < FAILURES_MAX {
+        let fetched = match link.session().await {
+            Ok(session) => fetch_once(link, &session, &mut failures).await,
+            Err(error) => Err(error),
+        };
+        match fetched {
+            Ok(Next::Again) => continue,
+            Ok(Next::NotOffered) => return,
+            Err(error) => tracing::debug!(%error, upstream = %link.name(), "a stream of announcements broke off"),
+        }
+        tokio::time::sleep(BACKOFF * 2_u32.pow(failures)).await;
+        failures += 1;
+    }
+}
+
+enum Next {
+    /// Open the stream again at once.
+    Again,
+    /// The upstream has no such stream, or its announcements come by another way.
+    NotOffered,
+}
+
+async fn fetch_once(link: &Arc<Link>, session: &Arc<Session>, failures: &mut u32) -> Result<Next, UpstreamError> {
+    let patience = Patience { silence: SILENCE, end: None };
+    let mut source = match (&session.carrier, session.era.is_modern()) {
+        (Carrier::Child(_), false) => return Ok(Next::NotOffered),
+        (Carrier::Http(_), false) => {
+            let deadline = Instant::now() + link.timeout();
+            let Some(body) = link.listen_http(session, None, deadline).await? else { return Ok(Next::NotOffered) };
+            Source::Http(Box::new(HttpStream::new(Arc::clone(link), Arc::clone(session), body, None, patience)))
+        }
+        (_, true) if link.client.era.is_modern() => return Ok(Next::NotOffered),
+        (_, true) => subscription(link, session).await?,
+    };
+    loop {
+        let event = tokio::select! {
+            biased;
+            () = link.inbox.changed.notified(), if session.era.is_modern() => return Ok(Next::Again),
+            event = source.next() => event?,
+        };
+        match event {
+            Event::Notification { ref method, .. } if method == ACKNOWLEDGED => {}
+            Event::Notification { .. } | Event::Request { .. } => {
+                *failures = 0;
+                deliver(link, event);
+            }
+            Event::Result(_) => return Err(UpstreamError::Closed),
+            Event::Error(_) => return Ok(Next::NotOffered),
+            Event::Cursor { .. } | Event::Paused => {}
+        }
+    }
+}
+
+/// Hands an event to whoever listens on this connection.
+pub(super) fn deliver(link: &Arc<Link>, event: Event) {
+    if let Event::Notification { method, .. } = &event
+        && method == "notifications/tools/list_changed"
+    {
+        link.hub.catalog.outdated();
+    }
+    if let Event::Request { id, .. } = &event {
+        if link.client.era.is_modern() {
+            // A stateless client has no stream on which it could be asked outside a request.
+            refuse(link, id.clone());
+            return;
+        }
+        link.note_asked(id, None);
+    }
+    link.inbox.push(event);
+}
+
+fn refuse(link: &Arc<Link>, id: crate::mcp::message::Id) {
+    let link = Arc::clone(link);
+    spawn(async move {
+        let error = Raw::from_value(&json!({ "code": -32601, "message": "the client cannot be asked now" }));
+        let message = crate::mcp::stream::error(Some(&id), &error);
+        let sent = match link.session().await {
+            Ok(session) => link.send(&session, message).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = sent {
+            tracing::debug!(%error, upstream = %link.name(), "a refusal did not reach the upstream");
+        }
+    });
+}
+
+/// A subscription to all that a client with a session would hear of.
+async fn subscription(link: &Arc<Link>, session: &Arc<Session>) -> Result<Source, UpstreamError> {
+    let mut filter = json!({ "toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true });
+    let resources = link.inbox.resources();
+    if let Some(filter) = filter.as_object_mut()
+        && !resources.is_empty()
+    {
+        filter.insert("resourceSubscriptions".into(), json!(resources));
+    }
+    let params = Raw::from_value(&json!({ "notifications": filter }));
+    let params = bridge::outbound(link, session.era, Some(&params))?;
+    let method = "subscriptions/listen".to_owned();
+    link.open(Prepared { id: link.own_id(), method, params, headers: HeaderMap::new() }).await
+}
+
+/// A stateless client's subscription, served from a session.
+pub(super) struct Listening {
+    link: Arc<Link>,
+    events: broadcast::Receiver<Event>,
+    first: VecDeque<Event>,
+    filter: Map<String, Value>,
+    resources: Vec<String>,
+}
+
+impl Listening {
+    /// Subscribes to what the client asks for, as far as the upstream can.
+    pub(super) async fn open(link: &Arc<Link>, session: &Arc<Session>, params: Option<&Raw>) -> Result<Self, UpstreamError> {
+        let server = super::era::server(link, session).await?;
+        let can = |path: &str| server.capabilities.pointer(path) == Some(&Value::Bool(true));
+        let wanted = params.map(Raw::to_value).unwrap_or_default();
+        let wanted = wanted.get("notifications").and_then(Value::as_object).cloned().unwrap_or_default();
+        let mut listening = Self {
+            link: Arc::clone(link),
+            events: link.inbox.listen(),
+            first: VecDeque::new(),
+            filter: Map::new(),
+            resources: Vec::new(),
+        };
+        for (key, capability) in [
+            ("toolsListChanged", "/tools/listChanged"),
+            ("promptsListChanged", "/prompts/listChanged"),
+            ("resourcesListChanged", "/resources/listChanged"),
+        ] {
+            if wanted.get(key) == Some(&Value::Bool(true)) && can(capability) {
+                listening.filter.insert(key.to_owned(), Value::Bool(true));
+            }
+        }
+        if let Some(uris) = wanted.get("resourceSubscriptions").and_then(Value::as_array)
+            && can("/resources/subscribe")
+        {
+            for uri in uris.iter().filter_map(Value::as_str) {
+                listening.add_resource(uri).await?;
+            }
+            listening.filter.insert("resourceSubscriptions".to_owned(), json!(listening.resources));
+        }
+        let params = Raw::from_value(&json!({ "notifications": listening.filter }));
+        listening.first.push_back(Event::Notification { method: ACKNOWLEDGED.to_owned(), params: Some(params) });
+        pump(link);
+        Ok(listening)
+    }
+
+    async fn add_resource(&mut self, uri: &str) -> Result<(), UpstreamError> {
+        let first = self.link.inbox.subscribe(uri).ok_or(UpstreamError::Busy("subscriptions"))?;
+        self.resources.push(uri.to_owned());
+        if first {
+            let outcome = self.link.call("resources/subscribe", Some(Raw::from_value(&json!({ "uri": uri })))).await?;
+            if outcome.is_err() {
+                self.resources.pop();
+                self.link.inbox.unsubscribe(uri);
+            }
+        }
+        Ok(())
+    }
+
+    /// The next event. Safe to cancel.
+    pub(super) async fn next(&mut self) -> Result<Event, UpstreamError> {
+        loop {
+            if let Some(event) = self.first.pop_front() {
+                return Ok(event);
+            }
+            match self.events.recv().await {
+                Ok(event) if self.wants(&event) => return Ok(event),
+                Ok(_) => {}
+                Err(broadcast::error::RecvError::Lagged(_)) => return Err(UpstreamError::Overrun),
+                Err(broadcast::error::RecvError::Closed) => return Err(UpstreamError::Closed),
+            }
+        }
+    }
+
+    fn wants(&self, event: &Event) -> bool {
+        let Event::Notification { method, params } = event else { return false };
+        let key = match method.as_str() {
+            "notifications/tools/list_changed" => "toolsListChanged",
+            "notifications/prompts/list_changed" => "promptsListChanged",
+            "notifications/resources/list_changed" => "resourcesListChanged",
+            "notifications/resources/updated" => {
+                let uri = params.as_ref().map(Raw::to_value).unwrap_or_default();
+                // A server may announce a part of what was subscribed to (MCP 2025-11-25 "Subscriptions").
+                return uri
+                    .get("uri")
+                    .and_then(Value::as_str)
+                    .is_some_and(|uri| self.resources.iter().any(|wanted| uri.starts_with(wanted.as_str())));
+            }
+            _ => return false,
+        };
+        self.filter.contains_key(key)
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let gone: Vec<String> = self.resources.drain(..).filter(|uri| self.link.inbox.unsubscribe(uri)).collect();
+        if gone.is_empty() || self.link.is_closed() {
+            return;
+        }
+        let link = Arc::clone(&self.link);
+        spawn(async move {
+            for uri in gone {
+                if let Err(error) = link.call("resources/unsubscribe", Some(Raw::from_value(&json!({ "uri": uri })))).await {
+                    tracing::debug!(%error, upstream = %link.name(), "a subscription could not be taken back");
+                }
+            }
+        });
+    }
+}
