@@ -101,7 +101,9 @@ impl Reader {
         let wrong = |expected| Fault::Type { name: path.spell(), expected };
         match shape {
             Shape::Text => Ok(json.as_str().ok_or_else(|| wrong("text"))?.into()),
-            Shape::Long => Ok(json.as_i64().ok_or_else(|| wrong("a whole number of at most 64 bits, without a decimal point"))?.into()),
+            Shape::Long => {
+                Ok(json.as_i64().ok_or_else(|| wrong("a whole number of at most 64 bits, without a decimal point"))?.into())
+            }
             Shape::Bool => Ok(json.as_bool().ok_or_else(|| wrong("`true` or `false`"))?.into()),
             Shape::Decimal if json.is_number() => {
                 decimal(json).ok_or_else(|| wrong("a number of at most four decimals and below 922337203685477.5807"))
@@ -159,4 +161,3 @@ pub(crate) fn plain(value: &Value) -> Option<String> {
         _ => None,
     }
 }
-

@@ -6,8 +6,8 @@ use crate::request::Request;
 use crate::spelling::did_you_mean;
 use crate::{Diagnostic, Policy, SourceFile, Sources};
 use domain::{
-    Agent, AgentState, Binding, Facts, Intent, Labels, Operation, Outcome, Progress, Sensitivity, Task, TaskId, TaskState, Timestamp,
-    ToolName, UpstreamName, Verdict, WorkloadIdentity,
+    Agent, AgentState, Binding, Facts, Intent, Labels, Operation, Outcome, Progress, Sensitivity, Task, TaskId, TaskState,
+    Timestamp, ToolName, UpstreamName, Verdict, WorkloadIdentity,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -239,7 +239,11 @@ impl Case {
             return Some(format!("expected `{id}` to decide, decided by `{}`", by.join("`, `")));
         }
         if let Some(approvers) = self.approvers.as_ref().filter(|approvers| **approvers != verdict.approvers) {
-            return Some(format!("expected the approvers `{}`, got `{}`", approvers.join("`, `"), verdict.approvers.join("`, `")));
+            return Some(format!(
+                "expected the approvers `{}`, got `{}`",
+                approvers.join("`, `"),
+                verdict.approvers.join("`, `")
+            ));
         }
         if let Some(fragment) = self.message.as_ref().filter(|fragment| !verdict.explanation.contains(fragment.as_str())) {
             return Some(format!("expected an explanation with `{fragment}`, got `{}`", verdict.explanation));

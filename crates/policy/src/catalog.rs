@@ -1,13 +1,13 @@
 //! Everything that the folder says beside policies: intents, upstreams, approved tools and their labels, read from
 //! the sources and checked against each other. Owns the names that Cedar gives them.
 
+use crate::Diagnostic;
 use crate::intents;
 use crate::labels::Labels;
 use crate::lock::{self, ApprovedTool};
 use crate::shape::{Members, signature};
 use crate::source::{FILE_BYTES_MAX, FILES_MAX, SourceFile, Sources, TOTAL_BYTES_MAX};
 use crate::spelling::{did_you_mean, pascal_case};
-use crate::Diagnostic;
 use domain::{Intent, IntentName, ToolName, ToolTraits, UpstreamName};
 use std::collections::BTreeMap;
 
@@ -29,6 +29,8 @@ pub(crate) struct UpstreamEntry {
     pub(crate) resources: ToolTraits,
     pub(crate) prompts: ToolTraits,
     pub(crate) tools: BTreeMap<ToolName, ToolEntry>,
+    /// Its lock file could be read, or there is none.
+    readable: bool,
 }
 
 /// An approved tool and the type of its arguments.
@@ -86,12 +88,15 @@ pub(crate) fn check_size(sources: &Sources, found: &mut Vec<Diagnostic>) -> bool
     found.len() == before
 }
 
+/// A lock file and what it approves; nothing if it could not be read.
+type Lock<'a> = (&'a SourceFile, Option<Vec<lock::Locked>>);
+
 /// Reads everything but policies and tests.
 pub(crate) fn read(sources: &Sources, found: &mut Vec<Diagnostic>) -> Catalog {
     let mut catalog = Catalog::default();
     let mut spans: BTreeMap<IntentName, (&SourceFile, std::ops::Range<usize>)> = BTreeMap::new();
     let mut labels: BTreeMap<UpstreamName, Labels> = BTreeMap::new();
-    let mut locks: BTreeMap<UpstreamName, (&SourceFile, Vec<lock::Locked>)> = BTreeMap::new();
+    let mut locks: BTreeMap<UpstreamName, Lock<'_>> = BTreeMap::new();
     let mut seen = std::collections::BTreeSet::new();
     for file in &sources.files {
         if !seen.insert(&file.path) {
@@ -141,14 +146,15 @@ fn upstream_name(file: &SourceFile, name: &str, found: &mut Vec<Diagnostic>) -> 
     name.parse().map_err(|error| found.push(Diagnostic::whole(&file.path, format!("{error}")))).ok()
 }
 
-fn upstream(
-    name: &UpstreamName,
-    labels: Option<Labels>,
-    lock: Option<(&SourceFile, Vec<lock::Locked>)>,
-    found: &mut Vec<Diagnostic>,
-) -> UpstreamEntry {
+fn upstream(name: &UpstreamName, labels: Option<Labels>, lock: Option<Lock<'_>>, found: &mut Vec<Diagnostic>) -> UpstreamEntry {
     let labels = labels.unwrap_or_default();
-    let (path, locked) = lock.map_or_else(|| (String::new(), Vec::new()), |(file, locked)| (file.path.clone(), locked));
+    let (path, locked) = lock.map_or_else(|| (String::new(), Some(Vec::new())), |(file, locked)| (file.path.clone(), locked));
+    let namespace = pascal_case(name.as_str());
+    // What a broken lock file would approve is not known: no remarks about what it seems to lack.
+    let Some(locked) = locked else {
+        let (resources, prompts) = (labels.resources, labels.prompts);
+        return UpstreamEntry { namespace, resources, prompts, tools: BTreeMap::new(), readable: false };
+    };
     labels.check_tools(locked.iter().map(|tool| tool.name.as_str()), found);
     let unlabelled: Vec<_> = locked.iter().map(|tool| tool.name.as_str()).filter(|tool| !labels.names(tool)).collect();
     if !unlabelled.is_empty() {
@@ -183,12 +189,21 @@ fn upstream(
         };
         tools.insert(tool.name, ToolEntry { approved, members: signature.members });
     }
-    UpstreamEntry { namespace: pascal_case(name.as_str()), resources: labels.resources, prompts: labels.prompts, tools }
+    UpstreamEntry { namespace, resources: labels.resources, prompts: labels.prompts, tools, readable: true }
 }
 
 /// Warns of a reach that leads nowhere yet.
-fn check_reach(catalog: &Catalog, spans: &BTreeMap<IntentName, (&SourceFile, std::ops::Range<usize>)>, found: &mut Vec<Diagnostic>) {
-    let known: Vec<_> = catalog.upstreams.iter().filter(|(_, entry)| !entry.tools.is_empty()).map(|(name, _)| name.as_str()).collect();
+fn check_reach(
+    catalog: &Catalog,
+    spans: &BTreeMap<IntentName, (&SourceFile, std::ops::Range<usize>)>,
+    found: &mut Vec<Diagnostic>,
+) {
+    let known: Vec<_> = catalog
+        .upstreams
+        .iter()
+        .filter(|(_, entry)| !entry.tools.is_empty() || !entry.readable)
+        .map(|(name, _)| name.as_str())
+        .collect();
     for (name, (file, span)) in spans {
         for upstream in catalog.intents.get(name).into_iter().flat_map(|intent| &intent.reach) {
             if !known.contains(&upstream.as_str()) {

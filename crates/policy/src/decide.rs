@@ -77,7 +77,10 @@ pub(crate) fn decide(policy: &Policy, request: &Request<'_>) -> Verdict {
 pub(crate) fn prepare<'a>(policy: &'a Policy, request: &Request<'_>) -> Result<Ready<'a>, Box<Verdict>> {
     let intent = policy.intent(&request.task.intent);
     let (Some(intent), Some(targets)) = (intent, policy.index.get(&request.task.intent)) else {
-        return refuse(Reason::OutOfReach, format!("the intent `{}` no longer exists; open a task of another", request.task.intent));
+        return refuse(
+            Reason::OutOfReach,
+            format!("the intent `{}` no longer exists; open a task of another", request.task.intent),
+        );
     };
     let target = targets.find(&request.operation).map_err(|nowhere| nowhere_to_go(nowhere, request, intent))?;
     if let Err(fault) = intent.still_binds(&request.task.params) {
@@ -99,7 +102,7 @@ pub(crate) fn parts<'a>(policy: &'a Policy, targets: &'a IntentTargets, target: 
     Parts { types: &policy.types, task_type: &targets.task_type, governed: &target.governed, mentions: target.env.mentions }
 }
 
-fn input(target: &Target, request: &Request<'_>) -> Result<Option<Value>, Fault> {
+pub(crate) fn input(target: &Target, request: &Request<'_>) -> Result<Option<Value>, Fault> {
     let action = &target.governed.action;
     match request.operation {
         Operation::OpenTask | Operation::RenewTask => Ok(None),
@@ -129,7 +132,12 @@ fn evaluate(policy: &Policy, request: &Request<'_>, ready: &Ready<'_>) -> Verdic
     denied(policy, request, ready, (&tally, &evaluator))
 }
 
-fn denied(policy: &Policy, request: &Request<'_>, ready: &Ready<'_>, (tally, evaluator): (&Tally<'_>, &Evaluator<'_>)) -> Verdict {
+fn denied(
+    policy: &Policy,
+    request: &Request<'_>,
+    ready: &Ready<'_>,
+    (tally, evaluator): (&Tally<'_>, &Evaluator<'_>),
+) -> Verdict {
     let permits: Vec<_> = ready.rules(policy).filter(|rule| rule.info.effect == Effect::Permit).collect();
     // What a task could never be allowed looks the same whatever its policies say.
     if !permits.iter().any(|rule| possible::could_hold(evaluator, &rule.condition)) {
@@ -204,7 +212,11 @@ fn determining(rules: &[&Rule]) -> Vec<Determining> {
     let mut rules = rules.to_vec();
     rules.sort_by(|a, b| a.info.id.cmp(&b.info.id));
     rules.dedup_by(|a, b| a.info.id == b.info.id);
-    let of = |rule: &Rule| Determining { id: rule.info.id.clone(), effect: rule.info.effect, annotations: rule.info.annotations.clone() };
+    let of = |rule: &Rule| Determining {
+        id: rule.info.id.clone(),
+        effect: rule.info.effect,
+        annotations: rule.info.annotations.clone(),
+    };
     rules.into_iter().map(of).collect()
 }
 
@@ -215,3 +227,6 @@ fn refuse<T>(reason: Reason, explanation: String) -> Result<T, Box<Verdict>> {
 fn verdict(outcome: Outcome, reason: Option<Reason>, explanation: String) -> Verdict {
     Verdict { outcome, reason, determining: Vec::new(), explanation, approvers: Vec::new() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -63,6 +63,11 @@ impl Diagnostic {
         }
     }
 
+    /// The bytes of the file that are meant.
+    pub(crate) fn bytes(&self) -> Option<Range<usize>> {
+        self.span.map(|span| span.offset()..span.offset() + span.len())
+    }
+
     /// The same with advice.
     #[must_use]
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {

@@ -83,7 +83,8 @@ impl Words<'_> {
     /// `has`) say nothing of their own.
     pub(crate) fn unmet(&self, rule: &Rule) -> Vec<String> {
         let parts = conjuncts(rule).into_iter();
-        let mut unmet: Vec<_> = parts.filter(|part| truth(self.evaluator, part) == Some(false)).map(|part| self.requirement(part, true)).collect();
+        let mut unmet: Vec<_> =
+            parts.filter(|part| truth(self.evaluator, part) == Some(false)).map(|part| self.requirement(part, true)).collect();
         unmet.dedup();
         unmet
     }
@@ -166,8 +167,11 @@ impl Words<'_> {
     fn compared(&self, left: &Expr, right: &Expr, words: [&'static str; 2]) -> Option<String> {
         let [forward, backward] = words;
         let (left, right) = (self.operand(left)?, self.operand(right)?);
-        let (subject, words, bound) =
-            if right.changeable && !left.changeable || left.name.is_none() { (right, backward, left) } else { (left, forward, right) };
+        let (subject, words, bound) = if right.changeable && !left.changeable || left.name.is_none() {
+            (right, backward, left)
+        } else {
+            (left, forward, right)
+        };
         let is = subject.value.as_ref().map_or_else(String::new, |value| format!(" and is {value}"));
         Some(format!("{} must {words} {}{is}", subject.name.clone()?, bound.told()?))
     }
@@ -204,7 +208,9 @@ impl Words<'_> {
                 [only] if matches!(only.expr_kind(), ExprKind::Lit(_)) => self.operand(only),
                 _ => None,
             },
-            ExprKind::Lit(_) | ExprKind::Set(_) if !expr.subexpressions().any(|part| matches!(part.expr_kind(), ExprKind::Var(_))) => {
+            ExprKind::Lit(_) | ExprKind::Set(_)
+                if !expr.subexpressions().any(|part| matches!(part.expr_kind(), ExprKind::Var(_))) =>
+            {
                 Some(Operand { name: None, value: Some(value?), changeable: false })
             }
             _ => None,

@@ -1,6 +1,6 @@
 //! Which policies apply where, found once at compile time: for each pair of intent and action the few policies whose
 //! scope can match. Cedar looks at every policy on each request; with this, 10,000 policies cost what the applicable
-//! ones cost. Owns the proof obligation that nothing applicable is left out (`tests/oracle.rs` compares with Cedar's
+//! ones cost. Owns the proof obligation that nothing applicable is left out (`oracle.rs` compares with Cedar's
 //! own authorizer over the full set).
 
 use crate::catalog::{Catalog, ToolEntry, UpstreamEntry};
@@ -8,7 +8,8 @@ use crate::rules::{Mentions, Rule};
 use crate::schema::{OPEN, PROMPT, READ, RENEW, task_type};
 use crate::shape::{Member, Members, Shape};
 use cedar_policy_core::ast::{
-    ActionConstraint, Eid, Entity, EntityReference, EntityType, EntityUID, PartialValue, PrincipalOrResourceConstraint as Scope, Value,
+    ActionConstraint, Eid, Entity, EntityReference, EntityType, EntityUID, PartialValue, PrincipalOrResourceConstraint as Scope,
+    Value,
 };
 use domain::{Effect, IntentName, Operation, ToolName, ToolTraits, UpstreamName};
 use smol_str::SmolStr;
@@ -114,8 +115,10 @@ pub(crate) fn build(catalog: &Catalog, rules: &[Rule]) -> Result<Index, BadName>
     let mut index = Index::new();
     for (name, intent) in &catalog.intents {
         let task_type = entity_type(&task_type(intent))?;
-        let mut target =
-            |governed: &Arc<Governed>| Target { governed: Arc::clone(governed), env: builder.env(&task_type, governed, &mut envs) };
+        let mut target = |governed: &Arc<Governed>| Target {
+            governed: Arc::clone(governed),
+            env: builder.env(&task_type, governed, &mut envs),
+        };
         let reach = intent.reach.iter().filter_map(|upstream| Some((upstream.clone(), upstreams.get(upstream)?)));
         let reach = reach
             .map(|(upstream, actions)| {

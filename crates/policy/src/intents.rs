@@ -83,13 +83,18 @@ impl Reader<'_> {
     }
 
     fn word<T: FromStr<Err = domain::Error>>(&mut self, text: &Spanned<String>) -> Option<T> {
-        text.get_ref().parse().map_err(|error| self.found.push(Diagnostic::at(self.path, self.text, text.span(), format!("{error}")))).ok()
+        text.get_ref()
+            .parse()
+            .map_err(|error| self.found.push(Diagnostic::at(self.path, self.text, text.span(), format!("{error}"))))
+            .ok()
     }
 
     fn limits(&mut self, table: &LimitsTable) -> TaskLimits {
         let default = TaskLimits::default();
         TaskLimits {
-            lifetime_secs: self.limit("lifetime_secs", table.lifetime_secs.as_ref(), TASK_LIFETIME_SECS_MAX).unwrap_or(default.lifetime_secs),
+            lifetime_secs: self
+                .limit("lifetime_secs", table.lifetime_secs.as_ref(), TASK_LIFETIME_SECS_MAX)
+                .unwrap_or(default.lifetime_secs),
             calls: self.limit("calls", table.calls.as_ref(), TASK_CALLS_MAX).unwrap_or(default.calls),
             idle_secs: self.limit("idle_secs", table.idle_secs.as_ref(), TASK_LIFETIME_SECS_MAX),
         }
@@ -113,7 +118,11 @@ impl Reader<'_> {
     fn param(&mut self, name: &Spanned<String>, table: ParamTable) -> Option<Param> {
         let text = name.get_ref();
         if text == AGENT {
-            self.say(name.span(), "`agent` is not free for a parameter", "every task has its agent under that name: `principal.agent`");
+            self.say(
+                name.span(),
+                "`agent` is not free for a parameter",
+                "every task has its agent under that name: `principal.agent`",
+            );
         } else if !is_identifier(text) || text.len() > domain::limits::NAME_BYTES_MAX {
             let help = "use letters, digits and `_`, starting with a letter, so that policies can write `principal.name`";
             self.say(name.span(), format!("`{}` cannot be the name of a parameter", shown(text)), help);
@@ -121,7 +130,8 @@ impl Reader<'_> {
         const KINDS: [ParamType; 4] = [ParamType::Text, ParamType::Long, ParamType::Bool, ParamType::Texts];
         let Some(kind) = KINDS.into_iter().find(|kind| kind.as_str() == table.r#type.get_ref()) else {
             let words = KINDS.map(ParamType::as_str);
-            let help = did_you_mean(table.r#type.get_ref(), words).unwrap_or_else(|| format!("use one of `{}`", words.join("`, `")));
+            let help =
+                did_you_mean(table.r#type.get_ref(), words).unwrap_or_else(|| format!("use one of `{}`", words.join("`, `")));
             self.say(table.r#type.span(), format!("`{}` is not a type of parameter", shown(table.r#type.get_ref())), help);
             return None;
         };
@@ -130,7 +140,11 @@ impl Reader<'_> {
             self.say(table.r#type.span(), "`min` and `max` are for parameters of type `integer`", "use `one_of` for texts");
         }
         if !table.one_of.is_empty() && !matches!(kind, ParamType::Text | ParamType::Texts) {
-            self.say(table.r#type.span(), "`one_of` is for parameters of type `string` or `strings`", "use `min` and `max` for numbers");
+            self.say(
+                table.r#type.span(),
+                "`one_of` is for parameters of type `string` or `strings`",
+                "use `min` and `max` for numbers",
+            );
         }
         if table.min.zip(table.max).is_some_and(|(min, max)| min > max) {
             self.say(name.span(), format!("no number is from `min` to `max` of `{}`", shown(text)), "swap them");
@@ -148,8 +162,12 @@ impl Reader<'_> {
             let span = default.span();
             match serde_json::to_value(default.into_inner()).map(|json| param.read(text, &json)) {
                 Ok(Ok(value)) => param.default = Some(value),
-                Ok(Err(fault)) => self.say(span, format!("the default does not fit: {fault}"), "a default obeys the parameter's own rules"),
-                Err(_) => self.say(span, "the default has no JSON form", "use text, a whole number, a truth value or a list of texts"),
+                Ok(Err(fault)) => {
+                    self.say(span, format!("the default does not fit: {fault}"), "a default obeys the parameter's own rules")
+                }
+                Err(_) => {
+                    self.say(span, "the default has no JSON form", "use text, a whole number, a truth value or a list of texts")
+                }
             }
         }
         Some(param)

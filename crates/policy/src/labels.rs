@@ -62,7 +62,11 @@ impl Labels {
             table.map_or_else(|| default.traits.clone(), |table| label(&table, &default).traits)
         };
         let (resources, prompts) = (of(file.resources, &mut label), of(file.prompts, &mut label));
-        let tools = file.tools.into_iter().map(|(name, table)| (name.get_ref().clone(), (label(&table, &default), name.span()))).collect();
+        let tools = file
+            .tools
+            .into_iter()
+            .map(|(name, table)| (name.get_ref().clone(), (label(&table, &default), name.span())))
+            .collect();
         Self { path: path.to_owned(), text: text.to_owned(), default, resources, prompts, tools }
     }
 
@@ -81,14 +85,20 @@ impl Labels {
         for (name, (_, span)) in &self.tools {
             if !approved.clone().any(|tool| tool == name) {
                 let message = format!("no tool `{}` is approved for this upstream", crate::lock::shown(name));
-                let help = did_you_mean(name, approved.clone()).unwrap_or_else(|| "remove the label, or approve the tool".to_owned());
+                let help =
+                    did_you_mean(name, approved.clone()).unwrap_or_else(|| "remove the label, or approve the tool".to_owned());
                 found.push(Diagnostic::at(&self.path, &self.text, span.clone(), message).help(help).warning());
             }
         }
     }
 
     /// Warns of clear arguments that the tool does not have.
-    pub(crate) fn check_arguments<'a>(&self, tool: &str, known: impl Iterator<Item = &'a str> + Clone, found: &mut Vec<Diagnostic>) {
+    pub(crate) fn check_arguments<'a>(
+        &self,
+        tool: &str,
+        known: impl Iterator<Item = &'a str> + Clone,
+        found: &mut Vec<Diagnostic>,
+    ) {
         let Some((label, _)) = self.tools.get(tool) else { return };
         for (name, span) in label.traits.clear_arguments.iter().zip(&label.clear_spans) {
             if !known.clone().any(|argument| argument == name) {
@@ -126,7 +136,8 @@ impl LabelTable {
                 Err(error) => fault(error, span, &["none", "internal", "external"], &given),
             }
         }
-        label.traits.reading = Reading { untrusted: self.untrusted.unwrap_or(base.traits.reading.untrusted), ..label.traits.reading };
+        label.traits.reading =
+            Reading { untrusted: self.untrusted.unwrap_or(base.traits.reading.untrusted), ..label.traits.reading };
         label.numbers = self.numbers.unwrap_or(base.numbers);
         label.traits.clear_arguments = self.clear_arguments.iter().map(|name| name.get_ref().clone()).collect();
         label.clear_spans = self.clear_arguments.iter().map(Spanned::span).collect();

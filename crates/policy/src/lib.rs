@@ -11,10 +11,16 @@ mod catalog;
 mod decide;
 mod diagnostic;
 mod explain;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+mod fixture;
 mod index;
 mod intents;
 mod labels;
 mod lock;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
+mod oracle;
 mod pin;
 mod policy;
 mod possible;

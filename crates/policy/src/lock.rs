@@ -62,8 +62,10 @@ pub(crate) struct Locked {
 pub fn render_lock(upstream: &UpstreamName, definitions: &[Value]) -> String {
     let mut tools: Vec<_> = definitions.iter().map(|definition| (name_of(definition), definition)).collect();
     tools.sort_by_key(|(name, _)| *name);
-    let tools: Vec<_> =
-        tools.into_iter().map(|(_, given)| LockedTool { pin: format!("sha256:{}", pin(upstream, given)), definition: given.clone() }).collect();
+    let tools: Vec<_> = tools
+        .into_iter()
+        .map(|(_, given)| LockedTool { pin: format!("sha256:{}", pin(upstream, given)), definition: given.clone() })
+        .collect();
     let file = serde_json::json!({ "version": 1, "upstream": upstream.as_str(), "tools": tools });
     // Values that were parsed from JSON always print as JSON.
     format!("{:#}\n", file)
@@ -73,28 +75,29 @@ fn name_of(definition: &Value) -> &str {
     definition.get("name").and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Reads a lock file. What cannot be governed is left out with a warning: it stays unreachable.
-pub(crate) fn read(path: &str, upstream: &UpstreamName, text: &str, found: &mut Vec<Diagnostic>) -> Vec<Locked> {
+/// Reads a lock file; `None` if it is not one. What cannot be governed is left out with a warning: it stays
+/// unreachable.
+pub(crate) fn read(path: &str, upstream: &UpstreamName, text: &str, found: &mut Vec<Diagnostic>) -> Option<Vec<Locked>> {
     let file: LockFile = match strict_json::parse(text).and_then(serde_json::from_value) {
         Ok(file) => file,
         Err(error) => {
             let span = place(text, error.line(), error.column());
             found.push(Diagnostic::at(path, text, span, format!("not a lock file: {error}")).help(ACCEPT));
-            return Vec::new();
+            return None;
         }
     };
     let mut whole = |message: String| found.push(Diagnostic::whole(path, message).help(ACCEPT));
     if file.version != 1 {
         whole(format!("lock file version {} is not known; this release reads version 1", file.version));
-        return Vec::new();
+        return None;
     }
     if file.upstream != upstream.as_str() {
         whole(format!("the file is named for upstream `{upstream}` but holds tools of `{}`", shown(&file.upstream)));
-        return Vec::new();
+        return None;
     }
     if file.tools.len() > TOOLS_MAX {
         whole(format!("{} tools are more than the {TOOLS_MAX} that one upstream may have", file.tools.len()));
-        return Vec::new();
+        return None;
     }
     let mut locked: Vec<Locked> = Vec::new();
     for tool in file.tools {
@@ -103,11 +106,14 @@ pub(crate) fn read(path: &str, upstream: &UpstreamName, text: &str, found: &mut 
                 found.push(Diagnostic::whole(path, format!("tool `{}` is approved twice", tool.name)).help(ACCEPT));
             }
             Ok(tool) => locked.push(tool),
-            Err(Refused::Forged(message)) => found.push(Diagnostic::whole(path, message).help(ACCEPT)),
+            Err(Refused::Forged(message)) => {
+                found.push(Diagnostic::whole(path, message).help(ACCEPT));
+                return None;
+            }
             Err(Refused::Ungovernable(message)) => found.push(Diagnostic::whole(path, message).warning()),
         }
     }
-    locked
+    Some(locked)
 }
 
 enum Refused {
@@ -124,7 +130,10 @@ impl LockedTool {
             return Err(Refused::Forged(format!("the pin of tool `{}` does not match its definition", shown(name))));
         }
         let Ok(name) = name.parse::<ToolName>() else {
-            return Err(Refused::Ungovernable(format!("tool `{}` has a name that MCP does not allow: it stays unreachable", shown(name))));
+            return Err(Refused::Ungovernable(format!(
+                "tool `{}` has a name that MCP does not allow: it stays unreachable",
+                shown(name)
+            )));
         };
         if crate::to_canonical_json(&self.definition).len() > DEFINITION_BYTES_MAX {
             return Err(Refused::Ungovernable(format!(

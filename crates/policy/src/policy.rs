@@ -153,7 +153,10 @@ impl Policy {
     #[must_use]
     pub fn schema_text(&self) -> String {
         let fragment = SchemaFragment::from_json_value(self.schema.clone()).ok();
-        fragment.and_then(|fragment| fragment.to_cedarschema().ok()).unwrap_or_else(|| format!("{:#}", self.schema))
+        let text = fragment.and_then(|fragment| fragment.to_cedarschema().ok()).unwrap_or_else(|| format!("{:#}", self.schema));
+        // Cedar spells its own types `__cedar::String`, in case that an intent is called `string`.
+        let own = ["entity String ", "entity Long ", "entity Bool ", "entity Decimal ", "entity Datetime "];
+        if own.iter().any(|name| text.contains(name)) { text } else { text.replace("__cedar::", "") }
     }
 
     /// Names of arguments whose values may be told.
@@ -180,3 +183,6 @@ fn load(generated: &Value, found: &mut Vec<Diagnostic>) -> Option<Schema> {
 fn connect(catalog: &Catalog, rules: &[Rule], found: &mut Vec<Diagnostic>) -> Option<Index> {
     index::build(catalog, rules).map_err(|error| found.push(Diagnostic::whole("", error.to_string()))).ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,12 @@ use cedar_policy_core::evaluator::Evaluator;
 use domain::{Agent, Effect, OwnerId, Task};
 
 /// Whether some arguments and facts exist for which the target could be allowed.
-pub(crate) fn could_allow(rules: &[Rule], target: &Target, parts: &Parts<'_>, (task, agent, owner): (&Task, &Agent, &OwnerId)) -> bool {
+pub(crate) fn could_allow(
+    rules: &[Rule],
+    target: &Target,
+    parts: &Parts<'_>,
+    (task, agent, owner): (&Task, &Agent, &OwnerId),
+) -> bool {
     let resource: &str = match &parts.governed.resource {
         Some((uid, _)) => uid.eid().as_ref(),
         None => agent.id.as_str(),

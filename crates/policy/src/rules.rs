@@ -1,11 +1,12 @@
 //! `*.cedar`: policies parsed, named by their `@id`, validated in strict mode, and linted. Owns what Writ demands of
 //! a policy beyond Cedar's own rules.
 
-use crate::Diagnostic;
 use crate::catalog::{Kind, kind};
 use crate::request::RuleInfo;
 use crate::source::{SourceFile, Sources};
-use cedar_policy::{PolicyId, PolicySet, Schema, ValidationMode, Validator};
+use crate::spelling::did_you_mean;
+use crate::{Diagnostic, Severity};
+use cedar_policy::{PolicyId, PolicySet, Schema, ValidationError, ValidationMode, ValidationWarning, Validator};
 use cedar_policy_core::ast::{Expr, ExprKind, Policy as Ast};
 use domain::{Effect, OwnerId};
 use std::collections::BTreeMap;
@@ -60,11 +61,7 @@ impl Mentions {
     }
 
     pub(crate) fn joined(self, other: Self) -> Self {
-        Self {
-            approved: self.approved || other.approved,
-            now: self.now || other.now,
-            workload: self.workload || other.workload,
-        }
+        Self { approved: self.approved || other.approved, now: self.now || other.now, workload: self.workload || other.workload }
     }
 }
 
@@ -127,10 +124,13 @@ impl Reader<'_> {
         let printable = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:".contains(&byte);
         if id.is_empty() || id.len() > ID_BYTES_MAX || !id.bytes().all(printable) {
             let message = format!("`{}` cannot be the id of a policy", crate::lock::shown(id));
-            found.push(self.at(policy, message).help(format!("use 1 to {ID_BYTES_MAX} of letters, digits, `-`, `_`, `.`, `/` and `:`")));
+            found.push(
+                self.at(policy, message).help(format!("use 1 to {ID_BYTES_MAX} of letters, digits, `-`, `_`, `.`, `/` and `:`")),
+            );
             return None;
         }
-        let annotations = policy.annotations().filter(|(name, _)| *name != "id").map(|(name, text)| (name.to_owned(), text.to_owned()));
+        let annotations =
+            policy.annotations().filter(|(name, _)| *name != "id").map(|(name, text)| (name.to_owned(), text.to_owned()));
         let annotations: BTreeMap<String, String> = annotations.collect();
         let named = policy.new_id(PolicyId::new(id));
         let ast: Ast = named.as_ref().clone();
@@ -170,8 +170,45 @@ impl Reader<'_> {
 
     fn validate(&self, validator: &Validator, set: &PolicySet, found: &mut Vec<Diagnostic>) {
         let result = validator.validate(set, ValidationMode::Strict);
-        found.extend(result.validation_errors().map(|error| self.translate(error)));
-        found.extend(result.validation_warnings().map(|warning| self.translate(warning).warning()));
+        let mut nowhere: Vec<&PolicyId> = Vec::new();
+        for error in result.validation_errors() {
+            let mut diagnostic = self.translate(error);
+            if matches!(error, ValidationError::UnrecognizedActionId(_)) {
+                nowhere.push(error.policy_id());
+                diagnostic.help = self.meant_action(validator.schema(), &diagnostic).or(diagnostic.help);
+            }
+            found.push(diagnostic);
+        }
+        for warning in result.validation_warnings() {
+            let id = warning.policy_id();
+            match warning {
+                // INVARIANT(reach-is-visible): a policy outside every intent's reach is a mistake, not a remark.
+                ValidationWarning::InvalidActionApplication(_) if !nowhere.contains(&id) => {
+                    nowhere.push(id);
+                    let message =
+                        format!("policy `{id}` applies to nothing: no intent in its scope reaches what its scope names");
+                    let help = "add the upstream to the intent's `reach`, or mend the scope";
+                    found.extend(set.policy(id).map(|policy| self.at(policy, message).help(help)));
+                }
+                ValidationWarning::InvalidActionApplication(_) => {}
+                _ => found.push(self.translate(warning).warning()),
+            }
+        }
+        // Of a policy that applies to nothing it goes without saying that it never holds.
+        for policy in nowhere.into_iter().filter_map(|id| set.policy(id)) {
+            let impossible = self.at(policy, "");
+            found.retain(|other| {
+                let same = (&other.path, other.line, other.column) == (&impossible.path, impossible.line, impossible.column);
+                !(same && other.severity == Severity::Warning && other.message.contains("policy is impossible"))
+            });
+        }
+    }
+
+    /// Cedar suggests any action that looks alike; the one of the same upstream is more likely.
+    fn meant_action(&self, schema: &Schema, diagnostic: &Diagnostic) -> Option<String> {
+        let written = self.file.text.get(diagnostic.bytes()?)?;
+        let actions: Vec<_> = schema.actions().map(ToString::to_string).collect();
+        did_you_mean(written, actions.iter().map(String::as_str))
     }
 
     fn at(&self, policy: &cedar_policy::Policy, message: impl Into<String>) -> Diagnostic {

@@ -263,7 +263,8 @@ impl<'a> Reader<'a> {
     fn members(&mut self, schema: &'a Map<String, Value>, depth: usize) -> Option<Members> {
         let no_members = Map::new();
         let properties = schema.get("properties").and_then(Value::as_object);
-        let required: Vec<_> = schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+        let required: Vec<_> =
+            schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
         let named = properties.map_or(no_members.len(), Map::len);
         if named + required.len() > MEMBERS_MAX {
             return None;
@@ -301,6 +302,11 @@ fn is_open(schema: &Map<String, Value>) -> bool {
 fn is_null(schema: &Value) -> bool {
     schema.get("type").is_some_and(|kind| kind == "null")
         || schema.get("const").is_some_and(Value::is_null)
-        || schema.get("enum").and_then(Value::as_array).is_some_and(|values| !values.is_empty() && values.iter().all(Value::is_null))
+        || schema
+            .get("enum")
+            .and_then(Value::as_array)
+            .is_some_and(|values| !values.is_empty() && values.iter().all(Value::is_null))
 }
 
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@
 //! No schema validation happens here, and none is needed: the attributes of a task are its bound parameters, whose
 //! types the intent declares to the schema too (checked by `Intent::still_binds` before); arguments are typed by
 //! `arguments::read` from the same signature that the schema was generated from; the rest is fixed in this file and
-//! in `schema.rs`. `tests/oracle.rs` validates random situations against the schema to keep the two together.
+//! in `schema.rs`. `oracle.rs` validates random situations against the schema to keep the two together.
 
 use crate::arguments::extension;
 use crate::index::{Governed, entity, uid};
@@ -72,7 +72,12 @@ pub(crate) struct Parts<'a> {
 
 impl Situation {
     /// The situation of a request; `input` are its typed arguments.
-    pub(crate) fn new(parts: &Parts<'_>, request: &Request<'_>, owner: &OwnerId, input: Option<Value>) -> Result<Self, Unbuildable> {
+    pub(crate) fn new(
+        parts: &Parts<'_>,
+        request: &Request<'_>,
+        owner: &OwnerId,
+        input: Option<Value>,
+    ) -> Result<Self, Unbuildable> {
         let mut situation = Self::bare(parts, request.task, request.agent, owner)?;
         let workload = uid(&parts.types.workload, request.workload.subject.as_str());
         situation.facts = facts(parts, request.facts, &workload)?;

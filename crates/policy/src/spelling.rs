@@ -45,22 +45,26 @@ pub(crate) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = 
     closest(word, candidates).map(|meant| format!("did you mean `{meant}`?"))
 }
 
-/// The edit distance in characters (Levenshtein).
+/// The edit distance in characters, two neighbours that swapped places counted once (optimal string alignment).
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
+    let mut before: Vec<usize> = Vec::new();
     let mut row: Vec<usize> = (0..=b.len()).collect();
+    let mut last = None;
     for (i, from) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (to, cell) in b.iter().zip(row.iter_mut().skip(1)) {
-            let above = *cell;
-            left = (diagonal + usize::from(from != *to)).min(above + 1).min(left + 1);
-            diagonal = above;
-            *cell = left;
+        let mut next = vec![i + 1];
+        let mut previous = None;
+        for (j, to) in b.iter().enumerate() {
+            let at = |row: &[usize], place: usize| row.get(place).copied().unwrap_or(usize::MAX / 2);
+            let mut cell = (at(&row, j) + usize::from(from != *to)).min(at(&row, j + 1) + 1).min(at(&next, j) + 1);
+            if last == Some(*to) && previous == Some(from) && j > 0 {
+                cell = cell.min(at(&before, j - 1) + 1);
+            }
+            next.push(cell);
+            previous = Some(*to);
         }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
+        before = std::mem::replace(&mut row, next);
+        last = Some(from);
     }
     row.last().copied().unwrap_or(0)
 }
@@ -81,10 +85,17 @@ mod tests {
     #[test]
     fn a_mistyped_word_finds_its_neighbour() {
         let known = ["order_id", "amount_cents", "to"];
-        let cases = [("order_di", Some("order_id")), ("amount_cent", Some("amount_cents")), ("body", None), ("", None), ("t", Some("to"))];
+        let cases = [
+            ("order_di", Some("order_id")),
+            ("amount_cent", Some("amount_cents")),
+            ("body", None),
+            ("", None),
+            ("t", Some("to")),
+        ];
         for (word, expected) in cases {
             assert_eq!(closest(word, known), expected, "{word}");
         }
         assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("nmae", "name"), 1);
     }
 }

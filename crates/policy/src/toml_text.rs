@@ -22,6 +22,11 @@ pub(crate) fn parse<T: DeserializeOwned>(path: &str, text: &str, found: &mut Vec
 
 /// For ``unknown field `x`, expected one of `a`, `b` ``: which of them was probably meant.
 fn meant(message: &str) -> Option<String> {
-    let mut quoted = message.strip_prefix("unknown field ").or_else(|| message.strip_prefix("unknown variant "))?.split('`').skip(1).step_by(2);
+    let mut quoted = message
+        .strip_prefix("unknown field ")
+        .or_else(|| message.strip_prefix("unknown variant "))?
+        .split('`')
+        .skip(1)
+        .step_by(2);
     did_you_mean(quoted.next()?, quoted)
 }

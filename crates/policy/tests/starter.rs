@@ -1,4 +1,4 @@
-//! The folder that `writ init` writes compiles without a finding and keeps its own promises.
+//! The folder that `writ init` writes, and the one in the documentation, compile and keep their own promises.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use policy::{Policy, SourceFile, Sources, run_tests};
@@ -38,6 +38,25 @@ fn the_starter_folder_keeps_its_own_promises() {
     let failed: Vec<_> = report.cases.iter().filter(|case| case.failure.is_some()).collect();
     assert!(report.passed(), "{:#?} {failed:#?}", report.faults);
     assert!(report.cases.len() >= 15);
+}
+
+#[test]
+fn the_folder_of_the_documentation_compiles_and_keeps_its_promises() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/policy.md")).unwrap();
+    let mut sources = Sources::default();
+    for block in page.split("\n```").skip(1).step_by(2) {
+        let (head, text) = block.split_once('\n').unwrap();
+        if let Some((_, path)) = head.split_once(' ') {
+            sources.files.push(SourceFile { path: path.to_owned(), text: text.to_owned() });
+        }
+    }
+    assert_eq!(sources.files.len(), 4);
+    let lock = "tools/helpdesk.lock.json";
+    let text = std::fs::read_to_string(starter().join(lock)).unwrap();
+    sources.files.push(SourceFile { path: lock.to_owned(), text });
+    let policy = Policy::compile(&sources).expect("the documentation compiles").policy;
+    let report = run_tests(&policy, &sources);
+    assert!(report.passed() && report.cases.len() == 2, "{report:#?}");
 }
 
 #[test]
