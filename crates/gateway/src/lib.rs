@@ -3,5 +3,26 @@
 //! This crate owns what happens to a request between the agent's socket and the upstream's: it authenticates through
 //! the authority, has each call decided and logged, forwards it with the permit in hand, and answers. It must never
 //! know Cedar, SQL, or how tokens are made, and never hands an agent's token on.
+//!
+//! Start reading at `call.rs`: one governed tool call on one page.
 
+mod admission;
+mod call;
+mod config;
+mod envelope;
+mod flight;
+mod held;
+mod listen;
 pub mod mcp;
+mod observe;
+mod respond;
+mod serve;
+mod session;
+mod shape;
+mod slots;
+pub mod upstream;
+
+pub use config::{GatewayConfig, Limits};
+pub use listen::{ConnectionInfo, Gateway};
+pub use observe::{Observer, Stage};
+pub use respond::Body;

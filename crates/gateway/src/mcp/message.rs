@@ -38,6 +38,11 @@ impl Raw {
         Ok(Self(bytes.slice_ref(raw.get().as_bytes())))
     }
 
+    /// Text that this crate composed of JSON texts.
+    pub(crate) const fn trusted(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+
     /// The text as bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -128,6 +133,13 @@ impl Params {
     #[must_use]
     pub fn value(&self) -> &Map<String, Value> {
         &self.value
+    }
+
+    /// The same parameters with other text: what they say apart from what the client cannot say, such as the state
+    /// that an upstream handed out.
+    #[must_use]
+    pub(crate) fn with_raw(self, raw: Raw) -> Self {
+        Self { raw, value: self.value }
     }
 
     /// Parameters that we wrote ourselves.

@@ -2,4 +2,6 @@
 //! out; knows no socket, no task, no policy. Follows MCP 2026-07-28 and the session revisions 2024-11-05 to 2025-11-25.
 
 pub mod message;
+pub mod object;
+pub mod stream;
 pub mod version;

@@ -1,0 +1,170 @@
+//! One governed tool call, top to bottom, on one page; every branch is here. What is decided is what was parsed; what is
+//! forwarded is what was parsed; nothing is forwarded without the permit that only a logged decision yields.
+//! The other governed requests (resources, prompts, completion) go the same way in [`governed`].
+//! MCP "Tools", "Resources", "Prompts", "Completion".
+
+use crate::flight::{Reply, upstream_fault};
+use crate::mcp::message::{Id, Raw, numbers_are_exact};
+use crate::mcp::stream;
+use crate::mcp::version::{Era, code};
+use crate::observe::{Stage, Stopwatch};
+use crate::respond::{DENIAL_META, Fault, Refusal, denial_data, denial_text, own_code};
+use crate::serve::Incoming;
+use crate::shape::Kind;
+use authority::{Decision, Denial};
+use domain::{Operation, Outcome, Reason, ToolName};
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+
+/// Calls a tool.
+pub(crate) async fn call_tool(mut incoming: Incoming) -> Result<Reply, Refusal> {
+    // 1. What is asked, from the one parse of the body.
+    let tool: ToolName = match incoming.text("name")?.parse() {
+        Ok(tool) => tool,
+        Err(_) => return Err(unknown_tool(incoming.text("name")?, &incoming.request.id).into()),
+    };
+    let arguments = incoming.arguments()?;
+    // 2. A state that the client brings back is opened, or the call that waits for its input goes on.
+    if let Some(reply) = incoming.continue_from_state().await? {
+        return Ok(reply);
+    }
+    // 3. The catalog: is what the upstream offers under this name now what an operator approved?
+    let approved = match incoming.connection.tool_is_approved(&tool).await {
+        Ok(approved) => approved,
+        Err(error) => return Err(upstream_fault(&error, Some(&incoming.request.id), incoming.era).into()),
+    };
+    // 4. The decision, with these arguments, durable in the log before it is known here.
+    let operation = Operation::CallTool { upstream: incoming.upstream(), tool: &tool, arguments: &arguments };
+    let decision = if approved { incoming.decide(operation).await } else { incoming.refuse_unavailable(operation).await };
+    let permit = match decision {
+        Decision::Allow(permit) => permit,
+        Decision::Deny(denial) | Decision::Ask(denial) | Decision::Failed(denial) => {
+            return match incoming.hides(&denial, &operation) {
+                // 4a. Unknown, changed, unapproved and out of reach look the same from outside.
+                true => Err(unknown_tool(tool.as_str(), &incoming.request.id).into()),
+                // 4b. A refusal that a person and a model can act on.
+                false => Ok(denied_call(&denial, &incoming.request.id, incoming.era)),
+            };
+        }
+    };
+    // 5. The last look before it leaves: the task may have ended while the decision was written.
+    let released = permit.release().map_err(Refusal::TaskEnded)?;
+    // 6. Forwarded with the permit consumed. The flight passes events on, withholds the answer if the task ends first,
+    //    records the outcome before the answer leaves, and cancels the call if the client goes away.
+    incoming.fly(Some(released), Kind::Tool).await
+}
+
+/// What a governed request besides a tool call is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Governed {
+    /// `resources/read`, `resources/subscribe`.
+    Resource,
+    /// `prompts/get`.
+    Prompt,
+    /// `completion/complete`: as the prompt or resource that it completes.
+    Completion,
+}
+
+/// The same way for a request that reads a resource or gets a prompt.
+pub(crate) async fn governed(mut incoming: Incoming, about: Governed, kind: Kind) -> Result<Reply, Refusal> {
+    let (subject, is_prompt) = match about {
+        Governed::Resource => (incoming.text("uri")?.to_owned(), false),
+        Governed::Prompt => (incoming.text("name")?.to_owned(), true),
+        Governed::Completion => incoming.completed()?,
+    };
+    let arguments = if about == Governed::Prompt { incoming.arguments()? } else { Map::new() };
+    if let Some(reply) = incoming.continue_from_state().await? {
+        return Ok(reply);
+    }
+    let upstream = incoming.upstream();
+    let operation = match is_prompt {
+        true => Operation::GetPrompt { upstream, name: &subject, arguments: &arguments },
+        false => Operation::ReadResource { upstream, uri: &subject },
+    };
+    let permit = match incoming.decide(operation).await {
+        Decision::Allow(permit) => permit,
+        Decision::Deny(denial) | Decision::Ask(denial) | Decision::Failed(denial) => {
+            return Err(denied(&denial, &incoming.request.id).into());
+        }
+    };
+    let released = permit.release().map_err(Refusal::TaskEnded)?;
+    incoming.fly(Some(released), kind).await
+}
+
+impl Incoming {
+    /// Asks the authority.
+    pub(crate) async fn decide(&self, operation: Operation<'_>) -> Decision {
+        let watch = Stopwatch::start();
+        let decision = self.gateway.authority.decide(&self.admitted.caller, operation).await;
+        watch.stop(&*self.gateway.observer, Stage::Decide);
+        let (outcome, reason) = match &decision {
+            Decision::Allow(_) => (Outcome::Allow, None),
+            Decision::Deny(denial) => (Outcome::Deny, Some(denial.reason)),
+            Decision::Ask(denial) => (Outcome::Ask, Some(denial.reason)),
+            Decision::Failed(denial) => (Outcome::Failed, Some(denial.reason)),
+        };
+        self.gateway.observer.decided(outcome, reason);
+        decision
+    }
+
+    /// Refuses a tool whose live definition is not the approved one, in the log as well.
+    async fn refuse_unavailable(&self, operation: Operation<'_>) -> Decision {
+        self.gateway.observer.decided(Outcome::Deny, Some(Reason::ToolUnavailable));
+        let text = "there is no such tool, or its definition is not the one that was approved";
+        self.gateway.authority.refuse(&self.admitted.caller, operation, Reason::ToolUnavailable, text).await
+    }
+
+    /// Whether a denial would tell of a tool that this task must not know.
+    fn hides(&self, denial: &Denial, operation: &Operation<'_>) -> bool {
+        matches!(denial.reason, Reason::ToolUnavailable | Reason::OutOfReach)
+            || (denial.reason == Reason::NotPermitted && !self.gateway.authority.could_allow(&self.admitted.caller, operation))
+    }
+
+    /// `arguments` as an object, in which each number is one that all readers hold alike.
+    fn arguments(&self) -> Result<Map<String, Value>, Refusal> {
+        let arguments = self.request.params.as_ref().and_then(|params| params.value().get("arguments"));
+        match arguments {
+            None => Ok(Map::new()),
+            Some(value @ Value::Object(members)) if numbers_are_exact(value) => Ok(members.clone()),
+            Some(Value::Object(_)) => Err(self.invalid("a number in `arguments` is too large to be read alike by everybody")),
+            Some(_) => Err(self.invalid("`arguments` must be an object")),
+        }
+    }
+
+    /// What a completion is about, and whether that is a prompt.
+    fn completed(&self) -> Result<(String, bool), Refusal> {
+        let reference = self.request.params.as_ref().and_then(|params| params.value().get("ref"));
+        let member = |name: &str| reference.and_then(|reference| reference.get(name)).and_then(Value::as_str).map(str::to_owned);
+        match member("type").as_deref() {
+            Some("ref/prompt") => member("name").map(|name| (name, true)),
+            Some("ref/resource") => member("uri").map(|uri| (uri, false)),
+            _ => None,
+        }
+        .ok_or_else(|| self.invalid("`ref` must name a prompt or a resource"))
+    }
+}
+
+/// What an honest upstream answers for a tool that it does not have (MCP "Tools", error handling).
+fn unknown_tool(name: &str, id: &Id) -> Fault {
+    let shown: String = name.chars().take(domain::limits::TOOL_NAME_BYTES_MAX).collect();
+    Fault::new(StatusCode::OK, Some(id), code::INVALID_PARAMS, format!("Unknown tool: {shown}"))
+}
+
+/// A denial as a tool's answer, which models read and act on.
+fn denied_call(denial: &Denial, id: &Id, era: Era) -> Reply {
+    let mut result = json!({
+        "content": [{ "type": "text", "text": denial_text(denial) }],
+        "isError": true,
+        "_meta": { DENIAL_META: denial_data(denial) },
+    });
+    if let (true, Some(members)) = (era.is_modern(), result.as_object_mut()) {
+        members.insert("resultType".into(), "complete".into());
+    }
+    Reply::Message(StatusCode::OK, stream::result(id, &Raw::from_value(&result)))
+}
+
+/// A denial where the answer has no place for words.
+pub(crate) fn denied(denial: &Denial, id: &Id) -> Fault {
+    let data = Some(json!({ DENIAL_META: denial_data(denial) }));
+    Fault { data, ..Fault::new(StatusCode::OK, Some(id), own_code::DENIED, denial_text(denial)) }
+}

@@ -1,0 +1,320 @@
+//! The era with sessions: `initialize` opens one, its id goes with each request, a GET stream carries what the upstream
+//! says on its own, DELETE ends it. MCP 2025-11-25 "Transports" and "Lifecycle"; batches as in 2025-03-26.
+
+use crate::admission::{accepts, one};
+use crate::flight::{Piece, Reply, upstream_fault};
+use crate::listen::{Admitted, Inner};
+use crate::mcp::message::{Id, Malformed, Message, Notification, Payload, Raw, Request, Response as Answer};
+use crate::mcp::object::Members;
+use crate::mcp::stream;
+use crate::mcp::version::{Era, Version, code, header};
+use crate::respond::{Body, Fault, Refusal, bare, events, message, with};
+use crate::serve::{Incoming, dispatch};
+use crate::session::Session;
+use crate::slots::Slot;
+use crate::upstream::{ClientProfile, Event, ServerProfile, SessionKey};
+use authority::LiveTask;
+use futures_util::{StreamExt, future, stream as streams};
+use http::header::HeaderName;
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+/// Serves a POST.
+pub(crate) async fn serve(gateway: &Arc<Inner>, admitted: Admitted, payload: Payload) -> Result<Response<Body>, Refusal> {
+    let message = match payload {
+        Payload::Single(Message::Request(request)) if request.method == "initialize" => {
+            return initialize(gateway, &admitted, &request).await;
+        }
+        Payload::Single(message) => message,
+        Payload::Batch(messages) => {
+            let session = session(gateway, &admitted)?;
+            return batch(gateway, admitted, &session, messages).await;
+        }
+    };
+    let session = session(gateway, &admitted)?;
+    match message {
+        Message::Request(request) => Ok(request_of(gateway, admitted, &session, request).await?.into_response()),
+        Message::Notification(notification) => {
+            notified(&session, &notification).await;
+            Ok(bare(StatusCode::ACCEPTED))
+        }
+        Message::Response(answer) => {
+            answered(&session, &answer).await;
+            Ok(bare(StatusCode::ACCEPTED))
+        }
+    }
+}
+
+/// The session of a request: the caller's own, at this upstream.
+fn session(gateway: &Inner, admitted: &Admitted) -> Result<Arc<Session>, Refusal> {
+    let named = one(&admitted.headers, header::PROTOCOL_VERSION).map_err(|()| Refusal::SessionMissing)?;
+    if named.is_some_and(|named| Version::from_wire(named).is_none_or(Version::is_modern)) {
+        let text = "this revision has no sessions, or it is not spoken here";
+        return Err(Fault::new(StatusCode::BAD_REQUEST, None, code::INVALID_REQUEST, text).into());
+    }
+    let id = one(&admitted.headers, header::SESSION_ID).map_err(|()| Refusal::SessionUnknown)?.ok_or(Refusal::SessionMissing)?;
+    gateway.sessions.get(id, admitted.caller.task(), &admitted.endpoint.upstream).ok_or(Refusal::SessionUnknown)
+}
+
+async fn initialize(gateway: &Arc<Inner>, admitted: &Admitted, request: &Request) -> Result<Response<Body>, Refusal> {
+    let params = request.params.as_ref();
+    let invalid = |text: &str| Refusal::from(Fault::new(StatusCode::OK, Some(&request.id), code::INVALID_PARAMS, text));
+    let wanted =
+        params.and_then(|params| params.text("protocolVersion")).ok_or_else(|| invalid("`protocolVersion` must be a string"))?;
+    // A client that wants what we do not speak is offered the newest that has sessions (MCP "Version Negotiation").
+    let version = Version::from_wire(wanted).filter(|version| !version.is_modern()).unwrap_or(Version::NEWEST_LEGACY);
+    let member = |name: &str| params.and_then(|params| params.value().get(name)).cloned();
+    let capabilities = member("capabilities").filter(Value::is_object).unwrap_or_else(|| json!({}));
+    let (task, upstream) = (admitted.caller.task(), &admitted.endpoint.upstream);
+    gateway.sessions.check_room(task)?;
+
+    let id: Arc<str> = new_session_id(gateway).into();
+    let client = ClientProfile {
+        era: Era::Legacy(version),
+        capabilities: capabilities.clone(),
+        info: member("clientInfo").unwrap_or(Value::Null),
+        session: Some(SessionKey(Arc::clone(&id))),
+    };
+    let fault = |error| Refusal::from(upstream_fault(&error, Some(&request.id), client.era));
+    let connection = gateway.upstreams.connect(upstream, task, &client).await.map_err(fault)?;
+    let server = connection.server().await.map_err(fault)?;
+    // An upstream may speak only an older revision; what goes through unchanged must then be read as that one.
+    let version = if server.era.is_modern() { version } else { version.min(server.era.version()) };
+    let result = initialized(&server, version);
+    let session = Session::new(Arc::clone(&id), (task, upstream.clone()), version, capabilities, connection);
+    gateway.observer.sessions(gateway.sessions.add(session));
+    if admitted.caller.live().ended().is_some() {
+        // It ended meanwhile, and the news may have come before the session was in the table.
+        gateway.sessions.remove(&id);
+    }
+    let response = message(StatusCode::OK, stream::result(&request.id, &result));
+    Ok(with(response, HeaderName::from_static(header::SESSION_ID), &id))
+}
+
+fn new_session_id(gateway: &Inner) -> String {
+    let mut random = [0; 16];
+    gateway.authority.random(&mut random);
+    random.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What the upstream says of itself, as a client with a session is told.
+fn initialized(server: &ServerProfile, version: Version) -> Raw {
+    let ours = || {
+        let mut result = json!({
+            "protocolVersion": version.as_str(),
+            "capabilities": server.capabilities,
+            "serverInfo": server.info,
+        });
+        if let (Some(instructions), Some(members)) = (&server.instructions, result.as_object_mut()) {
+            members.insert("instructions".into(), instructions.as_str().into());
+        }
+        Raw::from_value(&result)
+    };
+    if server.era.is_modern() {
+        return ours();
+    }
+    let Some(mut members) = Members::of(&server.described) else { return ours() };
+    members.set("protocolVersion", &json!(version.as_str()));
+    members.to_raw()
+}
+
+async fn request_of(
+    gateway: &Arc<Inner>,
+    admitted: Admitted,
+    session: &Arc<Session>,
+    request: Request,
+) -> Result<Reply, Refusal> {
+    if request.method == "ping" {
+        return Ok(Reply::Message(StatusCode::OK, stream::result(&request.id, &Raw::from_value(&json!({})))));
+    }
+    let incoming = Incoming {
+        gateway: Arc::clone(gateway),
+        connection: session.connection.clone(),
+        era: Era::Legacy(session.version),
+        capabilities: session.capabilities.clone(),
+        cancel: session.start(&request.id),
+        session: Some(Arc::clone(session)),
+        admitted,
+        request,
+    };
+    dispatch(incoming).await
+}
+
+/// Each message of a batch is governed on its own; the answers come as a stream, in the order in which they are ready.
+async fn batch(
+    gateway: &Arc<Inner>,
+    mut admitted: Admitted,
+    session: &Arc<Session>,
+    messages: Vec<Message>,
+) -> Result<Response<Body>, Refusal> {
+    if session.version != Version::V2025_03_26 {
+        return Err(Refusal::Malformed(Malformed::NotJsonRpc));
+    }
+    let mut requests = Vec::new();
+    for message in messages {
+        match message {
+            Message::Request(request) => requests.push(request),
+            Message::Notification(notification) => notified(session, &notification).await,
+            Message::Response(answer) => answered(session, &answer).await,
+        }
+    }
+    if requests.is_empty() {
+        return Ok(bare(StatusCode::ACCEPTED));
+    }
+    let mut waiting = Vec::with_capacity(requests.len());
+    for request in requests {
+        let slot = match admitted.slot.take() {
+            Some(slot) => slot,
+            None => gateway.slots.take(admitted.caller.task())?,
+        };
+        let own = Admitted {
+            caller: admitted.caller.clone(),
+            endpoint: Arc::clone(&admitted.endpoint),
+            headers: admitted.headers.clone(),
+            slot: Some(slot),
+        };
+        waiting.push(one_of_batch(gateway, own, session, request));
+    }
+    let replies = future::join_all(waiting).await.into_iter().map(Reply::into_pieces);
+    Ok(events(streams::select_all(replies).map(|piece| piece.to_event())))
+}
+
+async fn one_of_batch(gateway: &Arc<Inner>, admitted: Admitted, session: &Arc<Session>, request: Request) -> Reply {
+    let id = request.id.clone();
+    if request.method == "initialize" {
+        let text = "`initialize` must not be part of a batch";
+        return Reply::Message(StatusCode::OK, Fault::new(StatusCode::OK, Some(&id), code::INVALID_REQUEST, text).frame());
+    }
+    match request_of(gateway, admitted, session, request).await {
+        Ok(reply) => reply,
+        Err(Refusal::Fault(fault)) => Reply::Message(StatusCode::OK, fault.frame()),
+        Err(refusal) => {
+            let text = match refusal {
+                Refusal::TaskEnded(reason) => format!("the task has ended ({})", reason.as_str()),
+                _ => "the request was refused".to_owned(),
+            };
+            Reply::Message(StatusCode::OK, Fault::new(StatusCode::OK, Some(&id), code::INVALID_REQUEST, text).frame())
+        }
+    }
+}
+
+/// What a client tells. Notifications that nobody thought about are taken and go nowhere, as an honest server does with
+/// those that it does not know.
+async fn notified(session: &Session, notification: &Notification) {
+    let params = notification.params.as_ref();
+    match notification.method.as_str() {
+        // The connection to the upstream did this by itself.
+        "notifications/initialized" => {}
+        "notifications/cancelled" => {
+            if let Some(id) = params.and_then(|params| params.value().get("requestId")).and_then(Id::from_value) {
+                session.cancel(&id);
+            }
+        }
+        method @ ("notifications/progress" | "notifications/roots/list_changed") => {
+            if let Err(error) = session.connection.notify(method, params.map(crate::mcp::message::Params::raw)).await {
+                tracing::warn!(%error, method, "a notification did not reach the upstream");
+            }
+        }
+        method => tracing::debug!(method, "a notification that goes nowhere"),
+    }
+}
+
+/// What a client answers to a request of the upstream. Answers that nobody waits for are ignored.
+async fn answered(session: &Session, answer: &Answer) {
+    let Some(id) = &answer.id else { return };
+    if let Err(error) = session.connection.answer(id, answer.outcome.as_ref()).await {
+        tracing::debug!(%error, "an answer of the client was not passed on");
+    }
+}
+
+/// Opens the stream of what the upstream says on its own, or goes on with an interrupted one.
+pub(crate) fn listen(gateway: &Arc<Inner>, admitted: Admitted) -> Result<Response<Body>, Refusal> {
+    if !admitted.headers.contains_key(header::SESSION_ID) {
+        // Without a session there is nothing to listen to; the stateless era has no such stream at all.
+        return Err(Refusal::Method);
+    }
+    if !accepts(&admitted.headers, "text/event-stream") {
+        return Err(Refusal::NotAcceptable);
+    }
+    let session = session(gateway, &admitted)?;
+    let cursor = one(&admitted.headers, header::LAST_EVENT_ID).ok().flatten();
+    if let Some(mut flight) = cursor.and_then(|cursor| session.unpark(cursor)) {
+        flight.slot = admitted.slot;
+        return Ok(Reply::Stream(flight.into_stream().boxed()).into_response());
+    }
+    let (receiver, listener) = session.listen();
+    let listening = Listening {
+        live: Arc::clone(admitted.caller.live()),
+        stopping: gateway.stopping.clone(),
+        quiet: Duration::from_secs(gateway.limits.keep_alive_secs),
+        _slot: admitted.slot,
+        receiver: Some(receiver),
+        listener,
+        session,
+    };
+    let pieces = streams::unfold(listening, |mut listening| async move { Some((listening.next().await?, listening)) });
+    Ok(events(pieces.map(|piece| piece.to_event())))
+}
+
+/// A stream that listens. What it did not read is kept for the next one.
+struct Listening {
+    live: Arc<LiveTask>,
+    session: Arc<Session>,
+    receiver: Option<broadcast::Receiver<Event>>,
+    listener: CancellationToken,
+    stopping: CancellationToken,
+    quiet: Duration,
+    _slot: Option<Slot>,
+}
+
+impl Listening {
+    async fn next(&mut self) -> Option<Piece> {
+        let receiver = self.receiver.as_mut()?;
+        loop {
+            let event = tokio::select! {
+                biased;
+                _ = self.live.wait_ended() => return None,
+                () = self.listener.cancelled() => return None,
+                () = self.stopping.cancelled() => return None,
+                event = receiver.recv() => event,
+                () = tokio::time::sleep(self.quiet) => return Some(Piece::KeepAlive),
+            };
+            match event {
+                Ok(Event::Notification { method, params }) => {
+                    return Some(Piece::Message(stream::call(None, &method, params.as_ref())));
+                }
+                Ok(Event::Request { id, method, params }) => {
+                    return Some(Piece::Message(stream::call(Some(&id), &method, params.as_ref())));
+                }
+                Ok(Event::Cursor { .. } | Event::Paused | Event::Result(_) | Event::Error(_)) => {}
+                Err(broadcast::error::RecvError::Lagged(missed)) => {
+                    tracing::warn!(missed, "a client did not read its events as fast as the upstream sent them");
+                }
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        if let Some(receiver) = self.receiver.take() {
+            self.session.unlisten(receiver, &self.listener);
+        }
+    }
+}
+
+/// Ends a session at its client's wish.
+pub(crate) async fn end(gateway: &Arc<Inner>, admitted: &Admitted) -> Result<Response<Body>, Refusal> {
+    if !admitted.headers.contains_key(header::SESSION_ID) {
+        return Err(Refusal::Method);
+    }
+    let session = session(gateway, admitted)?;
+    gateway.observer.sessions(gateway.sessions.remove(&session.id));
+    session.close().await;
+    Ok(bare(StatusCode::OK))
+}

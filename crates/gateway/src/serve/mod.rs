@@ -1,0 +1,205 @@
+//! What both eras have in common: a request with its caller and its connection, and which method goes which way. A method
+//! that is not listed here goes nowhere: what nobody thought about is not forwarded.
+
+pub(crate) mod legacy;
+pub(crate) mod modern;
+
+use crate::call::{Governed, call_tool, governed};
+use crate::envelope::{Bond, State};
+use crate::flight::{Flight, Reply, method_not_found, status_of, upstream_fault};
+use crate::held::INPUT_KEY;
+use crate::listen::{Admitted, Inner};
+use crate::mcp::message::{Params, Raw, Request};
+use crate::mcp::object::Members;
+use crate::mcp::version::{Era, code};
+use crate::observe::Stopwatch;
+use crate::respond::{Fault, Refusal};
+use crate::session::Session;
+use crate::shape::{Kind, Shape};
+use crate::upstream::{Connection, Outgoing, UpstreamError};
+use authority::Released;
+use domain::UpstreamName;
+use http::StatusCode;
+use serde_json::Value;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// One request of an authenticated caller.
+pub(crate) struct Incoming {
+    pub(crate) gateway: Arc<Inner>,
+    pub(crate) admitted: Admitted,
+    pub(crate) connection: Connection,
+    pub(crate) era: Era,
+    pub(crate) capabilities: Value,
+    pub(crate) request: Request,
+    pub(crate) session: Option<Arc<Session>>,
+    pub(crate) cancel: CancellationToken,
+}
+
+/// Sends a request its way.
+pub(crate) async fn dispatch(incoming: Incoming) -> Result<Reply, Refusal> {
+    let modern = incoming.era.is_modern();
+    match incoming.request.method.as_str() {
+        "tools/call" => call_tool(incoming).await,
+        "resources/read" => governed(incoming, Governed::Resource, Kind::Resource).await,
+        "resources/subscribe" if !modern => governed(incoming, Governed::Resource, Kind::Plain).await,
+        "prompts/get" => governed(incoming, Governed::Prompt, Kind::Plain).await,
+        "completion/complete" => governed(incoming, Governed::Completion, Kind::Plain).await,
+        "tools/list" => incoming.fly(None, Kind::Tools).await,
+        "resources/list" => incoming.fly(None, Kind::Resources).await,
+        "resources/templates/list" => incoming.fly(None, Kind::Templates).await,
+        "prompts/list" => incoming.fly(None, Kind::Prompts).await,
+        "subscriptions/listen" if modern => modern::subscribe(incoming).await,
+        // These only lessen or tune what the task gets anyway.
+        "resources/unsubscribe" | "logging/setLevel" if !modern => incoming.fly(None, Kind::Plain).await,
+        _ => Err(method_not_found(Some(&incoming.request.id), incoming.era).into()),
+    }
+}
+
+impl Inner {
+    /// Seals a state for the client.
+    pub(crate) fn seal(&self, bond: &Bond, state: &State) -> Option<String> {
+        let mut serial = [0; 16];
+        self.authority.random(&mut serial);
+        self.envelope.seal(bond, state, serial, self.authority.now())
+    }
+}
+
+impl Incoming {
+    pub(crate) fn upstream(&self) -> &UpstreamName {
+        &self.admitted.endpoint.upstream
+    }
+
+    /// A parameter that must be text.
+    pub(crate) fn text(&self, name: &str) -> Result<&str, Refusal> {
+        let text = self.request.params.as_ref().and_then(|params| params.text(name));
+        text.ok_or_else(|| self.invalid(&format!("`{name}` must be a string")))
+    }
+
+    /// The refusal of parameters that are not what the method takes.
+    pub(crate) fn invalid(&self, text: &str) -> Refusal {
+        Fault::new(StatusCode::OK, Some(&self.request.id), code::INVALID_PARAMS, text).into()
+    }
+
+    fn bond(&self) -> Option<Bond> {
+        let params = self.request.params.as_ref()?;
+        Some(Bond::new(self.admitted.caller.task(), self.upstream(), &self.request.method, params.value()))
+    }
+
+    /// Deals with what a client brings back from an interim result: the upstream gets its own state again, or the request
+    /// that is held for this answer goes on and its reply is the answer.
+    pub(crate) async fn continue_from_state(&mut self) -> Result<Option<Reply>, Refusal> {
+        let brought = |params: &Params| ["requestState", "inputResponses"].iter().any(|key| params.value().contains_key(*key));
+        let Some(params) = self.request.params.take_if(|params| brought(params)) else { return Ok(None) };
+        if !self.era.is_modern() {
+            // The session revisions have no such members; an upstream that has them must not take a client's word for them.
+            self.request.params = Some(rewritten(params, |members| {
+                members.remove("requestState");
+                members.remove("inputResponses");
+            }));
+            return Ok(None);
+        }
+        let state = params.value().get("requestState").cloned();
+        let answer = params.value().get("inputResponses").and_then(|answers| answers.get(INPUT_KEY)).map(Raw::from_value);
+        self.request.params = Some(params);
+        let (Some(state), Some(bond)) = (state, self.bond()) else { return Ok(None) };
+        let opened = match &state {
+            Value::String(text) => self.gateway.envelope.open(&bond, text, self.gateway.authority.now()),
+            _ => return Err(self.invalid("`requestState` must be a string")),
+        };
+        match opened {
+            Err(fault) => Err(self.invalid(&format!("`requestState` was refused: {fault}"))),
+            Ok(State::Upstream(text)) => {
+                let text = Value::from(text);
+                self.request.params =
+                    self.request.params.take().map(|params| rewritten(params, |members| members.set("requestState", &text)));
+                Ok(None)
+            }
+            Ok(State::Held(number)) => self.resume(number, answer).await.map(Some),
+        }
+    }
+
+    async fn resume(&mut self, number: u64, answer: Option<Raw>) -> Result<Reply, Refusal> {
+        let gone = "the request that waited for this input is over; start again";
+        let Some(mut flight) = self.gateway.held.take(number) else { return Err(self.invalid(gone)) };
+        let (Some((asked, _)), Some(answer)) = (flight.asked.take(), answer) else {
+            return Err(self.invalid("`inputResponses` lacks the input that was asked for"));
+        };
+        flight
+            .connection
+            .answer(&asked, Ok(&answer))
+            .await
+            .map_err(|error| upstream_fault(&error, Some(&self.request.id), self.era))?;
+        flight.id = self.request.id.clone();
+        flight.slot = self.admitted.slot.take();
+        flight.answer().await
+    }
+
+    /// Sends the request and waits for its answer.
+    pub(crate) async fn fly(mut self, released: Option<Released>, kind: Kind) -> Result<Reply, Refusal> {
+        let watch = Stopwatch::start();
+        let stateful =
+            self.era.is_modern() && matches!(self.request.method.as_str(), "tools/call" | "resources/read" | "prompts/get");
+        let bond = if stateful { self.bond() } else { None };
+        let outgoing = Outgoing {
+            id: &self.request.id,
+            method: &self.request.method,
+            params: self.request.params.as_ref().map(Params::raw),
+            headers: &self.admitted.headers,
+            released: released.as_ref(),
+        };
+        let live = Arc::clone(self.admitted.caller.live());
+        let sent = tokio::select! {
+            biased;
+            reason = live.wait_ended() => Err(UpstreamError::TaskEnded(reason)),
+            sent = self.connection.request(outgoing) => sent,
+        };
+        let exchange = match sent {
+            Ok(exchange) => exchange,
+            Err(error) => {
+                if let Some(released) = released {
+                    released.record(status_of(&error).into());
+                }
+                tracing::warn!(%error, upstream = %self.upstream(), "a request could not be sent");
+                return Err(match error {
+                    UpstreamError::TaskEnded(reason) => Refusal::TaskEnded(reason),
+                    error => upstream_fault(&error, Some(&self.request.id), self.era).into(),
+                });
+            }
+        };
+        let shape = Shape::new(kind, self.upstream());
+        let flight = Flight {
+            slot: self.admitted.slot.take(),
+            gateway: self.gateway,
+            caller: self.admitted.caller,
+            connection: self.connection,
+            exchange,
+            released,
+            id: self.request.id,
+            era: self.era,
+            capabilities: self.capabilities,
+            shape,
+            bond,
+            session: self.session,
+            cancel: self.cancel,
+            watch,
+            cursor: None,
+            asked: None,
+        };
+        flight.answer().await
+    }
+}
+
+/// Parameters whose text was changed in members that nothing is decided on.
+fn rewritten(params: Params, change: impl FnOnce(&mut Members<'_>)) -> Params {
+    let raw = params.raw().clone();
+    match Members::of(&raw) {
+        Some(mut members) => {
+            change(&mut members);
+            let raw = members.to_raw();
+            params.with_raw(raw)
+        }
+        // Cannot happen: parameters were parsed as an object without doubled members.
+        None => params,
+    }
+}

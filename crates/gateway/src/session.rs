@@ -1,0 +1,249 @@
+//! Sessions of legacy clients. Each belongs to one task and one upstream: for anybody else it does not exist. Ends when
+//! its client says so, when it is idle, and at once when its task ends.
+//! MCP 2025-11-25 "Session Management", "Listening for Messages", "Resumability".
+
+use crate::config::Limits;
+use crate::flight::Flight;
+use crate::listen::Inner;
+use crate::mcp::message::Id;
+use crate::mcp::version::Version;
+use crate::respond::Refusal;
+use crate::upstream::{Connection, Event};
+use domain::{EndReason, TaskId, UpstreamName};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+/// How often idle sessions and requests that nobody came back for are looked for.
+const SWEEP_SECS: u64 = 5;
+/// How long an interrupted stream waits for its client.
+const PARKED_SECS: u64 = 60;
+/// Most interrupted streams of one session.
+const PARKED_MAX: usize = 16;
+
+/// One session.
+pub(crate) struct Session {
+    pub(crate) id: Arc<str>,
+    pub(crate) task: TaskId,
+    pub(crate) upstream: UpstreamName,
+    pub(crate) version: Version,
+    pub(crate) capabilities: Value,
+    pub(crate) connection: Connection,
+    state: Mutex<State>,
+}
+
+struct State {
+    used: Instant,
+    in_flight: HashMap<Id, CancellationToken>,
+    /// What the upstream says outside of requests; kept here while no stream listens.
+    unsolicited: Option<broadcast::Receiver<Event>>,
+    /// Ends the stream that listens, when another takes its place.
+    listener: CancellationToken,
+    parked: HashMap<String, (Flight, Instant)>,
+}
+
+impl Session {
+    pub(crate) fn new(
+        id: Arc<str>,
+        owner: (TaskId, UpstreamName),
+        version: Version,
+        capabilities: Value,
+        connection: Connection,
+    ) -> Arc<Self> {
+        let state = State {
+            used: Instant::now(),
+            in_flight: HashMap::new(),
+            unsolicited: Some(connection.unsolicited()),
+            listener: CancellationToken::new(),
+            parked: HashMap::new(),
+        };
+        let (task, upstream) = owner;
+        Arc::new(Self { id, task, upstream, version, capabilities, connection, state: Mutex::new(state) })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a request that the client may cancel.
+    pub(crate) fn start(self: &Arc<Self>, id: &Id) -> CancellationToken {
+        let token = CancellationToken::new();
+        let mut state = self.state();
+        state.used = Instant::now();
+        state.in_flight.insert(id.clone(), token.clone());
+        token
+    }
+
+    /// Forgets a request that is over.
+    pub(crate) fn finish(&self, id: &Id) {
+        self.state().in_flight.remove(id);
+    }
+
+    /// The client cancels a request of its own. Unknown ones are ignored (MCP "Cancellation").
+    pub(crate) fn cancel(&self, id: &Id) {
+        let mut state = self.state();
+        if let Some(token) = state.in_flight.remove(id) {
+            token.cancel();
+        }
+        let parked: Vec<_> = state.parked.extract_if(|_, (flight, _)| flight.id == *id).collect();
+        drop(state);
+        drop(parked);
+    }
+
+    /// Lets a new stream listen to what the upstream says outside of requests. One at a time: a message goes to one
+    /// stream only (MCP 2025-11-25 "Multiple Connections").
+    pub(crate) fn listen(&self) -> (broadcast::Receiver<Event>, CancellationToken) {
+        let mut state = self.state();
+        state.used = Instant::now();
+        state.listener.cancel();
+        state.listener = CancellationToken::new();
+        let receiver = state.unsolicited.take().unwrap_or_else(|| self.connection.unsolicited());
+        (receiver, state.listener.clone())
+    }
+
+    /// Keeps what a stream did not read for the next one.
+    pub(crate) fn unlisten(&self, receiver: broadcast::Receiver<Event>, listener: &CancellationToken) {
+        let mut state = self.state();
+        state.used = Instant::now();
+        if !listener.is_cancelled() {
+            state.unsolicited = Some(receiver);
+        }
+    }
+
+    /// Keeps an interrupted stream.
+    pub(crate) fn park(&self, cursor: String, flight: Flight) {
+        let mut state = self.state();
+        state.used = Instant::now();
+        let replaced = if state.parked.len() < PARKED_MAX {
+            state.parked.insert(cursor, (flight, Instant::now())).map(|(flight, _)| flight)
+        } else {
+            Some(flight)
+        };
+        drop(state);
+        drop(replaced);
+    }
+
+    /// The interrupted stream that was left at this point.
+    pub(crate) fn unpark(&self, cursor: &str) -> Option<Flight> {
+        let mut state = self.state();
+        state.used = Instant::now();
+        state.parked.remove(cursor).map(|(flight, _)| flight)
+    }
+
+    fn sweep(&self) {
+        let patience = Duration::from_secs(PARKED_SECS);
+        let late: Vec<_> = self.state().parked.extract_if(|_, (_, since)| since.elapsed() > patience).collect();
+        drop(late);
+    }
+
+    /// Ends it: cancels what is under way and closes the connection to the upstream.
+    pub(crate) async fn close(&self) {
+        let parked = {
+            let mut state = self.state();
+            state.listener.cancel();
+            state.in_flight.drain().for_each(|(_, token)| token.cancel());
+            std::mem::take(&mut state.parked)
+        };
+        drop(parked);
+        self.connection.close().await;
+    }
+}
+
+/// All sessions.
+pub(crate) struct Sessions {
+    open: Mutex<HashMap<Arc<str>, Arc<Session>>>,
+    max: usize,
+    by_task_max: usize,
+    idle: Duration,
+}
+
+impl Sessions {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            open: Mutex::default(),
+            max: limits.sessions_max,
+            by_task_max: limits.sessions_per_task_max,
+            idle: Duration::from_secs(limits.session_idle_secs),
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Session>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a task may have one more.
+    ///
+    /// # Errors
+    /// What there are too many of.
+    pub(crate) fn check_room(&self, task: TaskId) -> Result<(), Refusal> {
+        let open = self.open();
+        if open.len() >= self.max {
+            return Err(Refusal::Busy("sessions"));
+        }
+        let mine = open.values().filter(|session| session.task == task).count();
+        if mine >= self.by_task_max { Err(Refusal::Busy("sessions of this task")) } else { Ok(()) }
+    }
+
+    /// Adds a session; how many there are now.
+    pub(crate) fn add(&self, session: Arc<Session>) -> usize {
+        let mut open = self.open();
+        open.insert(Arc::clone(&session.id), session);
+        open.len()
+    }
+
+    /// The session of this id, if it belongs to this task and upstream.
+    pub(crate) fn get(&self, id: &str, task: TaskId, upstream: &UpstreamName) -> Option<Arc<Session>> {
+        self.open().get(id).filter(|session| session.task == task && session.upstream == *upstream).cloned()
+    }
+
+    /// Takes a session out; how many remain.
+    pub(crate) fn remove(&self, id: &str) -> usize {
+        let mut open = self.open();
+        open.remove(id);
+        open.len()
+    }
+
+    /// Takes out what is over: sessions of tasks that ended and sessions that nobody uses.
+    fn take_over(&self, over: impl Fn(TaskId) -> bool) -> Vec<Arc<Session>> {
+        // Whoever uses a session holds it, too.
+        let idle = |session: &Arc<Session>| Arc::strong_count(session) == 1 && session.state().used.elapsed() > self.idle;
+        self.open().extract_if(|_, session| over(session.task) || idle(session)).map(|(_, session)| session).collect()
+    }
+}
+
+/// Closes sessions and drops held requests as their tasks end, and from time to time what is idle.
+pub(crate) async fn keep(gateway: Weak<Inner>, mut ends: broadcast::Receiver<(TaskId, EndReason)>) {
+    let mut tick = tokio::time::interval(Duration::from_secs(SWEEP_SECS));
+    loop {
+        let ended = tokio::select! {
+            end = ends.recv() => match end {
+                Ok((task, _)) => Some(task),
+                // Some ends were missed: look at every task.
+                Err(broadcast::error::RecvError::Lagged(_)) => None,
+                Err(broadcast::error::RecvError::Closed) => return,
+            },
+            _ = tick.tick() => None,
+        };
+        let Some(gateway) = gateway.upgrade() else { return };
+        let over = |task: TaskId| match ended {
+            Some(ended) => task == ended,
+            None => gateway.authority.live_task(task).is_none_or(|live| live.ended().is_some()),
+        };
+        gateway.held.sweep(over);
+        let closed = gateway.sessions.take_over(over);
+        if !closed.is_empty() {
+            gateway.observer.sessions(gateway.sessions.open().len());
+        }
+        for session in closed {
+            // On its own: an upstream that is slow to close must not delay the others.
+            tokio::spawn(async move { session.close().await });
+        }
+        if ended.is_none() {
+            let open: Vec<_> = gateway.sessions.open().values().cloned().collect();
+            open.iter().for_each(|session| session.sweep());
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! What becomes of a result on its way to the client: lists are filtered to what the task could be allowed and marked
+//! private, states are sealed, and members that the client's revision demands are added. Nothing else is touched: every
+//! other byte goes through. MCP 2026-07-28 "Caching", "Responses", "Multi Round-Trip Requests".
+
+use crate::envelope::State;
+use crate::flight::Flight;
+use crate::mcp::message::Raw;
+use crate::mcp::object::{Members, elements};
+use crate::mcp::version::meta;
+use crate::upstream::UpstreamError;
+use authority::CallStatus;
+use domain::{Operation, UpstreamName};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+
+/// Longest time for which a stateless client may keep a list: what a task may see can change with the policy.
+const TTL_MILLIS_MAX: u64 = 60_000;
+
+/// Which result it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Shape {
+    pub(crate) kind: Kind,
+    upstream: UpstreamName,
+}
+
+/// The kinds of results that differ in what becomes of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// `tools/call`.
+    Tool,
+    /// `prompts/get`, `completion/complete` and all others.
+    Plain,
+    /// `resources/read`.
+    Resource,
+    /// `tools/list`.
+    Tools,
+    /// `resources/list`.
+    Resources,
+    /// `resources/templates/list`.
+    Templates,
+    /// `prompts/list`.
+    Prompts,
+    /// `subscriptions/listen`.
+    Subscription,
+}
+
+/// A result as the client gets it.
+pub(crate) struct Shaped {
+    pub(crate) raw: Raw,
+    pub(crate) status: CallStatus,
+}
+
+/// The members of a result that we act on.
+#[derive(Deserialize, Default)]
+struct Peek<'a> {
+    #[serde(rename = "isError")]
+    is_error: Option<bool>,
+    #[serde(rename = "resultType", borrow)]
+    result_type: Option<Cow<'a, str>>,
+}
+
+impl Shape {
+    pub(crate) fn new(kind: Kind, upstream: &UpstreamName) -> Self {
+        Self { kind, upstream: upstream.clone() }
+    }
+
+    pub(crate) fn upstream(&self) -> &UpstreamName {
+        &self.upstream
+    }
+
+    /// Whether the request has no end of its own.
+    pub(crate) fn is_endless(&self) -> bool {
+        self.kind == Kind::Subscription
+    }
+
+    /// The result as this client gets it.
+    ///
+    /// # Errors
+    /// If it is no result of this kind.
+    pub(crate) fn result(&self, flight: &Flight, raw: &Raw) -> Result<Shaped, UpstreamError> {
+        let peek: Peek<'_> =
+            serde_json::from_slice(raw.as_bytes()).map_err(|_| UpstreamError::Protocol("the result is no object"))?;
+        let status = if self.kind == Kind::Tool && peek.is_error == Some(true) { CallStatus::ToolError } else { CallStatus::Ok };
+        let interim = peek.result_type.as_deref() == Some("input_required");
+        let untouched =
+            !self.is_list() && (!flight.era.is_modern() || (peek.result_type.is_some() && !interim && self.kind == Kind::Tool));
+        if untouched {
+            return Ok(Shaped { raw: raw.clone(), status });
+        }
+        let mut members = Members::of(raw).ok_or(UpstreamError::Protocol("the result has a member twice"))?;
+        if interim {
+            seal(flight, &mut members)?;
+            return Ok(Shaped { raw: members.to_raw(), status });
+        }
+        self.filter(flight, &mut members)?;
+        if flight.era.is_modern() {
+            if peek.result_type.is_none() {
+                members.set("resultType", &json!("complete"));
+            }
+            if self.is_list() || self.kind == Kind::Resource {
+                make_private(&mut members);
+            }
+            if self.kind == Kind::Subscription {
+                let mut tags = members.value("_meta").filter(Value::is_object).unwrap_or_else(|| json!({}));
+                if let Some(tags) = tags.as_object_mut() {
+                    tags.insert(meta::SUBSCRIPTION_ID.into(), flight.id.to_value());
+                }
+                members.set("_meta", &tags);
+            }
+        }
+        Ok(Shaped { raw: members.to_raw(), status })
+    }
+
+    fn is_list(&self) -> bool {
+        matches!(self.kind, Kind::Tools | Kind::Resources | Kind::Templates | Kind::Prompts)
+    }
+
+    /// Leaves in a list what is approved as it stands there and what the task could be allowed. Hiding is not the control: each call is decided.
+    fn filter(&self, flight: &Flight, members: &mut Members<'_>) -> Result<(), UpstreamError> {
+        let upstream = &self.upstream;
+        let none = Map::new();
+        let resources = Operation::ReadResource { upstream, uri: "" };
+        let (name, whole) = match self.kind {
+            Kind::Tools => ("tools", None),
+            Kind::Resources => ("resources", Some(resources)),
+            Kind::Templates => ("resourceTemplates", Some(resources)),
+            Kind::Prompts => ("prompts", Some(Operation::GetPrompt { upstream, name: "", arguments: &none })),
+            Kind::Tool | Kind::Plain | Kind::Resource | Kind::Subscription => return Ok(()),
+        };
+        let could = |operation: Operation<'_>| flight.gateway.authority.could_allow(&flight.caller, &operation);
+        let text = members.get(name).ok_or(UpstreamError::Protocol("the list is missing from its result"))?;
+        let kept: Vec<&str> = match whole {
+            Some(operation) if could(operation) => return Ok(()),
+            Some(_) => Vec::new(),
+            None => {
+                let all = elements(text).ok_or(UpstreamError::Protocol("the list is no array"))?;
+                let allowed = |text: &&str| {
+                    let tool = flight.connection.screen(text);
+                    tool.is_some_and(|tool| could(Operation::CallTool { upstream, tool: &tool, arguments: &none }))
+                };
+                all.into_iter().filter(allowed).collect()
+            }
+        };
+        let kept = format!("[{}]", kept.join(","));
+        members.set_text(name, kept);
+        Ok(())
+    }
+}
+
+/// What is filtered for one task must not be served to another, nor for long.
+fn make_private(members: &mut Members<'_>) {
+    let ttl = members.value("ttlMs").and_then(|ttl| ttl.as_u64()).unwrap_or(0).min(TTL_MILLIS_MAX);
+    members.set("ttlMs", &json!(ttl));
+    members.set("cacheScope", &json!("private"));
+}
+
+/// Seals the state of an interim result.
+fn seal(flight: &Flight, members: &mut Members<'_>) -> Result<(), UpstreamError> {
+    let Some(state) = members.value("requestState") else { return Ok(()) };
+    let broken = UpstreamError::Protocol("`requestState` is no string");
+    let (Value::String(state), Some(bond)) = (state, flight.bond) else { return Err(broken) };
+    let sealed =
+        flight.gateway.seal(&bond, &State::Upstream(state)).ok_or(UpstreamError::Protocol("`requestState` cannot be sealed"))?;
+    members.set("requestState", &json!(sealed));
+    Ok(())
+}
