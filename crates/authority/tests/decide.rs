@@ -220,8 +220,10 @@ async fn a_proof_is_good_for_one_request() {
     };
     world.authority.authenticate(&presented).unwrap();
     assert!(matches!(world.authority.authenticate(&presented), Err(Unauthenticated::Proof(_))));
-    let bearer = Presented { scheme: Scheme::Bearer, dpop: None, ..presented };
-    assert!(matches!(world.authority.authenticate(&bearer), Err(Unauthenticated::NotProved(_))), "a bound token as bearer");
+    for dpop in [None, Some(world.holder.proof("POST", uri, world.now(), Some(token)))] {
+        let bearer = Presented { scheme: Scheme::Bearer, dpop: dpop.as_deref(), ..presented };
+        assert!(matches!(world.authority.authenticate(&bearer), Err(Unauthenticated::NotProved(_))), "a bound token as bearer");
+    }
 }
 
 #[tokio::test]
