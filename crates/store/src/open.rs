@@ -113,7 +113,9 @@ impl Store {
     pub fn close(&self) {
         let threads = self.0.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(threads) = threads else { return };
-        // The publisher needs the writer for its last round, so it goes first.
+        // What was posted must be committed before the publisher's last round, and that round needs the writer.
+        let (flushed, flush) = sync_channel(1);
+        let _ = self.0.queue.send(Job::Flush(flushed)).map(|()| flush.recv());
         let _ = threads.stop_publisher.send(());
         let stopped = threads.publisher.join().is_ok();
         let _ = self.0.queue.send(Job::Stop);

@@ -55,6 +55,8 @@ pub(crate) enum Job {
     Record(Vec<u8>, std::sync::mpsc::SyncSender<Result<(), LedgerError>>),
     /// Drop batches below this size; nobody waits.
     Forget(u64),
+    /// Answered when everything before this is durable, or has failed.
+    Flush(std::sync::mpsc::SyncSender<()>),
     /// Stop when everything before this is done.
     Stop,
 }
@@ -263,7 +265,7 @@ impl Writer {
                 }
                 Job::Record(note, _) => record_checkpoint(db, note)?,
                 Job::Forget(size) => forget_below(db, *size)?,
-                Job::Stop => {}
+                Job::Flush(_) | Job::Stop => {}
             }
         }
         store_progress(db, &batch.progress)?;
@@ -321,6 +323,7 @@ impl Writer {
                     }
                 }
                 Job::Record(_, waiting) => drop(waiting.send(Ok(()))),
+                Job::Flush(waiting) => drop(waiting.send(())),
                 Job::Forget(_) | Job::Stop => {}
             }
         }
@@ -460,6 +463,7 @@ fn fail(job: Job, error: &LedgerError) {
         Job::Write(write, Reply::Nobody) => tracing::warn!(entries = write.events.len(), %error, "posted entries were lost"),
         Job::Write(_, reply) => reply.fail(error.clone()),
         Job::Record(_, waiting) => drop(waiting.send(Err(error.clone()))),
+        Job::Flush(waiting) => drop(waiting.send(())),
         Job::Forget(_) | Job::Stop => {}
     }
 }

@@ -1,0 +1,8 @@
+//! The store through its ports: state, log, search, damage, crashes.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+mod crash;
+mod damage;
+mod log;
+mod rig;
+mod state;
