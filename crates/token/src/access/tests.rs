@@ -1,3 +1,5 @@
+//! What a stranger with our published keys accepts as an access token, and every token that it must not:
+//! other kinds, other parties, other times, forged, changed (RFC 9068 §4, RFC 8725).
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::sync::LazyLock;

@@ -1,3 +1,5 @@
+//! The canonical bytes of access token claims, and that no binding is lost between writing and reading
+//! (RFC 9068, RFC 7800).
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use proptest::prelude::*;

@@ -1,3 +1,4 @@
+//! Proofs about another request, key, token or time, each refused by its own rule (RFC 9449 §4.3, §8).
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::string_slice, reason = "tests")]
 
 use serde_json::json;

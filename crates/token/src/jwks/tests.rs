@@ -1,3 +1,4 @@
+//! Hostile and odd key documents (RFC 7517 §5, SPIFFE Trust Domain and Bundle §4).
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::*;

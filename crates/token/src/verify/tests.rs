@@ -1,3 +1,4 @@
+//! The known attacks on JWTs as evidence, rule by rule (RFC 8725, JWT-SVID §§2-4).
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use proptest::prelude::*;

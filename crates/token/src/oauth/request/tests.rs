@@ -1,3 +1,4 @@
+//! Forms that are repeated, contradictory, oversized or malformed, each with the error code of its RFC.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use proptest::prelude::*;
