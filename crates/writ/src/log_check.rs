@@ -3,9 +3,12 @@
 //! No network, no database, no word from the log about itself.
 
 use auditlog::directory::Directory;
+use auditlog::hash::Hash;
 use auditlog::note::VerifierKey;
 use auditlog::trust::TrustPolicy;
 use auditlog::verify::{Options, Report, Verdict, verify};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -124,7 +127,7 @@ struct Chains {
 struct Head {
     epoch: u64,
     seq: u64,
-    hash: String,
+    last: Hash,
 }
 
 impl Chains {
@@ -136,23 +139,22 @@ impl Chains {
         }
     }
 
+    /// `seq` counts the leaves of a node from 0 and never starts again; `epoch` counts its starts; `prev` is the hash of
+    /// its leaf before.
     fn follow(&mut self, leaf: &[u8]) -> Result<(), &'static str> {
         let link: Link<'_> = serde_json::from_slice(leaf).map_err(|_| "the leaf is not an entry of Writ")?;
         if link.v != 1 {
             return Err("the leaf has a form that this version does not know");
         }
-        if let Some(head) = self.heads.get(link.node) {
-            let next = link.epoch == head.epoch && Some(link.seq) == head.seq.checked_add(1);
-            let restarted = link.epoch > head.epoch && link.seq == 0;
-            if !next && !restarted {
-                return Err("the chain of its node has a hole: an entry is missing or out of order");
-            }
-            if link.prev != head.hash {
-                return Err("the chain of its node is broken: the entry before it was another one");
-            }
+        let before = self.heads.get(link.node);
+        let (seq, epoch, last) = before.map_or((0, 0, Hash::from_bytes([0; 32])), |head| (head.seq + 1, head.epoch, head.last));
+        if link.seq != seq || link.epoch < epoch {
+            return Err("the chain of its node has a hole: an entry is missing or out of order");
         }
-        let hash = hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, leaf).as_ref());
-        self.heads.insert(link.node.to_owned(), Head { epoch: link.epoch, seq: link.seq, hash });
+        if link.prev != STANDARD.encode(last.as_bytes()) {
+            return Err("the chain of its node is broken: the entry before it was another one");
+        }
+        self.heads.insert(link.node.to_owned(), Head { epoch: link.epoch, seq, last: Hash::of_leaf(leaf) });
         self.newest_at = self.newest_at.max(link.event.at);
         Ok(())
     }
@@ -161,15 +163,6 @@ impl Chains {
         let newest = domain::Timestamp::from_millis(self.newest_at?);
         Some(crate::system::now().secs_since(newest))
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a `String` cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 impl Finding {

@@ -17,6 +17,12 @@ pub(crate) static DATA: Section = Section {
             "WRIT_DATA_DIR",
             "The folder of the database, the published log, and the keys. Created with access for its owner only.",
         ),
+        opt(
+            "anchor",
+            "a path",
+            "`anchor` in `dir`",
+            "The file that remembers the newest signed checkpoint outside the database, so that a database that went back in time is noticed. Best on another volume, and never in the backup that holds the database.",
+        ),
         opt("node", "a name", "`node-1`", "The name of this node in the log."),
     ],
 };
@@ -59,6 +65,8 @@ pub(crate) static CLIENT: Section = Section {
 pub(crate) struct Data {
     /// The folder.
     pub(crate) dir: PathBuf,
+    /// The file that remembers the newest checkpoint.
+    pub(crate) anchor: PathBuf,
     /// The name of this node in the log.
     pub(crate) node: String,
 }
@@ -83,7 +91,9 @@ pub(crate) fn read_data(table: &Table<'_>, root: &Path) -> Data {
         }
         named
     });
-    Data { dir: read_dir(table, root, "data"), node: node.map_or_else(|| "node-1".to_owned(), |node| node.value) }
+    let dir = read_dir(table, root, "data");
+    let anchor = table.text("anchor").map_or_else(|| dir.join("anchor"), |anchor| root.join(anchor.value));
+    Data { dir, anchor, node: node.map_or_else(|| "node-1".to_owned(), |node| node.value) }
 }
 
 /// Reads `dir`.

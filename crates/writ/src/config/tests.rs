@@ -46,6 +46,7 @@ tls = { cert = "cert.pem", key = "key.pem", client_certs = "request" }
 [data]
 dir = "state"
 node = "node-7"
+anchor = "/mnt/anchor"
 [policy]
 dir = "rules"
 [agents]

@@ -74,7 +74,9 @@ impl UpstreamCatalog for Catalog {
             match live.remove(name) {
                 Some((definition, now)) if now == *pin => drop(kept.insert(name.clone(), definition)),
                 Some(_) => {
-                    return Err(PortError::Conflict(format!("the definition of `{name}` changed since it was shown: look again")));
+                    return Err(PortError::Conflict(format!(
+                        "the definition of `{name}` changed since it was shown: look again"
+                    )));
                 }
                 None => return Err(PortError::Conflict(format!("the upstream does not offer `{name}` any more"))),
             }

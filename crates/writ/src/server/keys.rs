@@ -22,6 +22,8 @@ const TOKEN_KEYS_MAX: usize = 8;
 pub(crate) struct ServerKeys {
     /// Signs checkpoints.
     pub(crate) log: Ed25519Signer,
+    /// Signs this node's batches.
+    pub(crate) node: Ed25519Signer,
     /// Sign tokens.
     pub(crate) tokens: TokenKeys,
     /// Wraps the keys of openings.
@@ -37,12 +39,13 @@ pub(crate) fn folder(data_dir: &Path) -> PathBuf {
 ///
 /// # Errors
 /// A key cannot be read or made, or others than its owner can read it.
-pub(crate) fn open(data_dir: &Path, origin: &str, tokens_live: Duration) -> anyhow::Result<ServerKeys> {
+pub(crate) fn open(data_dir: &Path, origin: &str, node: &str, tokens_live: Duration) -> anyhow::Result<ServerKeys> {
     let dir = folder(data_dir);
     key_file::create_private_dir(&dir)?;
     let log = log_key(&dir, origin)?;
+    let node = Ed25519Signer::from_seed(node, &key_file::seed(&dir.join("node.key"))?)?;
     let wrapping = WrappingKey::new(key_file::seed(&dir.join("wrapping.key"))?);
-    Ok(ServerKeys { log, tokens: token_keys(&dir, tokens_live)?, wrapping })
+    Ok(ServerKeys { log, node, tokens: token_keys(&dir, tokens_live)?, wrapping })
 }
 
 /// The log's key. Its public half stands beside it in `log.vkey`, for those who verify the log, and holds the name.
@@ -144,24 +147,24 @@ mod tests {
     fn keys_are_made_once_and_found_again() {
         let dir = tempfile::tempdir().unwrap();
         let live = Duration::from_secs(300);
-        let first = open(dir.path(), "writ.example/log", live).unwrap();
-        let again = open(dir.path(), "writ.example/log", live).unwrap();
+        let first = open(dir.path(), "writ.example/log", "n", live).unwrap();
+        let again = open(dir.path(), "writ.example/log", "n", live).unwrap();
         assert_eq!(first.log.verifier(), again.log.verifier());
         assert_eq!(first.tokens.active.key_id(), again.tokens.active.key_id());
-        let renamed = open(dir.path(), "other.example/log", live).unwrap();
+        let renamed = open(dir.path(), "other.example/log", "n", live).unwrap();
         assert_eq!(renamed.log.verifier().name(), "writ.example/log", "a log keeps its name");
         fs::remove_file(folder(dir.path()).join("log.key")).unwrap();
-        assert!(open(dir.path(), "writ.example/log", live).is_err(), "another key is another log");
+        assert!(open(dir.path(), "writ.example/log", "n", live).is_err(), "another key is another log");
     }
 
     #[test]
     fn a_new_token_key_signs_and_the_one_before_stays_published() {
         let dir = tempfile::tempdir().unwrap();
         let live = Duration::from_secs(300);
-        let first = open(dir.path(), "o", live).unwrap();
+        let first = open(dir.path(), "o", "n", live).unwrap();
         std::thread::sleep(Duration::from_millis(2));
         create_token_key(&folder(dir.path())).unwrap();
-        let second = open(dir.path(), "o", live).unwrap();
+        let second = open(dir.path(), "o", "n", live).unwrap();
         assert_ne!(first.tokens.active.key_id(), second.tokens.active.key_id());
         assert_eq!(second.tokens.published[0].key_id(), first.tokens.active.key_id());
     }
@@ -170,14 +173,14 @@ mod tests {
     fn a_key_whose_tokens_have_expired_is_published_no_more() {
         let dir = tempfile::tempdir().unwrap();
         let keys = folder(dir.path());
-        open(dir.path(), "o", Duration::from_secs(300)).unwrap();
+        open(dir.path(), "o", "n", Duration::from_secs(300)).unwrap();
         let made = token_files(&keys).unwrap()[0].0.clone();
         let hour_ago = crate::system::now().millis() - 3_600_000;
         fs::rename(made, keys.join(format!("token-{}.key", hour_ago - 1_000))).unwrap();
         create_token_key(&keys).unwrap();
         let (newest, _) = token_files(&keys).unwrap()[0].clone();
         fs::rename(newest, keys.join(format!("token-{hour_ago}.key"))).unwrap();
-        assert!(open(dir.path(), "o", Duration::from_secs(300)).unwrap().tokens.published.is_empty());
-        assert_eq!(open(dir.path(), "o", Duration::from_secs(4_000)).unwrap().tokens.published.len(), 1);
+        assert!(open(dir.path(), "o", "n", Duration::from_secs(300)).unwrap().tokens.published.is_empty());
+        assert_eq!(open(dir.path(), "o", "n", Duration::from_secs(4_000)).unwrap().tokens.published.len(), 1);
     }
 }

@@ -27,13 +27,15 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use store::{Store, StoreConfig};
+use store::{Keys, Store, StoreConfig};
 use token::verify::{EvidenceRules, Profile};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// How often overdue tasks are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// Longest time from a durable entry to its published checkpoint.
+const PUBLISH_EVERY: Duration = Duration::from_millis(250);
 /// How often files are looked at for changes.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
@@ -72,7 +74,7 @@ impl Server {
         let gateway = Gateway::new(&gateway_config(&config), authority.clone(), upstreams.clone(), metrics.clone());
         let policy = PolicyFolder::new(config.policy_dir.clone(), authority.clone(), Arc::clone(&metrics));
         let catalog = Catalog { authority: authority.clone(), upstreams, policy: policy.clone() };
-        let control = control(&config, &authority, catalog, policy.clone(), &metrics)?;
+        let control = control(&config, &authority, (catalog, policy.clone()), &metrics, &store)?;
         let tls = config.server.tls.as_ref().map(listener::tls).transpose()?;
         let listener = Listener::new(socket, tls, config.server.connections_max, metrics);
         Ok(Self { address, url, config, authority, gateway, control, listener, policy, store })
@@ -105,8 +107,9 @@ impl Server {
         let _ = drained.await;
         sweeper.abort();
         watcher.abort();
-        if let Err(error) = self.store.close().await {
-            tracing::error!(%error, "the store did not close well; it recovers at the next start");
+        let store = self.store;
+        if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
+            tracing::error!("the store did not close well; it recovers at the next start");
         }
     }
 }
@@ -116,13 +119,15 @@ async fn open(config: &Config, policy: policy::Policy) -> anyhow::Result<(Author
     let tokens_live = Duration::from_secs(config.tokens.lifetime_secs);
     crate::key_file::create_private_dir(&config.data.dir)?;
     let origin = log_origin(&config.server.public_url);
-    let keys = keys::open(&config.data.dir, &origin, tokens_live)?;
+    let keys = keys::open(&config.data.dir, &origin, &config.data.node, tokens_live)?;
     let log_key = keys.log.verifier().clone();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let settings = StoreConfig { data_dir: config.data.dir.clone(), node: config.data.node.clone() };
-    let store = store::open(settings, Box::new(keys.log), Arc::clone(&clock))
-        .await
-        .with_context(|| format!("the store in `{}`", config.data.dir.display()))?;
+    let settings =
+        StoreConfig { data_dir: config.data.dir.clone(), anchor: config.data.anchor.clone(), publish_every: PUBLISH_EVERY };
+    let signers = Keys { log: Box::new(keys.log), node: Box::new(keys.node) };
+    let opening = Arc::clone(&clock);
+    let store = tokio::task::spawn_blocking(move || store::open(settings, signers, opening)).await?;
+    let store = store.with_context(|| format!("the store in `{}`", config.data.dir.display()))?;
     let provider_keys = ConfiguredKeys::new(&config.providers);
     provider_keys.warm().await;
     let parts = Parts {
@@ -209,11 +214,13 @@ fn gateway_config(config: &Config) -> GatewayConfig {
 fn control(
     config: &Config,
     authority: &Authority,
-    catalog: Catalog,
-    policy: PolicyFolder,
+    (catalog, policy): (Catalog, PolicyFolder),
     metrics: &Arc<Metrics>,
+    store: &Store,
 ) -> anyhow::Result<axum::Router> {
     let settings = ControlConfig::new(&config.server.public_url, config.operators.clone())?;
+    let mutual = config.server.tls.as_ref().is_some_and(|tls| tls.request_client_certs);
+    let settings = if mutual { settings.with_mtls(config.server.public_url.clone()) } else { settings };
     let (shown, asked) = (Arc::clone(metrics), authority.clone());
     let serve_metrics = config.telemetry.metrics;
     let keys = keys::RotatingKeys {
@@ -227,7 +234,7 @@ fn control(
         upstreams: Box::new(catalog),
         policy: Box::new(policy),
         keys: Box::new(keys),
-        probes: vec![store_probe(authority.clone())],
+        probes: vec![store_probe(authority.clone()), ledger_probe(store.clone())],
         metrics: Box::new(move || if serve_metrics { shown.text(&asked) } else { String::new() }),
     };
     Ok(control::router(control)?)
@@ -243,6 +250,16 @@ fn store_probe(authority: Authority) -> Probe {
         })
     };
     Probe { name: "store", check: Box::new(check) }
+}
+
+/// Whether entries of the log can be made durable.
+fn ledger_probe(store: Store) -> Probe {
+    let check = move || -> control::Probing {
+        let fault = store.fault();
+        // What is wrong in detail is for the operator's log: anybody may read this answer.
+        Box::pin(async move { fault.map_or(Ok(()), |_| Err("the ledger cannot be written".to_owned())) })
+    };
+    Probe { name: "ledger", check: Box::new(check) }
 }
 
 /// Ends what is overdue, once a second.
