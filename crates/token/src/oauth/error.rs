@@ -1,4 +1,5 @@
-//! OAuth error answers (RFC 6749 §5.2, RFC 6750 §3.1, RFC 8707 §2, RFC 9396 §5, RFC 9449 §5, §8).
+//! OAuth error answers (RFC 6749 §5.2, RFC 6750 §3.1, RFC 8707 §2, RFC 9396 §5, RFC 9449 §5, §8): the one
+//! map from this crate's rules to what a caller hears. It must never repeat a rule, a value or a name of ours.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,5 @@
 //! Success answers: token (RFC 6749 §5.1, RFC 8693 §2.2, RFC 9396 §7) and introspection (RFC 7662 §2.2).
+//! They say what the token's claims say; they must never add to it.
 
 use serde_json::{Map, Value, json};
 
