@@ -26,6 +26,28 @@ def walk(client, plan, target):
     return json.loads(said[-1])
 
 
+# What the Inspector's command line is asked, one process each.
+INSPECTED = (
+    ("--method", "tools/list"),
+    ("--method", "tools/call", "--tool-name", "get_order", "--tool-arg", "order_id=A-1001"),
+    ("--method", "tools/call", "--tool-name", "read_ticket", "--tool-arg", "ticket_id=4710"),
+    ("--method", "resources/list"),
+    ("--method", "resources/read", "--uri", "helpdesk://guides/refunds"),
+    ("--method", "prompts/list"),
+    ("--method", "prompts/get", "--prompt-name", "answer_ticket", "--prompt-args", "ticket_id=4710"),
+)
+
+
+def inspect(url):
+    """Asks a helpdesk with the MCP Inspector's command line; gives a transcript like that of the clients."""
+    entry = peers.package("@modelcontextprotocol/inspector") / "clients" / "launcher" / "build" / "index.js"
+    steps = []
+    for words in INSPECTED:
+        said = run([peers.node(), entry, "--cli", url, "--transport", "http", *words]).stdout
+        steps.append({"step": {"do": " ".join(words)}, "log": [], "result": json.loads(said)})
+    return {"revision": None, "steps": steps}
+
+
 def meaning(transcript, replaced=()):
     """The outcomes in a form that can be compared; `replaced` pairs name texts of this run only."""
     steps = []

@@ -79,3 +79,10 @@ def helpdesk(stage):
     same(steps["ts"], steps["ts-auto"], "with a session", "stateless")
     same(steps["python-legacy"], steps["python"], "with a session", "stateless")
     stage.expect("direct-helpdesk.json", told)
+
+
+@scenario("direct: MCP Inspector to helpdesk")
+def inspector(stage):
+    with servers.helpdesk(stage.folder) as server:
+        told = [step["result"] for step in transcript.inspect(server.url)["steps"]]
+    assert len(told[0]["tools"]) == 7 and told[1]["structuredContent"]["total_cents"] == 4990, told[:2]

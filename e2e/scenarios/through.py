@@ -98,3 +98,12 @@ def helpdesk(stage):
             with Writ(stage.folder / client, {"helpdesk": server.url}) as writ, writ.injector("helpdesk") as way_in:
                 got = transcript.meaning(transcript.walk(client, plan, ["http", way_in.url]))
         _judge(wanted, got, client)
+
+
+@scenario("through: MCP Inspector to helpdesk")
+def inspector(stage):
+    with servers.helpdesk(stage.folder) as server:
+        wanted = transcript.meaning(transcript.inspect(server.url))
+        with Writ(stage.folder, {"helpdesk": server.url}) as writ, writ.injector("helpdesk") as way_in:
+            got = transcript.meaning(transcript.inspect(way_in.url))
+    _judge(wanted, got, "inspector")
