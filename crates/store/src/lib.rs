@@ -23,5 +23,6 @@ mod shared;
 mod terms;
 mod writer;
 
+pub use chain::{ChainCheck, ChainFlaw};
 pub use error::Error;
 pub use open::{Keys, Store, StoreConfig, open};

@@ -16,7 +16,6 @@ use auditlog::{
     anchor::Anchor,
     checkpoint::{Head, Notary, sign_empty},
     directory::Directory,
-    hash::Hash,
     note::VerifierKey,
     port::{LogFiles, NoteSigner},
     publish::Publisher,
@@ -69,8 +68,6 @@ struct Inner {
     queue: SyncSender<Job>,
     pool: Arc<Pool>,
     threads: Mutex<Option<Threads>>,
-    /// Keeps other processes out.
-    _claim: File,
 }
 
 struct Threads {
@@ -158,13 +155,18 @@ pub fn open(config: StoreConfig, keys: Keys, clock: Arc<dyn Clock>) -> Result<St
         stop,
         shared: Arc::clone(&shared),
     };
+    let work = move || {
+        writer.run();
+        // The writer is the last to touch the files; only now may another process have them.
+        drop::<File>(claim);
+    };
     let threads = Threads {
-        writer: spawn("writ-ledger", move || writer.run())?,
+        writer: spawn("writ-ledger", work)?,
         publisher: spawn("writ-publisher", move || background.run())?,
         stop_publisher,
     };
     let pool = Arc::new(Pool::new(Arc::clone(&shared)));
-    Ok(Store(Arc::new(Inner { shared, queue, pool, threads: Mutex::new(Some(threads)), _claim: claim })))
+    Ok(Store(Arc::new(Inner { shared, queue, pool, threads: Mutex::new(Some(threads)) })))
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
@@ -212,7 +214,7 @@ fn open_anchor(path: &Path, keys: &Keys, unused: bool) -> Result<(Anchor, Head),
 /// The chain of this start. The position is written with every batch, so it must agree with what they give.
 fn next_epoch(position: Option<Position>, head: Head) -> Result<Chain, Error> {
     match position {
-        None if head == Head::empty() => Ok(Chain { epoch: 1, seq: 0, last: Hash::from_bytes([0; 32]) }),
+        None if head == Head::empty() => Ok(Chain::START),
         Some(position) if position.head == head => Ok(Chain { epoch: position.chain.epoch.saturating_add(1), ..position.chain }),
         _ => Err(Error::Damaged { what: "where the log stands differs from its entries" }),
     }
