@@ -1,4 +1,5 @@
 //! Project Wycheproof's signature vectors through our own key parsing and signature check, as JWKs.
+//! It knows the public API only.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use base64::Engine as _;

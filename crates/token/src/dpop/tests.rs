@@ -1,4 +1,5 @@
 //! Proofs about another request, key, token or time, each refused by its own rule (RFC 9449 §4.3, §8).
+//! Replay is absent: remembering is the caller's.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::string_slice, reason = "tests")]
 
 use serde_json::json;

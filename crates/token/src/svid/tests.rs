@@ -1,4 +1,5 @@
 //! Certificates that are almost X.509-SVIDs, each refused by its own rule (X509-SVID §§2-5).
+//! Every certificate is made here; no key or file is kept.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,5 @@
 //! The known attacks on JWTs as evidence, rule by rule (RFC 8725, JWT-SVID §§2-4).
+//! Tokens are forged with real keys, so that only the rule under test can refuse them.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use proptest::prelude::*;

@@ -1,4 +1,5 @@
 //! Forms that are repeated, contradictory, oversized or malformed, each with the error code of its RFC.
+//! No evidence in them is verified.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use proptest::prelude::*;
