@@ -12,8 +12,8 @@ PLANS = peers.ROOT / "e2e" / "plans"
 
 def cargo_build():
     """Builds the programs of ours that scenarios run, in one go; a no-op after `cargo test`."""
-    wanted = ["-p", "writ", "-p", "conformance", "-p", "helpdesk", "-p", "auditlog"]
-    run(["cargo", "build", "--quiet", *wanted, "--bins", "--examples"], seconds=3000, cwd=peers.ROOT)
+    # The same selection as `cargo test --workspace`: another one would build the dependencies anew.
+    run(["cargo", "build", "--quiet", "--workspace", "--bins", "--examples"], seconds=3000, cwd=peers.ROOT)
 
 
 def conformance(folder):
@@ -22,10 +22,11 @@ def conformance(folder):
     return Service([BINARIES / "conformance", port], folder / "conformance.log", f"http://127.0.0.1:{port}/mcp")
 
 
-def helpdesk(folder):
-    """The helpdesk by itself, in memory."""
+def helpdesk(folder, database=None):
+    """The helpdesk by itself, in memory or over a file."""
     port = free_port()
-    return Service([BINARIES / "examples" / "serve", port], folder / "helpdesk.log", f"http://127.0.0.1:{port}/mcp")
+    command = [BINARIES / "examples" / "serve", port, *([database] if database else [])]
+    return Service(command, folder / "helpdesk.log", f"http://127.0.0.1:{port}/mcp")
 
 
 def everything(folder):

@@ -96,6 +96,9 @@ class Writ:
     def _write_policy(self):
         shutil.rmtree(self.folder / "policy")
         shutil.copytree(POLICY, self.folder / "policy")
+        for labels in (self.folder / "policy" / "tools").glob("*.toml"):
+            if labels.stem not in self.upstreams:
+                labels.unlink()
         intent = self.folder / "policy" / "intents" / "everything.toml"
         reach = ", ".join(json.dumps(name) for name in self.upstreams)
         intent.write_text(intent.read_text().replace("@REACH@", reach))

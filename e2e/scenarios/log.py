@@ -1,6 +1,13 @@
 """The published log, checked by programs that we did not write, after real calls went through Writ."""
 
+import json
+import os
+import random
 import shutil
+import signal
+import sqlite3
+import subprocess
+import time
 
 from harness import peers, servers, transcript
 from harness.processes import run
@@ -64,3 +71,51 @@ def _tampered(log, folder):
     bundle.chmod(0o644)
     bundle.write_bytes(content)
     return copy
+
+
+KILLS = int(os.environ.get("WRIT_E2E_KILLS", "40"))
+
+
+@scenario("log: a killed server loses no entry of a call that was forwarded")
+def killed(stage):
+    """Calls run without pause while the server is killed again and again. Whatever the upstream received must stand
+    in the log, and the log must verify, after each of it."""
+    database = stage.folder / "helpdesk.db"
+    with servers.helpdesk(stage.folder, database) as server:
+        writ = Writ(stage.folder, {"helpdesk": server.url})
+        with writ:
+            pass
+        storm = [peers.node(), peers.npm() / "clients" / "storm.mjs", writ.job("helpdesk"), 8]
+        calls = subprocess.Popen([str(word) for word in storm], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            for _ in range(KILLS):
+                writ.service.__enter__()
+                # Any moment of a call will do: the kill is not aimed.
+                time.sleep(random.uniform(0.02, 0.4))
+                writ.service.stop(how=signal.SIGKILL)
+            writ.service.__enter__()
+            time.sleep(0.5)
+            counts = json.loads(calls.communicate("", timeout=60)[0])
+            writ.service.stop()
+        finally:
+            calls.kill()
+    assert counts["answered"] > KILLS, f"hardly a call got through: {counts}"
+    with sqlite3.connect(database) as records:
+        received = {body for (body,) in records.execute("SELECT body FROM replies")}
+    log = writ.folder / "data" / "log"
+    key = (writ.folder / "data" / "keys" / "log.vkey").read_text().strip()
+    _foreign_verify(log, key, log / "checkpoint", len(received))
+    logged = b"".join(path.read_bytes() for path in _bundles(log))
+    missing = [mark for mark in received if mark.encode() not in logged]
+    assert not missing, f"{len(missing)} of {len(received)} forwarded calls have no entry: {missing[:3]}"
+    own = run([PROGRAM, "audit", "verify", log, "--vkey", key], check=False)
+    assert own.returncode in (0, 3), f"writ audit verify: {own.stdout}{own.stderr}"
+
+
+def _bundles(log):
+    """The entry bundles that the checkpoint covers, and nothing that only lies there."""
+    size = int((log / "checkpoint").read_text().splitlines()[1])
+    for number in range(-(-size // 256)):
+        digits = f"{number:03}" if number < 1000 else f"x{number // 1000:03}/{number % 1000:03}"
+        width = min(256, size - number * 256)
+        yield log / "tile" / "entries" / (digits if width == 256 else f"{digits}.p/{width}")
