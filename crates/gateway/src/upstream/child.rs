@@ -102,8 +102,10 @@ impl Child {
     }
 
     /// Nobody waits for this request any more.
-    pub(super) fn abandon(&self, id: &Id, message: Bytes) {
-        if self.waiting.leave(id) {
+    pub(super) fn abandon(&self, id: &Id, message: Option<Bytes>) {
+        if self.waiting.leave(id)
+            && let Some(message) = message
+        {
             // A child that does not read has more to worry about than this one.
             let _ = self.outgoing.try_send(message);
         }

@@ -148,10 +148,12 @@ async fn probe(link: &Arc<Link>, carrier: Carrier) -> Result<Session, UpstreamEr
         return unshared(session);
     }
     let asked = discover(link, &session);
+    const SILENT: UpstreamError = UpstreamError::Protocol("no answer to `server/discover`");
     let outcome = if is_child {
-        timeout(PROBE_WAIT.min(link.timeout()), asked)
-            .await
-            .unwrap_or(Err(UpstreamError::Protocol("no answer to `server/discover`")))?
+        match timeout(PROBE_WAIT, asked).await {
+            Err(_) | Ok(Err(UpstreamError::Timeout)) => return Err(SILENT),
+            Ok(outcome) => outcome?,
+        }
     } else {
         asked.await?
     };

@@ -283,7 +283,7 @@ impl Link {
         match &session.carrier {
             Carrier::Http(_) => self.open_http(session, request).await,
             Carrier::Child(child) => {
-                let cancel = Cancel::new(self, session, &request.id);
+                let cancel = Cancel::new(self, session, request);
                 let patience = self.patience(request);
                 let events = child.send_request(request, patience.until()).await?;
                 Ok((Source::Child(ChildStream::new(events, patience, Arc::clone(child), cancel)), None))
@@ -301,9 +301,8 @@ impl Link {
         let deadline = patience.until();
         let headers = http_headers(session, Some(request));
         let body = stream::call(Some(&request.id), &request.method, request.params.as_ref());
-        // A stateless request is cancelled by closing its stream; `initialize` must not be cancelled (MCP 2025-11-25).
-        let cancellable = !session.era.is_modern() && request.method != "initialize";
-        let mut cancel = cancellable.then(|| Cancel::new(self, session, &request.id));
+        // A stateless request is cancelled by closing its stream.
+        let mut cancel = (!session.era.is_modern()).then(|| Cancel::new(self, session, request));
         let mut response = endpoint.post(headers, body, deadline).await?;
         let session_id = response.headers_mut().remove(header::SESSION_ID);
         let reply = Reply::read(response, Some(&request.id), deadline).await?;
@@ -468,12 +467,17 @@ pub(super) struct Cancel {
     link: Arc<Link>,
     session: Arc<Session>,
     id: Id,
+    /// The upstream is not told.
+    silent: bool,
     armed: bool,
 }
 
 impl Cancel {
-    fn new(link: &Arc<Link>, session: &Arc<Session>, id: &Id) -> Self {
-        Self { link: Arc::clone(link), session: Arc::clone(session), id: id.clone(), armed: true }
+    fn new(link: &Arc<Link>, session: &Arc<Session>, request: &Prepared) -> Self {
+        // `initialize` must not be cancelled (MCP 2025-11-25 "Cancellation"), and who does not know `server/discover`
+        // need not know of its cancellation before a session has begun.
+        let silent = matches!(request.method.as_str(), "initialize" | "server/discover");
+        Self { link: Arc::clone(link), session: Arc::clone(session), id: request.id.clone(), silent, armed: true }
     }
 
     /// The request has come to its end.
@@ -490,7 +494,8 @@ impl Drop for Cancel {
         let params = Raw::from_value(&json!({ "requestId": self.id.to_value(), "reason": "the client no longer waits" }));
         let message = stream::call(None, "notifications/cancelled", Some(&params));
         match &self.session.carrier {
-            Carrier::Child(child) => child.abandon(&self.id, message),
+            Carrier::Child(child) => child.abandon(&self.id, (!self.silent).then_some(message)),
+            Carrier::Http(_) if self.silent => {}
             Carrier::Http(_) => {
                 let (link, session) = (Arc::clone(&self.link), Arc::clone(&self.session));
                 spawn(async move {

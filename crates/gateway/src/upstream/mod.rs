@@ -35,3 +35,6 @@ pub use mirror::{MirroredParameter, encoded};
 pub use pool::{Settings, UpstreamStatus, Upstreams};
 pub use profile::{ClientProfile, ServerProfile, SessionKey};
 pub use registry::Registry;
+
+#[cfg(test)]
+mod tests;

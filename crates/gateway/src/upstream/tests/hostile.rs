@@ -1,0 +1,271 @@
+//! Upstreams that do what no honest one would: each hurts only its own request, and is cut off in time.
+
+use super::fake::*;
+use super::*;
+use axum::response::Response;
+use futures_util::FutureExt;
+
+/// The outcome of one tool call against a stateless upstream that answers it like this.
+async fn outcome(answer: impl Fn(&Seen) -> Response + Send + Sync + Clone + 'static) -> Result<Vec<Event>, UpstreamError> {
+    let fake = Fake::start(move |seen| stateless(seen, answer.clone())).await;
+    let connection = Bench::hasty(http(&fake.url)).connect(1, &modern()).await;
+    events(send(&connection, 1, "tools/call", echo(1)).await?).await
+}
+
+fn event(value: &Value) -> String {
+    format!("data: {value}\n\n")
+}
+
+fn done(id: &Value) -> Value {
+    json!({ "jsonrpc": "2.0", "id": id, "result": { "content": [] } })
+}
+
+#[tokio::test]
+async fn an_answer_without_end_is_cut_off() {
+    let limit = UpstreamError::TooLarge(16 * 1024 * 1024);
+    const PIECE: &str = "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[";
+    let huge: &'static str = Box::leak(PIECE.repeat(1_000).into_boxed_str());
+    assert_eq!(outcome(move |_| endless("application/json", huge)).await.unwrap_err(), limit, "a body");
+    assert_eq!(outcome(move |_| endless("text/event-stream", huge)).await.unwrap_err(), limit, "a line");
+    let declared = |_: &Seen| {
+        let mut response = stuck("application/json", vec!["{".into()]);
+        response.headers_mut().insert("content-length", "99999999999".parse().unwrap());
+        response
+    };
+    assert_eq!(outcome(declared).await.unwrap_err(), limit, "a declared length");
+}
+
+#[tokio::test]
+async fn an_upstream_that_says_nothing_is_given_up() {
+    for (name, answer) in
+        [("a body that trickles", stuck as fn(&'static str, Vec<String>) -> Response), ("a broken body", broken)]
+    {
+        let error = outcome(move |_| answer("application/json", vec![r#"{"jsonrpc""#.into()])).await.unwrap_err();
+        assert!(matches!(error, UpstreamError::Timeout | UpstreamError::Unreachable(_)), "{name}: {error}");
+    }
+    assert_eq!(outcome(|_| stuck("text/event-stream", vec![": hello\n\n".into()])).await.unwrap_err(), UpstreamError::Timeout);
+    assert_eq!(outcome(|_| endless("text/event-stream", ": still here\n\n")).await.unwrap_err(), UpstreamError::Timeout);
+}
+
+#[tokio::test]
+async fn a_slow_upstream_delays_nobody_else() {
+    let fake = Fake::start(|seen| {
+        stateless(seen, |seen| match seen.body()["params"]["arguments"]["n"].as_u64() {
+            Some(0) => stuck("application/json", vec!["{".into()]),
+            _ => result(seen, &json!({ "content": [] })),
+        })
+    })
+    .await;
+    let connection = Bench::new(http(&fake.url)).connect(1, &modern()).await;
+    let slow = call(&connection, 1, "tools/call", echo(0));
+    let fast = call(&connection, 2, "tools/call", echo(1));
+    tokio::select! {
+        biased;
+        _ = slow => panic!("the slow one cannot be done"),
+        fast = fast => { fast.unwrap(); }
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_answer_is_refused() {
+    type Answer = fn(&Seen) -> Response;
+    let cases: [(&str, Answer); 8] = [
+        ("another content type", |seen| ([("content-type", "text/html")], done(&seen.body()["id"]).to_string()).into_response()),
+        ("malformed JSON", |_| json_text("{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{".into())),
+        ("another id", |_| json_text(done(&json!(2)).to_string())),
+        ("an id of another type", |_| json_text(done(&json!("1")).to_string())),
+        ("a doubled member", |_| json_text(r#"{"jsonrpc":"2.0","id":1,"result":{"a":1},"result":{"a":2}}"#.into())),
+        ("a request", |_| json_text(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#.into())),
+        ("nothing", |_| status(202)),
+        ("a malformed event", |_| sse("data: {oops\n\n".into())),
+    ];
+    use axum::response::IntoResponse;
+    for (name, answer) in cases {
+        let error = outcome(answer).await.unwrap_err();
+        assert!(matches!(error, UpstreamError::Protocol(_)), "{name}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn in_a_stream_only_the_right_answer_counts_and_only_once() {
+    let got = outcome(|seen| {
+        let id = &seen.body()["id"];
+        let asks = json!({ "jsonrpc": "2.0", "id": 77, "method": "roots/list" });
+        let last = json!({ "jsonrpc": "2.0", "id": id, "result": { "second": true } });
+        sse([event(&done(&json!(99))), event(&asks), event(&done(id)), event(&last)].concat())
+    })
+    .await
+    .unwrap();
+    assert_eq!(got.len(), 1, "{got:?}");
+    assert!(matches!(&got[0], Event::Result(raw) if raw.to_value() == json!({ "content": [] })));
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_without_an_answer_is_an_error() {
+    let note = json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": {} });
+    let text = event(&note);
+    let error = outcome(move |_| sse(text.clone())).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::Unreachable(_)), "{error}");
+    let error = outcome(|_| broken("text/event-stream", vec!["id: 1\ndata:\n\n".into()])).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::Unreachable(_)), "a stateless stream cannot be resumed: {error}");
+}
+
+#[tokio::test]
+async fn an_error_in_any_status_is_passed_on_and_a_status_alone_is_not() {
+    for code in [400, 404, 500] {
+        let got = outcome(move |seen| {
+            let mut response = error(seen, -32020);
+            *response.status_mut() = ::http::StatusCode::from_u16(code).unwrap();
+            response
+        })
+        .await
+        .unwrap();
+        assert!(matches!(&got[0], Event::Error(raw) if raw.to_value()["code"] == -32020), "{code}");
+        assert_eq!(outcome(move |_| status(code)).await.unwrap_err(), UpstreamError::Status(code));
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_takes_the_credential_nowhere() {
+    let thief = Fake::start(|seen| result(seen, &json!({}))).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "s3cret").unwrap();
+    let secret = SecretRef::File(file.path().to_string_lossy().into_owned());
+    for code in [301, 302, 303, 307, 308] {
+        let target = thief.url.clone();
+        let fake = Fake::start(move |seen| {
+            stateless(seen, |_| {
+                let mut response = status(code);
+                response.headers_mut().insert("location", target.parse().unwrap());
+                response
+            })
+        })
+        .await;
+        let injection = Injection { header: "x-key".into(), prefix: String::new(), secret: secret.clone() };
+        let bench = Bench::with(Upstream { injection: Some(injection), ..upstream(http(&fake.url)) });
+        let connection = bench.connect(1, &modern()).await;
+        assert_eq!(call(&connection, 1, "tools/call", echo(1)).await.unwrap_err(), UpstreamError::Redirected, "{code}");
+    }
+    assert!(thief.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_refused_credential_is_named_as_such_and_never_shown() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "s3cret").unwrap();
+    let secret = SecretRef::File(file.path().to_string_lossy().into_owned());
+    for code in [401, 403] {
+        let fake = Fake::start(move |_| status(code)).await;
+        let injection = Injection { header: "x-key".into(), prefix: String::new(), secret: secret.clone() };
+        let bench = Bench::with(Upstream { injection: Some(injection), ..upstream(http(&fake.url)) });
+        let error = call(&bench.connect(1, &modern()).await, 1, "tools/call", echo(1)).await.unwrap_err();
+        assert_eq!(error, UpstreamError::Unauthorized(code));
+        assert!(!format!("{error} {error:?} {:?}", bench.upstreams.status()).contains("s3cret"));
+    }
+}
+
+#[tokio::test]
+async fn a_url_that_would_leak_is_refused() {
+    for url in [
+        "http://example.org/mcp",
+        "http://127.0.0.1.example.org/mcp",
+        "http://10.0.0.1/mcp",
+        "https://user:pass@example.org/mcp",
+        "ftp://localhost/mcp",
+        "/mcp",
+        "",
+    ] {
+        let bench = Bench::new(http(url));
+        let error = bench.upstreams.connect(&name(), TaskId::from_bytes([1; 16]), &modern()).await.unwrap_err();
+        assert!(matches!(error, UpstreamError::Url(_)), "{url}: {error}");
+    }
+    for url in ["http://localhost:1/mcp", "http://[::1]:1/mcp", "https://example.org/mcp"] {
+        let bench = Bench::new(http(url));
+        assert!(bench.upstreams.connect(&name(), TaskId::from_bytes([1; 16]), &modern()).await.is_ok(), "{url}");
+    }
+}
+
+#[tokio::test]
+async fn a_lost_session_is_made_anew_once() {
+    let lost = Arc::new(std::sync::atomic::AtomicUsize::new(1));
+    let losses = Arc::clone(&lost);
+    let fake = Fake::start(move |seen| {
+        with_sessions(seen, |seen| {
+            let left = losses.load(std::sync::atomic::Ordering::SeqCst);
+            if left > 0 {
+                losses.store(left - 1, std::sync::atomic::Ordering::SeqCst);
+                return status(404);
+            }
+            result(seen, &json!({ "content": [] }))
+        })
+    })
+    .await;
+    let connection = Bench::new(http(&fake.url)).connect(1, &legacy("a")).await;
+    call(&connection, 1, "tools/call", echo(1)).await.unwrap();
+    assert_eq!((fake.of("initialize").len(), fake.of("tools/call").len()), (2, 2));
+    lost.store(usize::MAX, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(call(&connection, 2, "tools/call", echo(1)).await.unwrap_err(), UpstreamError::Status(404));
+    assert_eq!((fake.of("initialize").len(), fake.of("tools/call").len()), (3, 4));
+    // However often the client comes back, an upstream that loses every session does not keep the gateway busy.
+    for id in 3..10 {
+        call(&connection, id, "tools/call", echo(1)).await.unwrap_err();
+    }
+    assert!(fake.of("initialize").len() <= 5, "{}", fake.of("initialize").len());
+}
+
+#[tokio::test]
+async fn an_interrupted_stream_of_a_session_goes_on_where_it_was() {
+    let fake = Fake::start(|seen| {
+        with_sessions(seen, |seen| match seen.method.as_str() {
+            "POST" => sse("retry: 1\n\nid: e-1\ndata:\n\n".into()),
+            _ => sse(event(&done(&json!(5)))),
+        })
+    })
+    .await;
+    let connection = Bench::new(http(&fake.url)).connect(1, &legacy("a")).await;
+    let got = events(send(&connection, 5, "tools/call", echo(1)).await.unwrap()).await.unwrap();
+    assert!(got.iter().any(|event| matches!(event, Event::Paused)), "{got:?}");
+    assert!(got.iter().any(|event| matches!(event, Event::Cursor { id: Some(id), .. } if id == "e-1")), "{got:?}");
+    let resumed = fake.seen().into_iter().find(|seen| seen.method == "GET").unwrap();
+    assert_eq!(resumed.header("last-event-id"), Some("e-1"));
+    assert_eq!(resumed.header("mcp-session-id"), Some("session-1"));
+}
+
+#[tokio::test]
+async fn an_upstream_with_too_many_questions_is_stopped() {
+    let fake = Fake::start(|seen| {
+        with_sessions(seen, |_| {
+            let asks = |id: usize| event(&json!({ "jsonrpc": "2.0", "id": id, "method": "roots/list" }));
+            sse((0..1_000).map(asks).collect())
+        })
+    })
+    .await;
+    let connection = Bench::new(http(&fake.url)).connect(1, &legacy("a")).await;
+    let error = events(send(&connection, 5, "tools/call", echo(1)).await.unwrap()).await.unwrap_err();
+    assert_eq!(error, UpstreamError::Busy("requests to the client"));
+}
+
+#[tokio::test]
+async fn a_session_id_that_is_none_is_refused() {
+    for id in ["", "a b", "a\tb", &"x".repeat(2_000)] {
+        let id = id.to_owned();
+        let fake = Fake::start(move |seen| {
+            let mut response = with_sessions(seen, |seen| result(seen, &json!({})));
+            if response.headers_mut().remove("mcp-session-id").is_some() {
+                response.headers_mut().insert("mcp-session-id", id.parse().unwrap());
+            }
+            response
+        })
+        .await;
+        let error = Bench::new(http(&fake.url)).connect(1, &legacy("a")).await.server().await.unwrap_err();
+        assert!(matches!(error, UpstreamError::Protocol(_)), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_the_handshake_is_given_up() {
+    let fake = Fake::start_async(|_| async { std::future::pending::<Response>().await }.boxed()).await;
+    let bench = Bench::hasty(http(&fake.url));
+    assert_eq!(bench.connect(1, &legacy("a")).await.server().await.unwrap_err(), UpstreamError::Timeout);
+    assert_eq!(bench.upstreams.status()[0].reachable, Some(false));
+}

@@ -1,0 +1,229 @@
+//! Connections begin and end with their task, and nothing of one task reaches another.
+
+use super::fake::*;
+use super::*;
+use axum::response::Response;
+use futures_util::FutureExt;
+use tokio::sync::Notify;
+
+#[tokio::test]
+async fn tasks_and_sessions_never_share_a_session_of_the_upstream() {
+    let fake = Fake::start(|seen| with_sessions(seen, |seen| result(seen, &json!({})))).await;
+    let bench = Bench::new(http(&fake.url));
+    for (task, client) in [(1, legacy("a")), (2, legacy("a")), (1, legacy("b")), (1, modern()), (1, legacy("a"))] {
+        call(&bench.connect(task, &client).await, 1, "tools/call", echo(1)).await.unwrap();
+    }
+    assert_eq!(fake.of("initialize").len(), 4, "one for each but the last, which is the first again");
+    let mut other = modern();
+    other.capabilities = json!({ "roots": {} });
+    call(&bench.connect(1, &other).await, 1, "tools/call", echo(1)).await.unwrap();
+    assert_eq!(fake.of("initialize").len(), 5, "a client that can do other things needs a session of its own");
+}
+
+#[tokio::test]
+async fn ids_of_clients_that_share_a_session_cannot_meet() {
+    let both = Arc::new(tokio::sync::Barrier::new(2));
+    let fake = Fake::start_async(move |seen| {
+        let both = Arc::clone(&both);
+        async move {
+            if seen.rpc() == "tools/call" {
+                both.wait().await;
+            }
+            with_sessions(&seen, |seen| result(seen, &json!({ "n": seen.body()["params"]["arguments"]["n"] })))
+        }
+        .boxed()
+    })
+    .await;
+    let connection = Bench::new(http(&fake.url)).connect(1, &modern()).await;
+    let (one, two) = tokio::join!(call(&connection, 1, "tools/call", echo(10)), call(&connection, 1, "tools/call", echo(20)));
+    assert_eq!((one.unwrap()["n"].as_u64(), two.unwrap()["n"].as_u64()), (Some(10), Some(20)));
+    let sent = fake.of("tools/call");
+    assert_ne!(sent[0].body()["id"], sent[1].body()["id"]);
+}
+
+#[tokio::test]
+async fn the_end_of_a_task_ends_what_is_under_way_and_its_session() {
+    let fake = Fake::start(|seen| with_sessions(seen, |_| stuck("text/event-stream", vec![": wait\n\n".into()]))).await;
+    let bench = Bench::new(http(&fake.url));
+    let connection = bench.connect(1, &legacy("a")).await;
+    let other = bench.connect(2, &legacy("b")).await;
+    let mut under_way = send(&connection, 1, "tools/call", echo(1)).await.unwrap();
+    let mut unharmed = send(&other, 1, "tools/call", echo(1)).await.unwrap();
+    bench.end_task(1);
+    assert_eq!(under_way.next().await.unwrap_err(), UpstreamError::TaskEnded(EndReason::Revoked));
+    let farewell = fake.wait_for(|seen| seen.method == "DELETE").await;
+    assert_eq!(farewell.header("mcp-session-id"), Some("session-1"));
+    let refused = send(&connection, 2, "tools/call", echo(1)).await.unwrap_err();
+    assert_eq!(refused, UpstreamError::TaskEnded(EndReason::Revoked));
+    let refused = bench.upstreams.connect(&name(), TaskId::from_bytes([1; 16]), &legacy("a")).await.unwrap_err();
+    assert_eq!(refused, UpstreamError::TaskEnded(EndReason::Revoked));
+    assert!(unharmed.next().now_or_never().is_none(), "another task's call goes on");
+    assert_eq!(fake.of("tools/call").len(), 2);
+}
+
+#[tokio::test]
+async fn a_task_that_ends_during_the_handshake_leaves_no_session() {
+    let (arrived, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (at, on) = (Arc::clone(&arrived), Arc::clone(&go));
+    let fake = Fake::start_async(move |seen| {
+        let (arrived, go) = (Arc::clone(&at), Arc::clone(&on));
+        async move {
+            if seen.rpc() == "initialize" {
+                arrived.notify_one();
+                go.notified().await;
+            }
+            with_sessions(&seen, |seen| result(seen, &json!({})))
+        }
+        .boxed()
+    })
+    .await;
+    let bench = Bench::new(http(&fake.url));
+    let connection = bench.connect(1, &legacy("a")).await;
+    let under_way = tokio::spawn(async move { connection.server().await.map(drop) });
+    arrived.notified().await;
+    bench.end_task(1);
+    assert_eq!(under_way.await.unwrap(), Err(UpstreamError::TaskEnded(EndReason::Revoked)));
+    go.notify_one();
+    assert!(fake.of("tools/call").is_empty());
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_cancels_at_the_upstream() {
+    let fake = Fake::start(|seen| with_sessions(seen, |_| stuck("text/event-stream", vec![": wait\n\n".into()]))).await;
+    let connection = Bench::new(http(&fake.url)).connect(1, &legacy("a")).await;
+    let exchange = send(&connection, 42, "tools/call", echo(1)).await.unwrap();
+    drop(exchange);
+    let cancelled = fake.wait_for(|seen| seen.rpc() == "notifications/cancelled").await;
+    assert_eq!(cancelled.body()["params"]["requestId"], 42);
+    assert_eq!(cancelled.header("mcp-session-id"), Some("session-1"));
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_before_the_first_byte_cancels_too() {
+    let fake = Fake::start_async(|seen| {
+        async move {
+            if seen.rpc() == "tools/call" {
+                std::future::pending::<()>().await;
+            }
+            with_sessions(&seen, |_| status(500))
+        }
+        .boxed()
+    })
+    .await;
+    let connection = Bench::new(http(&fake.url)).connect(1, &legacy("a")).await;
+    connection.server().await.unwrap();
+    let under_way = {
+        let connection = connection.clone();
+        tokio::spawn(async move { send(&connection, 42, "tools/call", echo(1)).await.map(drop) })
+    };
+    fake.wait_for(|seen| seen.rpc() == "tools/call").await;
+    under_way.abort();
+    let cancelled = fake.wait_for(|seen| seen.rpc() == "notifications/cancelled").await;
+    assert_eq!(cancelled.body()["params"]["requestId"], 42);
+}
+
+#[tokio::test]
+async fn a_call_that_ended_is_not_cancelled() {
+    let fake = Fake::start(|seen| with_sessions(seen, |seen| result(seen, &json!({})))).await;
+    let connection = Bench::new(http(&fake.url)).connect(1, &legacy("a")).await;
+    call(&connection, 1, "tools/call", echo(1)).await.unwrap();
+    connection.close().await;
+    fake.wait_for(|seen| seen.method == "DELETE").await;
+    assert!(fake.of("notifications/cancelled").is_empty());
+}
+
+#[tokio::test]
+async fn a_stateless_call_is_cancelled_by_closing_its_stream() {
+    struct Noticed(Arc<Notify>);
+    impl Drop for Noticed {
+        fn drop(&mut self) {
+            self.0.notify_one();
+        }
+    }
+    let gone = Arc::new(Notify::new());
+    let noticed = Arc::clone(&gone);
+    let fake = Fake::start(move |seen| {
+        let noticed = Arc::clone(&noticed);
+        stateless(seen, move |_| {
+            use futures_util::StreamExt;
+            let guard = Noticed(noticed);
+            let first = futures_util::stream::iter([Ok::<_, std::io::Error>(bytes::Bytes::from(": wait\n\n"))]);
+            let rest = futures_util::stream::poll_fn(move |_| {
+                let _guard = &guard;
+                std::task::Poll::Pending
+            });
+            let mut response = Response::new(axum::body::Body::from_stream(first.chain(rest)));
+            response.headers_mut().insert("content-type", "text/event-stream".parse().unwrap());
+            response
+        })
+    })
+    .await;
+    let connection = Bench::new(http(&fake.url)).connect(1, &modern()).await;
+    let exchange = send(&connection, 42, "tools/call", echo(1)).await.unwrap();
+    drop(exchange);
+    gone.notified().await;
+    assert!(fake.of("notifications/cancelled").is_empty());
+}
+
+#[tokio::test]
+async fn only_what_the_upstream_asked_can_be_answered() {
+    let fake = Fake::start(|seen| {
+        with_sessions(seen, |_| {
+            let asks = json!({ "jsonrpc": "2.0", "id": "q", "method": "elicitation/create", "params": {} });
+            stuck("text/event-stream", vec![format!("data: {asks}\n\n")])
+        })
+    })
+    .await;
+    let connection = Bench::new(http(&fake.url)).connect(1, &legacy("a")).await;
+    let mut exchange = send(&connection, 1, "tools/call", echo(1)).await.unwrap();
+    let Event::Request { id, .. } = exchange.next().await.unwrap() else { panic!("not asked") };
+    assert_eq!(connection.answer(&Id::Number(1), Ok(&raw("{}"))).await, Err(UpstreamError::NoSuchRequest));
+    connection.answer(&id, Ok(&raw(r#"{"action" : "accept"}"#))).await.unwrap();
+    assert_eq!(connection.answer(&id, Ok(&raw("{}"))).await, Err(UpstreamError::NoSuchRequest));
+    let answered = fake.seen().into_iter().find(|seen| seen.body().get("result").is_some()).unwrap();
+    assert_eq!(answered.text, r#"{"jsonrpc":"2.0","id":"q","result":{"action" : "accept"}}"#);
+}
+
+#[tokio::test]
+async fn what_came_before_anybody_listened_is_not_lost() {
+    let fake = Fake::start(|seen| {
+        with_sessions(seen, |seen| match seen.method.as_str() {
+            "GET" => {
+                let asks = json!({ "jsonrpc": "2.0", "id": 3, "method": "roots/list" });
+                stuck("text/event-stream", vec![format!("data: {asks}\n\n")])
+            }
+            _ => result(seen, &json!({})),
+        })
+    })
+    .await;
+    let connection = Bench::new(http(&fake.url)).connect(1, &legacy("a")).await;
+    let mut heard = connection.unsolicited();
+    let Event::Request { id, .. } = heard.recv().await.unwrap() else { panic!("not asked") };
+    connection.answer(&id, Ok(&raw(r#"{"roots":[]}"#))).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_task_cannot_take_all_connections() {
+    let fake = Fake::start(|seen| with_sessions(seen, |seen| result(seen, &json!({})))).await;
+    let bench = Bench::new(http(&fake.url));
+    for session in 0..64 {
+        bench.connect(1, &legacy(&session.to_string())).await;
+    }
+    let error = bench.upstreams.connect(&name(), TaskId::from_bytes([1; 16]), &legacy("more")).await.unwrap_err();
+    assert_eq!(error, UpstreamError::Busy("connections"));
+    bench.connect(2, &legacy("a")).await;
+}
+
+#[tokio::test]
+async fn a_changed_registration_takes_effect_at_once() {
+    let old = Fake::start(|seen| stateless(seen, |seen| result(seen, &json!({})))).await;
+    let new = Fake::start(|seen| stateless(seen, |seen| result(seen, &json!({})))).await;
+    let bench = Bench::new(http(&old.url));
+    call(&bench.connect(1, &modern()).await, 1, "tools/call", echo(1)).await.unwrap();
+    bench.table.upstreams.lock().unwrap().insert(name(), Arc::new(upstream(http(&new.url))));
+    call(&bench.connect(1, &modern()).await, 2, "tools/call", echo(1)).await.unwrap();
+    assert_eq!((old.of("tools/call").len(), new.of("tools/call").len()), (1, 1));
+    bench.table.upstreams.lock().unwrap().clear();
+    let error = bench.upstreams.connect(&name(), TaskId::from_bytes([1; 16]), &modern()).await.unwrap_err();
+    assert_eq!(error, UpstreamError::Unknown);
+}
