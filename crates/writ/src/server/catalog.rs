@@ -23,7 +23,7 @@ pub(crate) struct Catalog {
 impl Catalog {
     /// What an upstream offers now, by name.
     async fn live(&self, upstream: &UpstreamName) -> Result<BTreeMap<ToolName, (Value, Digest)>, PortError> {
-        let offered = self.upstreams.offered(upstream).await.map_err(|error| PortError::Failed(error.to_string()))?;
+        let offered = self.upstreams.survey(upstream).await.map_err(|error| PortError::Failed(error.to_string()))?;
         let named = |definition: Value| {
             // A tool without a well-formed name cannot be called through the gateway, so there is nothing to approve.
             let name = definition.get("name")?.as_str()?.parse().ok()?;
@@ -41,8 +41,11 @@ impl Catalog {
 #[async_trait]
 impl UpstreamCatalog for Catalog {
     fn status(&self, upstream: &UpstreamName) -> UpstreamStatus {
-        let (reachable, last_error) = self.upstreams.status(upstream);
-        UpstreamStatus { reachable, last_error }
+        let known = self.upstreams.status().into_iter().find(|status| status.name == *upstream);
+        known.map_or(UpstreamStatus { reachable: None, last_error: None }, |status| UpstreamStatus {
+            reachable: status.reachable,
+            last_error: status.fault,
+        })
     }
 
     async fn tools(&self, upstream: &UpstreamName) -> Result<Vec<ToolView>, PortError> {
