@@ -11,7 +11,7 @@ use crate::mcp::stream;
 use crate::mcp::version::{Era, code, meta};
 use crate::observe::{Stage, Stopwatch};
 use crate::respond::{Body, Fault, Refusal, error_object, events, message, own_code};
-use crate::session::Session;
+use crate::session::Underway;
 use crate::shape::{Shape, Shaped};
 use crate::slots::Slot;
 use crate::upstream::{Connection, Event, Exchange, UpstreamError};
@@ -23,7 +23,6 @@ use http::{Response, StatusCode};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
 /// What a client gets, in the order in which it gets it.
 #[derive(Debug, Clone)]
@@ -64,6 +63,11 @@ impl Reply {
         }
     }
 
+    /// A stream that ends at once: a cancelled request is not answered.
+    pub(crate) fn silence() -> Self {
+        Self::Stream(streams::empty().boxed())
+    }
+
     /// The reply as a stream, for a batch.
     pub(crate) fn into_pieces(self) -> streams::BoxStream<'static, Piece> {
         match self {
@@ -89,9 +93,8 @@ pub(crate) struct Flight {
     pub(crate) shape: Shape,
     /// What a state that goes to the client is bound to.
     pub(crate) bond: Option<Bond>,
-    pub(crate) session: Option<Arc<Session>>,
-    /// Cancelled when a legacy client says so.
-    pub(crate) cancel: CancellationToken,
+    /// Its place in the session of a legacy client.
+    pub(crate) underway: Option<Underway>,
     pub(crate) slot: Option<Slot>,
     pub(crate) watch: Stopwatch,
     /// Where a legacy client could come back to.
@@ -132,11 +135,11 @@ impl Flight {
                 Step::Again => continue,
                 Step::Last(status, frame) => Ok(Reply::Message(status, frame)),
                 Step::Cut(reason) => Err(Refusal::TaskEnded(reason)),
-                Step::Silence => Ok(Reply::Stream(streams::empty().boxed())),
+                Step::Silence => Ok(Reply::silence()),
                 Step::Ask => self.hold().map(|frame| Reply::Message(StatusCode::OK, frame)),
                 Step::Park => {
                     self.park();
-                    Ok(Reply::Stream(streams::empty().boxed()))
+                    Ok(Reply::silence())
                 }
                 Step::Piece(first) => Ok(Reply::Stream(streams::once(async { first }).chain(self.into_stream()).boxed())),
             };
@@ -173,7 +176,7 @@ impl Flight {
         let event = tokio::select! {
             biased;
             reason = live.wait_ended() => return self.cut(reason),
-            () = self.cancel.cancelled() => return self.cancelled(),
+            () = Underway::cancelled(self.underway.as_ref()) => return self.cancelled(),
             () = self.gateway.stopping.cancelled(), if self.shape.is_endless() => return self.graceful_end(),
             event = self.exchange.next() => event,
             () = tokio::time::sleep(quiet), if mode == Mode::Streaming => return Step::Piece(Piece::KeepAlive),
@@ -318,12 +321,13 @@ impl Flight {
         let sealed = bond.and_then(|bond| gateway.seal(&bond, &State::Held(number)));
         let (Some(asked), Some(sealed)) = (asked, sealed) else {
             drop(gateway.held.take(number));
-            return Err(Refusal::Fault(Fault::new(
+            return Err(Fault::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 Some(&id),
                 code::INTERNAL_ERROR,
                 "the request cannot be continued",
-            )));
+            )
+            .into());
         };
         let result = json!({
             "resultType": "input_required",
@@ -336,16 +340,9 @@ impl Flight {
     /// Keeps the rest of the stream for a legacy client that comes back.
     fn park(mut self) {
         self.slot = None;
-        if let (Some(session), Some(cursor)) = (self.session.clone(), self.cursor.clone()) {
+        let session = self.underway.as_ref().map(|underway| Arc::clone(&underway.session));
+        if let (Some(session), Some(cursor)) = (session, self.cursor.clone()) {
             session.park(cursor, self);
-        }
-    }
-}
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        if let Some(session) = &self.session {
-            session.finish(&self.id);
         }
     }
 }

@@ -135,7 +135,7 @@ pub(crate) enum Refusal {
     /// A session that is not, or not any more, or somebody else's: all the same from outside.
     SessionUnknown,
     /// A fault of the protocol, with its status.
-    Fault(Fault),
+    Fault(Box<Fault>),
 }
 
 /// A JSON-RPC error and the HTTP status that goes with it.
@@ -161,7 +161,7 @@ impl Fault {
 
 impl From<Fault> for Refusal {
     fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
+        Self::Fault(Box::new(fault))
     }
 }
 

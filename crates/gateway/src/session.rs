@@ -68,18 +68,13 @@ impl Session {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a request that the client may cancel.
-    pub(crate) fn start(self: &Arc<Self>, id: &Id) -> CancellationToken {
-        let token = CancellationToken::new();
+    /// Notes a request that the client may cancel, until the value is dropped.
+    pub(crate) fn start(self: &Arc<Self>, id: &Id) -> Underway {
+        let cancel = CancellationToken::new();
         let mut state = self.state();
         state.used = Instant::now();
-        state.in_flight.insert(id.clone(), token.clone());
-        token
-    }
-
-    /// Forgets a request that is over.
-    pub(crate) fn finish(&self, id: &Id) {
-        self.state().in_flight.remove(id);
+        state.in_flight.insert(id.clone(), cancel.clone());
+        Underway { session: Arc::clone(self), id: id.clone(), cancel }
     }
 
     /// The client cancels a request of its own. Unknown ones are ignored (MCP "Cancellation").
@@ -149,6 +144,29 @@ impl Session {
         };
         drop(parked);
         self.connection.close().await;
+    }
+}
+
+/// A request of a session that is under way.
+pub(crate) struct Underway {
+    pub(crate) session: Arc<Session>,
+    id: Id,
+    cancel: CancellationToken,
+}
+
+impl Underway {
+    /// Resolves when the client cancelled the request.
+    pub(crate) async fn cancelled(underway: Option<&Self>) {
+        match underway {
+            Some(underway) => underway.cancel.cancelled().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.session.state().in_flight.remove(&self.id);
     }
 }
 

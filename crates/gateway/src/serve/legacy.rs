@@ -136,8 +136,7 @@ async fn request_of(
         connection: session.connection.clone(),
         era: Era::Legacy(session.version),
         capabilities: session.capabilities.clone(),
-        cancel: session.start(&request.id),
-        session: Some(Arc::clone(session)),
+        underway: Some(session.start(&request.id)),
         admitted,
         request,
     };

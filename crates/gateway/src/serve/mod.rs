@@ -14,7 +14,7 @@ use crate::mcp::object::Members;
 use crate::mcp::version::{Era, code};
 use crate::observe::Stopwatch;
 use crate::respond::{Fault, Refusal};
-use crate::session::Session;
+use crate::session::Underway;
 use crate::shape::{Kind, Shape};
 use crate::upstream::{Connection, Outgoing, UpstreamError};
 use authority::Released;
@@ -22,7 +22,6 @@ use domain::UpstreamName;
 use http::StatusCode;
 use serde_json::Value;
 use std::sync::Arc;
-use tokio_util::sync::CancellationToken;
 
 /// One request of an authenticated caller.
 pub(crate) struct Incoming {
@@ -32,8 +31,8 @@ pub(crate) struct Incoming {
     pub(crate) era: Era,
     pub(crate) capabilities: Value,
     pub(crate) request: Request,
-    pub(crate) session: Option<Arc<Session>>,
-    pub(crate) cancel: CancellationToken,
+    /// Its place in the session of a legacy client.
+    pub(crate) underway: Option<Underway>,
 }
 
 /// Sends a request its way.
@@ -152,6 +151,8 @@ impl Incoming {
         let sent = tokio::select! {
             biased;
             reason = live.wait_ended() => Err(UpstreamError::TaskEnded(reason)),
+            // Not answered, as the client wants it; dropping the release records it.
+            () = Underway::cancelled(self.underway.as_ref()) => return Ok(Reply::silence()),
             sent = self.connection.request(outgoing) => sent,
         };
         let exchange = match sent {
@@ -180,8 +181,7 @@ impl Incoming {
             capabilities: self.capabilities,
             shape,
             bond,
-            session: self.session,
-            cancel: self.cancel,
+            underway: self.underway,
             watch,
             cursor: None,
             asked: None,

@@ -21,7 +21,6 @@ use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::sync::Arc;
-use tokio_util::sync::CancellationToken;
 
 /// Most resources of one subscription: each is decided on its own.
 const SUBSCRIBED_MAX: usize = 64;
@@ -72,16 +71,7 @@ pub(crate) async fn serve(gateway: &Arc<Inner>, admitted: Admitted, payload: Pay
         let server = connection.server().await.map_err(fault)?;
         return Ok(Reply::Message(StatusCode::OK, stream::result(&request.id, &discovered(&server))).into_response());
     }
-    let incoming = Incoming {
-        gateway: Arc::clone(gateway),
-        admitted,
-        connection,
-        era,
-        capabilities,
-        request,
-        session: None,
-        cancel: CancellationToken::new(),
-    };
+    let incoming = Incoming { gateway: Arc::clone(gateway), admitted, connection, era, capabilities, request, underway: None };
     dispatch(incoming).await.map(Reply::into_response)
 }
 

@@ -1,0 +1,5 @@
+//! The gateway as an agent sees it, over the test kit's authority and an upstream that records what reaches it.
+
+mod calls;
+mod requests;
+mod support;
