@@ -1,4 +1,5 @@
-//! Moments on the wire: RFC 3339 in UTC, milliseconds if there are any. Reads no clock.
+//! Moments on the wire: RFC 3339 in UTC, fractions of a second if there are any. Owns the two directions of that form;
+//! reads no clock.
 
 use domain::Timestamp;
 

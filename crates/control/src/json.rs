@@ -121,7 +121,7 @@ mod tests {
             ("{} {}".to_owned(), "trailing"),
             (String::new(), "EOF"),
             ("{".to_owned(), "EOF"),
-            ("nul".to_owned(), "expected"),
+            ("nul".to_owned(), "EOF"),
             ("\u{feff}{}".to_owned(), "expected"),
             ("NaN".to_owned(), "expected"),
         ];

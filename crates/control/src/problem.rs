@@ -3,8 +3,8 @@
 //! never into the answer.
 
 use axum::response::{IntoResponse, Response};
+use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
 /// One thing that is wrong with the input.
@@ -24,14 +24,14 @@ pub(crate) struct Problem {
     code: &'static str,
     detail: String,
     faults: Vec<Fault>,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, HeaderValue)>,
     cause: Option<String>,
 }
 
 impl Problem {
     /// A problem with a code that never changes and a sentence that may.
     pub(crate) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), faults: Vec::new(), headers: HeaderMap::new(), cause: None }
+        Self { status, code, detail: detail.into(), faults: Vec::new(), headers: Vec::new(), cause: None }
     }
 
     /// 400: the request is malformed.
@@ -61,7 +61,7 @@ impl Problem {
     /// The same with a header.
     pub(crate) fn with(mut self, name: HeaderName, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
-            self.headers.append(name, value);
+            self.headers.push((name, value));
         }
         self
     }
@@ -85,7 +85,9 @@ impl Problem {
         }
         let mut response = (self.status, body.to_string()).into_response();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        response.headers_mut().extend(self.headers);
+        for (name, value) in self.headers {
+            response.headers_mut().append(name, value);
+        }
         response
     }
 }

@@ -6,8 +6,8 @@ use crate::problem::{Fault, Problem};
 use authority::ports::{ArchiveError, LedgerError};
 use authority::{Error, IssueError, Scheme, Unauthenticated};
 use axum::response::{IntoResponse, Response};
+use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, StatusCode};
 use token::oauth::challenge::{self, Challenge};
 use token::oauth::error::{ErrorCode, OAuthError};
 
@@ -19,7 +19,7 @@ pub(crate) const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 pub(crate) struct OAuthAnswer {
     error: OAuthError,
     status: StatusCode,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl OAuthAnswer {
@@ -35,7 +35,7 @@ impl OAuthAnswer {
 
     pub(crate) fn with(mut self, name: HeaderName, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
-            self.headers.insert(name, value);
+            self.headers.push((name, value));
         }
         self
     }
@@ -44,7 +44,7 @@ impl OAuthAnswer {
 impl From<OAuthError> for OAuthAnswer {
     fn from(error: OAuthError) -> Self {
         let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::BAD_REQUEST);
-        Self { error, status, headers: HeaderMap::new() }
+        Self { error, status, headers: Vec::new() }
     }
 }
 

@@ -36,6 +36,7 @@ struct State {
     evidence: HashMap<[u8; 32], Timestamp>,
     revoked: Vec<(String, Timestamp)>,
     openings: BTreeMap<u64, (TaskId, Vec<u8>)>,
+    files: BTreeMap<String, Vec<u8>>,
     fault: Option<Fault>,
 }
 
@@ -68,6 +69,11 @@ impl MemoryLedger {
     /// From the next write on, break like this; `None` heals.
     pub fn break_with(&self, fault: Option<Fault>) {
         self.state.lock().unwrap().fault = fault;
+    }
+
+    /// Puts a file onto the published read path; nothing is published by itself.
+    pub fn publish(&self, path: &str, bytes: Vec<u8>) {
+        self.state.lock().unwrap().files.insert(path.to_owned(), bytes);
     }
 
     /// The events of the log, oldest first.
@@ -211,7 +217,7 @@ impl Archive for MemoryLedger {
             let event = leaf.get("event").unwrap();
             query.terms.iter().all(|(field, value)| event.get(field).and_then(Value::as_str) == Some(value))
         };
-        let below = query.before.map_or(state.leaves.len(), |before| usize::try_from(before).unwrap());
+        let below = query.before.map_or(state.leaves.len(), |before| usize::try_from(before).unwrap().min(state.leaves.len()));
         let entries = (0..below).rev().filter_map(|index| state.entry(index));
         Ok(entries.filter(|entry| matches(&entry.leaf)).take(query.limit).collect())
     }
@@ -234,8 +240,8 @@ impl Archive for MemoryLedger {
 
 #[async_trait]
 impl PublishedLog for MemoryLedger {
-    async fn file(&self, _path: &str) -> Result<Option<Vec<u8>>, ArchiveError> {
-        Ok(None)
+    async fn file(&self, path: &str) -> Result<Option<Vec<u8>>, ArchiveError> {
+        Ok(self.state.lock().unwrap().files.get(path).cloned())
     }
 
     async fn proof(&self, _index: u64) -> Result<Option<String>, ArchiveError> {

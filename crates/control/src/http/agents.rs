@@ -231,17 +231,18 @@ mod tests {
         }))
         .unwrap();
         let faults = record.read("bot".parse().unwrap(), AgentState::Active).unwrap_err();
-        let places: Vec<_> = faults.iter().map(|fault| fault.at.as_str()).collect();
+        let mut places: Vec<_> = faults.iter().map(|fault| fault.at.as_str()).collect();
+        places.sort_unstable();
         assert_eq!(
             places,
             [
-                "owner",
-                "review_by",
-                "purpose",
                 "identity[0].claims",
                 "identity[1].claims.ref",
                 "identity[1].claims.sub",
-                "intents[1]"
+                "intents[1]",
+                "owner",
+                "purpose",
+                "review_by"
             ]
         );
     }

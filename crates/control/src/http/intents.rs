@@ -1,4 +1,5 @@
-//! Intents over REST, read only: they are policy as code and change with the policy folder.
+//! Intents over REST, read only: they are policy as code and change with the policy folder. Owns their wire form;
+//! knows neither files nor Cedar.
 
 use crate::App;
 use crate::authenticate::reader;

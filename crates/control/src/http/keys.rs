@@ -1,4 +1,5 @@
-//! Rotation of the token signing key. Tokens of the old key stay verifiable until they expire; the port's owner sees to it.
+//! Rotation of the token signing key. Owns the endpoint only: keys live behind a port, never here, and tokens of the old
+//! key stay verifiable until they expire.
 
 use crate::App;
 use crate::authenticate::admin;

@@ -1,4 +1,5 @@
-//! One module for each group of endpoints. A handler reads the request, asks the authority, and shows the answer.
+//! One module for each group of endpoints. A handler reads the request, asks the authority, and shows the answer; it
+//! decides nothing.
 
 pub(crate) mod agents;
 pub(crate) mod audit;

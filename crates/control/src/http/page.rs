@@ -1,4 +1,5 @@
-//! Pages of a listing: `{"items": […], "next": cursor or null}`. The cursor names the last item shown.
+//! Pages of a listing: `{"items": […], "next": cursor or null}`. The cursor names the last item shown. Knows nothing of
+//! what is listed.
 
 use crate::body::Query;
 use crate::problem::{Fault, Problem};

@@ -316,7 +316,7 @@ fn digest(text: &str) -> Option<Digest> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
     use super::*;
 
     fn read(record: Value) -> Result<Upstream, Vec<String>> {
