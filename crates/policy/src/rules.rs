@@ -16,6 +16,11 @@ use std::sync::Arc;
 
 /// Longest `@id`.
 const ID_BYTES_MAX: usize = 128;
+/// How far a policy may follow entities: `principal.agent.owner`, and the workload's claims. A request carries exactly
+/// these, so attributes of an entity that a policy names by itself are unknown: found here, not at the first request.
+const LEVEL_MAX: u32 = 2;
+/// Deepest nesting of a condition: what walks it uses the stack of a request.
+const DEPTH_MAX: usize = 400;
 /// The annotation that names who may approve.
 const APPROVERS: &str = "approvers";
 
@@ -135,6 +140,12 @@ impl Reader<'_> {
         let named = policy.new_id(PolicyId::new(id));
         let ast: Ast = named.as_ref().clone();
         let condition = ast.condition();
+        if too_deep(&condition) {
+            let message = format!("the condition of policy `{id}` is nested deeper than {DEPTH_MAX}");
+            found
+                .push(self.at(policy, message).help("split it into several policies, or compare with a set: `[..].contains(x)`"));
+            return None;
+        }
         let mentions = Mentions::of(&condition);
         let approvers = self.approvers(policy, annotations.get(APPROVERS), mentions, found)?;
         let effect = match policy.effect() {
@@ -169,7 +180,7 @@ impl Reader<'_> {
     }
 
     fn validate(&self, validator: &Validator, set: &PolicySet, found: &mut Vec<Diagnostic>) {
-        let result = validator.validate(set, ValidationMode::Strict);
+        let result = validator.validate_with_level(set, ValidationMode::Strict, LEVEL_MAX);
         let mut nowhere: Vec<&PolicyId> = Vec::new();
         for error in result.validation_errors() {
             let mut diagnostic = self.translate(error);
@@ -230,6 +241,34 @@ impl Reader<'_> {
             None => diagnostic,
         }
     }
+}
+
+/// Whether the expression is nested deeper than [`DEPTH_MAX`]; itself without recursion.
+fn too_deep(expr: &Expr) -> bool {
+    let mut open = vec![(expr, 0)];
+    while let Some((expr, depth)) = open.pop() {
+        if depth > DEPTH_MAX {
+            return true;
+        }
+        let mut push = |part| open.push((part, depth + 1));
+        match expr.expr_kind() {
+            ExprKind::And { left, right } | ExprKind::Or { left, right } => [left, right].into_iter().for_each(|part| push(part)),
+            ExprKind::If { test_expr, then_expr, else_expr } => {
+                [test_expr, then_expr, else_expr].into_iter().for_each(|part| push(part));
+            }
+            ExprKind::BinaryApp { arg1, arg2, .. } => [arg1, arg2].into_iter().for_each(|part| push(part)),
+            ExprKind::UnaryApp { arg, .. } => push(arg),
+            ExprKind::GetAttr { expr, .. }
+            | ExprKind::HasAttr { expr, .. }
+            | ExprKind::ExtHasAttr { expr, .. }
+            | ExprKind::Like { expr, .. }
+            | ExprKind::Is { expr, .. } => push(expr),
+            ExprKind::ExtensionFunctionApp { args, .. } | ExprKind::Set(args) => args.iter().for_each(push),
+            ExprKind::Record(members) => members.values().for_each(push),
+            ExprKind::Lit(_) | ExprKind::Var(_) | ExprKind::Slot(_) | ExprKind::Unknown(_) => {}
+        }
+    }
+    false
 }
 
 /// The parts of a policy's clauses that must all hold (`a && b && !c`), in order.

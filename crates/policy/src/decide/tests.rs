@@ -1,5 +1,5 @@
 //! Claims about single decisions, attacks among them.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use crate::Policy;
 use crate::fixture::{Case, compile, object, sources};

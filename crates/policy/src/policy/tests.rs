@@ -1,5 +1,5 @@
 //! Claims about compiling a folder: what is found, where, and what to do about it.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use super::*;
 use crate::fixture::{INTENT, LABELS, compile, definitions, findings, folder, sources};
@@ -66,6 +66,40 @@ fn a_policy_outside_the_reach_does_not_validate() {
 }
 
 #[test]
+fn attributes_of_an_entity_that_is_not_of_the_request_are_unknown() {
+    insta::assert_snapshot!(found(r#"@id("a") permit (principal, action, resource) when { Writ::Agent::"other".owner == principal.agent.owner };"#), @r#"
+    main.cedar:1:54: error: for policy `a`, entity literals cannot be dereferenced at any level
+    "#);
+    assert_eq!(
+        found(
+            r#"@id("a") permit (principal, action, resource) when { principal.agent.owner == Writ::Owner::"support" && principal.agent.name like "b*" && context.facts.workload.provider == "ci" };"#
+        ),
+        ""
+    );
+}
+
+#[test]
+fn an_intent_may_be_called_like_a_type_of_cedar() {
+    for name in ["string", "long", "bool", "set", "record", "decimal", "datetime", "entity", "extension", "agent"] {
+        let intent = INTENT.replace("refund-order", name);
+        let lock = render_lock(&"orders".parse().unwrap(), &definitions());
+        let rule = format!(
+            "@id(\"a\") permit (principal is Intent::{}, action, resource) when {{ principal.order_id == \"A-1\" }};",
+            crate::spelling::pascal_case(name)
+        );
+        let files = [
+            ("intents/a.toml", intent.as_str()),
+            ("tools/orders.toml", LABELS),
+            ("tools/orders.lock.json", &lock),
+            ("a.cedar", &rule),
+        ];
+        let policy = Policy::compile(&folder(&files)).unwrap_or_else(|found| panic!("{name}: {found:#?}")).policy;
+        let text = policy.schema_text();
+        assert!(cedar_policy::Schema::from_cedarschema_str(&text).is_ok(), "{name}: the text reads as a schema\n{text}");
+    }
+}
+
+#[test]
 fn a_syntax_error_is_found_with_its_place() {
     insta::assert_snapshot!(found("@id(\"a\")\npermit (principal, action, resource)\nwhen { principal.x = 5 };"), @r#"
     main.cedar:3:8: error: '=' is not a valid operator in Cedar
@@ -94,6 +128,19 @@ fn a_policy_needs_an_id_of_its_own() {
     deep/down/more.cedar:1:1: error: policy `x` is also in `main.cedar` on line 1
       help: give each policy its own `@id`
     "#);
+}
+
+#[test]
+fn a_condition_nested_too_deeply_is_refused_and_a_long_list_is_not() {
+    let chain = vec!["context.facts.approved"; 1_000].join(" || ");
+    let told = found(&format!("@id(\"deep\") permit (principal, action, resource) when {{ {chain} }};"));
+    assert!(told.contains("nested deeper than 400"), "{told}");
+    let list: Vec<_> = (0..5_000).map(|n| format!("\"{n}\"")).collect();
+    let list = format!(
+        "@id(\"long\") permit (principal, action, resource) when {{ [{}].contains(context.facts.binding) }};",
+        list.join(",")
+    );
+    assert_eq!(found(&list), "");
 }
 
 #[test]
