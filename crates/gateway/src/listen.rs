@@ -253,6 +253,7 @@ impl Gateway {
         if tokio::time::timeout(patience, self.0.slots.idle()).await.is_err() {
             tracing::warn!("some requests were still under way when the gateway stopped; their outcomes read as cancelled");
         }
+        self.0.upstreams.close().await;
     }
 }
 

@@ -62,7 +62,7 @@ impl Child {
         tokio::spawn(write_lines(stdin, lines, child.stop.clone()));
         tokio::spawn(Self::read_lines(Arc::clone(&child), Arc::downgrade(link), stdout));
         tokio::spawn(log_errors(stderr, name.clone()));
-        tokio::spawn(supervise(process, Arc::clone(&child), name));
+        link.hub.farewells.spawn(supervise(process, Arc::clone(&child), name));
         Ok(child)
     }
 

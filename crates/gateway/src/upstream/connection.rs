@@ -83,7 +83,12 @@ impl Connection {
             return Ok(Exchange::new(Arc::clone(link), source, None, Some(place)));
         }
         let client_is_modern = link.client.era.is_modern();
-        let params = bridge::outbound(link, session.era, outgoing.params)?;
+        let params = if client_is_modern && session.era.is_modern() {
+            // The common case, and nothing to translate: the request carries everything itself.
+            outgoing.params.cloned()
+        } else {
+            bridge::outbound(link, session.era, outgoing.params)?
+        };
         let mut headers = http::forwarded(outgoing.headers);
         if session.era.is_modern() && outgoing.method == "tools/call" {
             self.mirror(&mut headers, outgoing.params);

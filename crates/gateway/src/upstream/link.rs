@@ -25,9 +25,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// How long a person may take to answer what an upstream asks during a call.
 pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(600);
@@ -57,6 +58,8 @@ pub(super) struct Hub {
     pub(super) registry: Arc<dyn Registry>,
     /// How the last attempt to speak with it went.
     pub(super) fault: Mutex<Option<Result<(), UpstreamError>>>,
+    /// What must be done before the gateway may stop.
+    pub(super) farewells: TaskTracker,
 }
 
 impl Hub {
@@ -125,10 +128,12 @@ pub(super) struct Link {
     asked: Mutex<HashMap<Id, Option<AnswerTo>>>,
     next_id: AtomicI64,
     shut: CancellationToken,
+    /// A place among all connections.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Link {
-    pub(super) fn new(hub: Arc<Hub>, task: TaskId, client: ClientProfile) -> Self {
+    pub(super) fn new(hub: Arc<Hub>, task: TaskId, client: ClientProfile, place: Option<OwnedSemaphorePermit>) -> Self {
         Self {
             hub,
             task,
@@ -139,6 +144,7 @@ impl Link {
             asked: Mutex::default(),
             next_id: AtomicI64::new(1),
             shut: CancellationToken::new(),
+            _place: place,
         }
     }
 
@@ -386,7 +392,7 @@ impl Link {
     }
 
     /// Closes the connection: requests under way end, the session with them. Ends what it started in the background.
-    pub(super) fn shut(self: &Arc<Self>) {
+    pub(super) fn shut(&self) {
         self.shut.cancel();
         self.end_session();
     }
@@ -397,15 +403,24 @@ impl Link {
         match &session.carrier {
             Carrier::Child(child) => child.stop(),
             Carrier::Http(None) => {}
-            Carrier::Http(Some(_)) => spawn(async move {
-                if let Some(endpoint) = &hub.endpoint {
-                    let farewell = endpoint.delete(http_headers(&session, None), Instant::now() + FAREWELL).await;
-                    if let Err(error) = farewell {
-                        tracing::debug!(%error, upstream = %hub.upstream.name, "a session could not be ended");
+            Carrier::Http(Some(_)) => {
+                let farewells = hub.farewells.clone();
+                spawn(farewells.track_future(async move {
+                    if let Some(endpoint) = &hub.endpoint {
+                        let farewell = endpoint.delete(http_headers(&session, None), Instant::now() + FAREWELL).await;
+                        if let Err(error) = farewell {
+                            tracing::debug!(%error, upstream = %hub.upstream.name, "a session could not be ended");
+                        }
                     }
-                }
-            }),
+                }));
+            }
         }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.end_session();
     }
 }
 

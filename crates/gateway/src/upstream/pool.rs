@@ -17,7 +17,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{Semaphore, broadcast};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tokio_util::task::TaskTracker;
 
 /// Most requests that one upstream may have under way: a slow one must not hold everything that others need.
 const REQUESTS_MAX: usize = 4_096;
@@ -31,6 +32,8 @@ const CHILDREN_MAX: usize = 512;
 const IDLE: Duration = Duration::from_secs(600);
 /// How often that is looked for.
 const SWEEP: Duration = Duration::from_secs(30);
+/// How long the end of all sessions and children may take when the gateway stops.
+const FAREWELLS: Duration = Duration::from_secs(6);
 
 /// What an operator may set for all upstreams.
 #[derive(Debug, Clone, Default)]
@@ -82,6 +85,10 @@ struct Pool {
     settings: Settings,
     client: HttpClient,
     table: Mutex<Table>,
+    /// Room for connections over HTTP, and for children.
+    connections: Arc<Semaphore>,
+    children: Arc<Semaphore>,
+    farewells: TaskTracker,
 }
 
 /// All connections to upstreams; cheap to clone.
@@ -102,7 +109,15 @@ impl Upstreams {
     pub fn new(registry: Arc<dyn Registry>, settings: Settings) -> Result<Self, UpstreamError> {
         let client = HttpClient::new(&settings)?;
         let ends = registry.ends();
-        let pool = Arc::new(Pool { registry, settings, client, table: Mutex::default() });
+        let pool = Arc::new(Pool {
+            registry,
+            settings,
+            client,
+            table: Mutex::default(),
+            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            children: Arc::new(Semaphore::new(CHILDREN_MAX)),
+            farewells: TaskTracker::new(),
+        });
         tokio::spawn(watch(Arc::downgrade(&pool), ends));
         tokio::spawn(sweep(Arc::downgrade(&pool)));
         Ok(Self(pool))
@@ -133,8 +148,12 @@ impl Upstreams {
                     return Ok(Connection(Arc::clone(&held.link)));
                 }
                 None => {
-                    table.make_room(task, hub.endpoint.is_none())?;
-                    let link = Arc::new(Link::new(hub, task, client.clone()));
+                    let is_child = hub.endpoint.is_none();
+                    table.make_room(task, is_child)?;
+                    let places = if is_child { &pool.children } else { &pool.connections };
+                    let place = Arc::clone(places).try_acquire_owned();
+                    let place = place.map_err(|_| UpstreamError::Busy(connections_of(is_child)))?;
+                    let link = Arc::new(Link::new(hub, task, client.clone(), Some(place)));
                     let held = Held { link: Arc::clone(&link), used: Instant::now() };
                     if let Some(old) = table.links.entry(task).or_default().insert(key, held) {
                         old.link.shut();
@@ -162,7 +181,7 @@ impl Upstreams {
         let client =
             ClientProfile { era: Era::Modern(Version::NEWEST_MODERN), capabilities: json!({}), info: Value::Null, session: None };
         // No task has this identifier, so no task can meet this connection.
-        let link = Arc::new(Link::new(hub, TaskId::from_bytes([0; 16]), client));
+        let link = Arc::new(Link::new(hub, TaskId::from_bytes([0; 16]), client, None));
         let listed = catalog::list(&link).await;
         link.shut();
         let listed = listed?;
@@ -189,11 +208,15 @@ impl Upstreams {
         all
     }
 
-    /// Closes everything. Sessions and children end in the background.
-    pub fn close(&self) {
+    /// Closes everything, and waits a while until sessions have ended and no child is left.
+    pub async fn close(&self) {
         let links = std::mem::take(&mut self.0.table().links);
         for held in links.into_values().flat_map(HashMap::into_values) {
             held.link.shut();
+        }
+        self.0.farewells.close();
+        if timeout(FAREWELLS, self.0.farewells.wait()).await.is_err() {
+            tracing::warn!("some sessions of upstreams could not be ended in time");
         }
     }
 }
@@ -222,6 +245,7 @@ impl Pool {
             places: Arc::new(Semaphore::new(REQUESTS_MAX)),
             registry: Arc::clone(&self.registry),
             fault: Mutex::default(),
+            farewells: self.farewells.clone(),
         });
         table.hubs.insert(upstream.name.clone(), Arc::clone(&hub));
         Ok(hub)
@@ -246,10 +270,7 @@ impl Pool {
     fn drop_idle(&self) {
         let mut idle = Vec::new();
         self.table().links.retain(|_, links| {
-            // The table alone holds it: no client, no request, nobody who listens.
-            let gone = links.extract_if(|_, held| {
-                held.link.is_closed() || (Arc::strong_count(&held.link) == 1 && held.used.elapsed() > IDLE)
-            });
+            let gone = links.extract_if(|_, held| held.link.is_closed() || (held.is_idle() && held.used.elapsed() > IDLE));
             idle.extend(gone.map(|(_, held)| held.link));
             !links.is_empty()
         });
@@ -260,19 +281,30 @@ impl Pool {
 }
 
 impl Table {
-    /// Refuses what would be one connection too many.
-    fn make_room(&self, task: TaskId, is_child: bool) -> Result<(), UpstreamError> {
-        let count =
-            |links: &HashMap<Key, Held>| links.values().filter(|held| !is_child || held.link.hub.endpoint.is_none()).count();
-        let (per_task_max, all_max, what) = if is_child {
-            (CHILDREN_PER_TASK_MAX, CHILDREN_MAX, "programs")
-        } else {
-            (CONNECTIONS_PER_TASK_MAX, CONNECTIONS_MAX, "connections")
-        };
-        let of_task = self.links.get(&task).map_or(0, count);
-        let room = of_task < per_task_max && self.links.values().map(count).sum::<usize>() < all_max;
-        room.then_some(()).ok_or(UpstreamError::Busy(what))
+    /// Makes sure that one more connection of this task is not one too many. A connection that nobody holds gives way.
+    fn make_room(&mut self, task: TaskId, is_child: bool) -> Result<(), UpstreamError> {
+        let max = if is_child { CHILDREN_PER_TASK_MAX } else { CONNECTIONS_PER_TASK_MAX };
+        let Some(links) = self.links.get_mut(&task) else { return Ok(()) };
+        let counts = |held: &Held| !is_child || held.link.hub.endpoint.is_none();
+        if links.values().filter(|held| counts(held)).count() < max {
+            return Ok(());
+        }
+        let idle = links.iter().filter(|(_, held)| counts(held) && held.is_idle());
+        let oldest = idle.min_by_key(|(_, held)| held.used).map(|(key, _)| key.clone());
+        let gone = oldest.and_then(|key| links.remove(&key));
+        gone.map(|held| held.link.shut()).ok_or(UpstreamError::Busy(connections_of(is_child)))
     }
+}
+
+impl Held {
+    /// The table alone holds it: no client, no request, nobody who listens.
+    fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.link) == 1
+    }
+}
+
+fn connections_of(is_child: bool) -> &'static str {
+    if is_child { "programs" } else { "connections" }
 }
 
 /// What distinguishes stateless clients: an upstream with sessions is told their capabilities once.

@@ -98,11 +98,14 @@ async fn a_definition_that_is_only_written_differently_passes() {
 
 #[tokio::test]
 async fn definitions_that_readers_could_read_differently_stay_unreachable() {
-    let twice = format!("[{},{}]", refund(), json!({ "name": "refund", "description": "other" }));
+    let other = json!({ "name": "refund", "description": "other" });
+    let (twice, reversed) = (format!("[{},{other}]", refund()), format!("[{other},{}]", refund()));
     let doubled = r#"[{"name":"refund","description":"x","description":"gives money back","inputSchema":{"type":"object"}}]"#;
     let mut mirrored = refund();
     mirrored["inputSchema"] = json!({ "type": "object", "properties": { "a": { "type": "number", "x-mcp-header": "A" } } });
-    for (tools, approved) in [(twice, refund()), (doubled.to_owned(), refund()), (json!([mirrored]).to_string(), mirrored)] {
+    let cases =
+        [(twice, refund()), (reversed, refund()), (doubled.to_owned(), refund()), (json!([mirrored]).to_string(), mirrored)];
+    for (tools, approved) in cases {
         let fake = offering(Arc::new(Mutex::new(tools.clone()))).await;
         let bench = Bench::new(http(&fake.url));
         bench.approve(&approved);

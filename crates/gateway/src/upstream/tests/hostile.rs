@@ -7,8 +7,15 @@ use futures_util::FutureExt;
 
 /// The outcome of one tool call against a stateless upstream that answers it like this.
 async fn outcome(answer: impl Fn(&Seen) -> Response + Send + Sync + Clone + 'static) -> Result<Vec<Event>, UpstreamError> {
+    outcome_at(Bench::new, answer).await
+}
+
+async fn outcome_at(
+    bench: fn(Transport) -> Bench,
+    answer: impl Fn(&Seen) -> Response + Send + Sync + Clone + 'static,
+) -> Result<Vec<Event>, UpstreamError> {
     let fake = Fake::start(move |seen| stateless(seen, answer.clone())).await;
-    let connection = Bench::hasty(http(&fake.url)).connect(1, &modern()).await;
+    let connection = bench(http(&fake.url)).connect(1, &modern()).await;
     events(send(&connection, 1, "tools/call", echo(1)).await?).await
 }
 
@@ -40,11 +47,18 @@ async fn an_upstream_that_says_nothing_is_given_up() {
     for (name, answer) in
         [("a body that trickles", stuck as fn(&'static str, Vec<String>) -> Response), ("a broken body", broken)]
     {
-        let error = outcome(move |_| answer("application/json", vec![r#"{"jsonrpc""#.into()])).await.unwrap_err();
+        let error =
+            outcome_at(Bench::hasty, move |_| answer("application/json", vec![r#"{"jsonrpc""#.into()])).await.unwrap_err();
         assert!(matches!(error, UpstreamError::Timeout | UpstreamError::Unreachable(_)), "{name}: {error}");
     }
-    assert_eq!(outcome(|_| stuck("text/event-stream", vec![": hello\n\n".into()])).await.unwrap_err(), UpstreamError::Timeout);
-    assert_eq!(outcome(|_| endless("text/event-stream", ": still here\n\n")).await.unwrap_err(), UpstreamError::Timeout);
+    assert_eq!(
+        outcome_at(Bench::hasty, |_| stuck("text/event-stream", vec![": hello\n\n".into()])).await.unwrap_err(),
+        UpstreamError::Timeout
+    );
+    assert_eq!(
+        outcome_at(Bench::hasty, |_| endless("text/event-stream", ": still here\n\n")).await.unwrap_err(),
+        UpstreamError::Timeout
+    );
 }
 
 #[tokio::test]
@@ -92,7 +106,8 @@ async fn in_a_stream_only_the_right_answer_counts_and_only_once() {
         let id = &seen.body()["id"];
         let asks = json!({ "jsonrpc": "2.0", "id": 77, "method": "roots/list" });
         let last = json!({ "jsonrpc": "2.0", "id": id, "result": { "second": true } });
-        sse([event(&done(&json!(99))), event(&asks), event(&done(id)), event(&last)].concat())
+        let other = json!({ "jsonrpc": "2.0", "id": 99, "result": { "of": "another" } });
+        sse([event(&other), event(&asks), event(&done(id)), event(&last)].concat())
     })
     .await
     .unwrap();

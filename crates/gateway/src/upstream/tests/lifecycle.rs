@@ -206,12 +206,15 @@ async fn what_came_before_anybody_listened_is_not_lost() {
 async fn one_task_cannot_take_all_connections() {
     let fake = Fake::start(|seen| with_sessions(seen, |seen| result(seen, &json!({})))).await;
     let bench = Bench::new(http(&fake.url));
+    let mut held = Vec::new();
     for session in 0..64 {
-        bench.connect(1, &legacy(&session.to_string())).await;
+        held.push(bench.connect(1, &legacy(&session.to_string())).await);
     }
     let error = bench.upstreams.connect(&name(), TaskId::from_bytes([1; 16]), &legacy("more")).await.unwrap_err();
     assert_eq!(error, UpstreamError::Busy("connections"));
     bench.connect(2, &legacy("a")).await;
+    drop(held.pop());
+    bench.connect(1, &legacy("more")).await;
 }
 
 #[tokio::test]
@@ -226,4 +229,15 @@ async fn a_changed_registration_takes_effect_at_once() {
     bench.table.upstreams.lock().unwrap().clear();
     let error = bench.upstreams.connect(&name(), TaskId::from_bytes([1; 16]), &modern()).await.unwrap_err();
     assert_eq!(error, UpstreamError::Unknown);
+}
+
+#[tokio::test]
+async fn closing_everything_waits_until_sessions_have_ended() {
+    let fake = Fake::start(|seen| with_sessions(seen, |seen| result(seen, &json!({})))).await;
+    let bench = Bench::new(http(&fake.url));
+    for task in 1..4 {
+        bench.connect(task, &legacy("a")).await.server().await.unwrap();
+    }
+    bench.upstreams.close().await;
+    assert_eq!(fake.seen().iter().filter(|seen| seen.method == "DELETE").count(), 3);
 }

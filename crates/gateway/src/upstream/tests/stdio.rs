@@ -91,6 +91,16 @@ async fn the_end_of_a_task_ends_its_child_and_all_that_it_started() {
 }
 
 #[tokio::test]
+async fn closing_everything_waits_until_no_child_is_left() {
+    let bench = Bench::new(with_handshake("next; answer '{\"pid\":'$$'}'; trap '' TERM; while :; do sleep 1; done"));
+    let connection = bench.connect(1, &legacy("a")).await;
+    let pid = call(&connection, 1, "tools/call", json!({})).await.unwrap()["pid"].clone();
+    assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
+    bench.upstreams.close().await;
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+}
+
+#[tokio::test]
 async fn lines_that_mean_nothing_are_skipped_and_a_line_without_end_is_not() {
     let bench = Bench::new(with_handshake(
         r#"next; echo 'Listening on stdio'; echo; echo '{"jsonrpc":"2.0","id":999,"result":{}}'; answer '{"ok":true}'; next; exec cat /dev/zero"#,
@@ -188,8 +198,9 @@ async fn a_cancelled_request_is_cancelled_at_the_child() {
 #[tokio::test]
 async fn one_task_cannot_start_programs_without_end() {
     let bench = Bench::new(with_handshake("next"));
+    let mut held = Vec::new();
     for session in 0..8 {
-        bench.connect(1, &legacy(&session.to_string())).await;
+        held.push(bench.connect(1, &legacy(&session.to_string())).await);
     }
     let error = bench.upstreams.connect(&name(), TaskId::from_bytes([1; 16]), &legacy("more")).await.unwrap_err();
     assert_eq!(error, UpstreamError::Busy("programs"));
