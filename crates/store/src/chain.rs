@@ -98,6 +98,12 @@ struct Envelope<'a> {
 }
 
 impl ChainCheck {
+    /// Number of nodes that were met.
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// Checks the next leaf of the log.
     ///
     /// # Errors

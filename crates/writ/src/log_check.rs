@@ -3,16 +3,13 @@
 //! No network, no database, no word from the log about itself.
 
 use auditlog::directory::Directory;
-use auditlog::hash::Hash;
 use auditlog::note::VerifierKey;
 use auditlog::trust::TrustPolicy;
 use auditlog::verify::{Options, Report, Verdict, verify};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::HashMap;
 use std::path::PathBuf;
+use store::{ChainCheck, ChainFlaw};
 
 /// What is to be checked, and by whose signatures.
 pub(crate) struct Expected {
@@ -89,10 +86,10 @@ pub(crate) fn check(expected: &Expected, progress: &mut dyn FnMut(u64, u64)) -> 
         }
     };
     if let Some((index, why)) = chains.broken {
-        return Ok(Finding::Invalid { file: "tile/entries".to_owned(), index: Some(index), why: why.to_owned() });
+        return Ok(Finding::Invalid { file: "tile/entries".to_owned(), index: Some(index), why: why.to_string() });
     }
     let stale = expected.max_age_secs.is_some_and(|max| chains.age_secs().is_none_or(|age| age > max));
-    let good = Good { report, newest_at: chains.newest_at, nodes: chains.heads.len() };
+    let good = Good { report, newest_at: chains.newest_at, nodes: chains.check.nodes() };
     Ok(match (stale, witnessed) {
         (true, _) => Finding::Stale(good),
         (false, false) => Finding::Unwitnessed(good),
@@ -100,63 +97,33 @@ pub(crate) fn check(expected: &Expected, progress: &mut dyn FnMut(u64, u64)) -> 
     })
 }
 
-/// The part of a leaf that links it to the leaf before it of the same node.
+/// The part of a leaf that tells its time.
 #[derive(Deserialize)]
-struct Link<'a> {
-    v: u64,
-    node: &'a str,
-    epoch: u64,
-    seq: u64,
-    prev: &'a str,
-    event: Moment,
+struct Moment {
+    event: Event,
 }
 
 #[derive(Deserialize)]
-struct Moment {
+struct Event {
     at: Option<i64>,
 }
 
-/// The chains of all nodes, followed entry by entry.
+/// The chains of all nodes, followed entry by entry, and the newest time that an entry tells.
 #[derive(Default)]
 struct Chains {
-    heads: HashMap<String, Head>,
+    check: ChainCheck,
     newest_at: Option<i64>,
-    broken: Option<(u64, &'static str)>,
-}
-
-struct Head {
-    epoch: u64,
-    seq: u64,
-    last: Hash,
+    broken: Option<(u64, ChainFlaw)>,
 }
 
 impl Chains {
     fn add(&mut self, index: u64, leaf: &[u8]) {
-        if self.broken.is_none()
-            && let Err(why) = self.follow(leaf)
-        {
-            self.broken = Some((index, why));
+        if self.broken.is_some() {
+            return;
         }
-    }
-
-    /// `seq` counts the leaves of a node from 0 and never starts again; `epoch` counts its starts; `prev` is the hash of
-    /// its leaf before.
-    fn follow(&mut self, leaf: &[u8]) -> Result<(), &'static str> {
-        let link: Link<'_> = serde_json::from_slice(leaf).map_err(|_| "the leaf is not an entry of Writ")?;
-        if link.v != 1 {
-            return Err("the leaf has a form that this version does not know");
-        }
-        let before = self.heads.get(link.node);
-        let (seq, epoch, last) = before.map_or((0, 0, Hash::from_bytes([0; 32])), |head| (head.seq + 1, head.epoch, head.last));
-        if link.seq != seq || link.epoch < epoch {
-            return Err("the chain of its node has a hole: an entry is missing or out of order");
-        }
-        if link.prev != STANDARD.encode(last.as_bytes()) {
-            return Err("the chain of its node is broken: the entry before it was another one");
-        }
-        self.heads.insert(link.node.to_owned(), Head { epoch: link.epoch, seq, last: Hash::of_leaf(leaf) });
-        self.newest_at = self.newest_at.max(link.event.at);
-        Ok(())
+        self.broken = self.check.entry(leaf).err().map(|flaw| (index, flaw));
+        let at = serde_json::from_slice(leaf).ok().and_then(|Moment { event }| event.at);
+        self.newest_at = self.newest_at.max(at);
     }
 
     fn age_secs(&self) -> Option<u64> {
