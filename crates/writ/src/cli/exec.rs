@@ -1,9 +1,299 @@
-//! `writ exec`.
+//! `writ exec`: runs a command with access for one task, which ends when the command ends, however it ends.
+
+use super::output::{Form, note};
 use super::{Common, Failure};
+use crate::agent::bridge::{Bridge, Sender};
+use crate::agent::evidence::Evidence;
+use crate::agent::{Agent, Declared, stdio};
+use crate::config::{Config, Kind, Provider};
+use crate::dev_issuer::DevIssuer;
+use crate::web::{Connector, connector};
 use clap::Args;
-use std::process::ExitCode;
+use serde_json::{Map, Value, json};
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, ExitStatus};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
 #[derive(Debug, Args)]
-pub(crate) struct ExecArgs {}
-pub(crate) async fn run(_common: &Common, _args: ExecArgs) -> Result<ExitCode, Failure> {
-    Ok(ExitCode::SUCCESS)
+#[command(after_help = "\
+Examples:
+  writ exec --intent refund-order --param order_id=A-1001 --param max_amount_cents=5000 --dev support-bot \\
+      -- sh -c 'claude --mcp-config \"$WRIT_MCP_CONFIG\"'
+  writ exec --server https://writ.example.com --intent fix-build --github -- ./fix.sh
+  writ exec --intent answer-ticket --param ticket_id=4710 --spiffe --stdio helpdesk      (as an MCP server program)
+
+The command gets:
+  WRIT_TASK              the task's id
+  WRIT_MCP_<NAME>_URL    for each upstream, a local MCP endpoint that needs no token
+  WRIT_MCP_CONFIG        a file {\"mcpServers\": …} with all of them, as many clients read it
+
+It never gets a token. The task ends with the command; if this process itself is killed, the task ends by its liveness
+limit. The exit code is the command's (128 and the signal's number if a signal ended it).")]
+pub(crate) struct ExecArgs {
+    /// What the task is for.
+    #[arg(long, value_name = "NAME")]
+    intent: String,
+    /// A parameter of the intent. A value that is JSON counts as such (5000, true, "5"), everything else as text.
+    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = super::pair)]
+    params: Vec<(String, String)>,
+    /// An upstream that the task needs; repeat for more. If absent, all that the intent reaches.
+    #[arg(long = "upstream", value_name = "NAME")]
+    upstreams: Vec<String>,
+    /// How long the task may live at most, in seconds.
+    #[arg(long, value_name = "SECS")]
+    lifetime: Option<u64>,
+    /// The server; if absent, that of the configuration.
+    #[arg(long, value_name = "URL", env = "WRIT_SERVER")]
+    server: Option<String>,
+    /// Certificates (PEM) to trust instead of the public roots.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// To whom evidence is made out; if absent, the server's URL.
+    #[arg(long)]
+    audience: Option<String>,
+    #[command(flatten)]
+    evidence: EvidenceArgs,
+    /// Speak MCP of this upstream on standard input and output instead of running a command.
+    #[arg(long, value_name = "NAME", conflicts_with = "command")]
+    stdio: Option<String>,
+    /// The command and its arguments.
+    #[arg(last = true, required_unless_present = "stdio")]
+    command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct EvidenceArgs {
+    /// Evidence is in this file (kept fresh by somebody else, as Kubernetes does).
+    #[arg(long, value_name = "FILE")]
+    evidence_file: Option<PathBuf>,
+    /// Evidence is in this environment variable.
+    #[arg(long, value_name = "VARIABLE")]
+    evidence_env: Option<String>,
+    /// Evidence is what this shell command prints.
+    #[arg(long, value_name = "COMMAND")]
+    evidence_command: Option<String>,
+    /// Evidence is a JWT-SVID of the SPIFFE Workload API (at this socket, or where SPIFFE_ENDPOINT_SOCKET says).
+    #[arg(long, value_name = "SOCKET", num_args = 0..=1, default_missing_value = "")]
+    spiffe: Option<String>,
+    /// Evidence is the identity token of this GitHub Actions job.
+    #[arg(long)]
+    github: bool,
+    /// DEVELOPMENT ONLY: be this agent, by the key of the configuration's development provider.
+    #[arg(long, value_name = "AGENT")]
+    dev: Option<String>,
+}
+
+pub(crate) async fn run(common: &Common, args: ExecArgs) -> Result<ExitCode, Failure> {
+    let config = configuration(common, &args)?;
+    let server = server(&args, config.as_ref())?;
+    let ca_file = args.ca_file.clone().or_else(|| config.as_ref().and_then(|config| config.client.ca_file.clone()));
+    let connector = connector(ca_file.as_deref())?;
+    let evidence = evidence(&args, config.as_ref(), &server)?;
+    let mut upstreams = args.upstreams.clone();
+    upstreams.extend(args.stdio.iter().filter(|name| !args.upstreams.contains(name)).cloned());
+    let declared = Declared { intent: args.intent, parameters: parameters(args.params), lifetime_secs: args.lifetime, upstreams };
+    // From here on a signal must not end this process before the task is ended.
+    let signals = Signals::new()?;
+    let agent = Agent::open(server, connector.clone(), evidence, declared).await?;
+    let keeper = tokio::spawn(agent.clone().keep_alive());
+    let outcome = match args.stdio {
+        Some(upstream) => serve_stdio(&agent, connector, upstream, signals).await,
+        None => run_command(&agent, connector, &args.command, signals).await,
+    };
+    keeper.abort();
+    if let Err(failure) = agent.end().await {
+        failure.report(common.form());
+        note_ending(common.form(), &agent.task());
+    }
+    outcome
+}
+
+fn note_ending(form: Form, task: &str) {
+    if form == Form::Human {
+        note(&format!("task {task} could not be ended from here; it ends by its liveness limit or deadline"));
+    }
+}
+
+/// The configuration, if there is one or something needs it.
+fn configuration(common: &Common, args: &ExecArgs) -> Result<Option<Config>, Failure> {
+    let needed = args.server.is_none() || args.evidence.dev.is_some();
+    if needed || common.config.exists() { common.load().map(Some) } else { Ok(None) }
+}
+
+fn server(args: &ExecArgs, config: Option<&Config>) -> Result<String, Failure> {
+    let configured = || config.map(|config| config.client.server.clone().unwrap_or_else(|| config.server.public_url.clone()));
+    let given = args.server.clone().or_else(configured).ok_or_else(|| Failure::usage("which server? give --server URL"))?;
+    let secure = url::Url::parse(&given).is_ok_and(|url| crate::web::is_secure(&url));
+    if secure {
+        Ok(given.trim_end_matches('/').to_owned())
+    } else {
+        Err(Failure::usage(format!("`{given}` must start with `https://`")))
+    }
+}
+
+fn parameters(given: Vec<(String, String)>) -> Map<String, Value> {
+    given.into_iter().map(|(name, value)| (name, serde_json::from_str(&value).unwrap_or(Value::String(value)))).collect()
+}
+
+fn evidence(args: &ExecArgs, config: Option<&Config>, server: &str) -> Result<Evidence, Failure> {
+    let audience = || args.audience.clone().unwrap_or_else(|| server.to_owned());
+    let given = &args.evidence;
+    if let Some(path) = &given.evidence_file {
+        return Ok(Evidence::File(path.clone()));
+    }
+    if let Some(name) = &given.evidence_env {
+        return Ok(Evidence::Variable(name.clone()));
+    }
+    if let Some(command) = &given.evidence_command {
+        return Ok(Evidence::Command(command.clone()));
+    }
+    if let Some(socket) = &given.spiffe {
+        let socket = Some(socket.clone()).filter(|socket| !socket.is_empty());
+        return Ok(Evidence::Spiffe { socket, audience: audience() });
+    }
+    if given.github {
+        return Ok(Evidence::GitHub { audience: audience() });
+    }
+    let subject = given.dev.clone().unwrap_or_default();
+    let (provider, key) = config.and_then(development).ok_or_else(|| {
+        Failure::usage("there is no development provider")
+            .why("no [[provider]] of the configuration has `dev_key_file`")
+            .next("`writ init DIR` writes one; in production prove the workload with --spiffe, --github or --evidence-file")
+    })?;
+    let Kind::Oidc { issuer, .. } = &provider.kind else {
+        return Err(Failure::usage("a development provider must be of kind `oidc`"));
+    };
+    let issuer = Box::new(DevIssuer::open(issuer, key)?);
+    let audience = args.audience.clone().or_else(|| provider.audience.clone()).unwrap_or_else(|| server.to_owned());
+    Ok(Evidence::Development { issuer, subject, audience })
+}
+
+fn development(config: &Config) -> Option<(&Provider, &Path)> {
+    config.providers.iter().find_map(|provider| Some((provider, provider.dev_key_file.as_deref()?)))
+}
+
+async fn serve_stdio(agent: &Agent, connector: Connector, upstream: String, mut signals: Signals) -> Result<ExitCode, Failure> {
+    let sender = Sender::new(agent.clone(), connector);
+    tokio::select! {
+        () = stdio::run(sender, upstream) => Ok(ExitCode::SUCCESS),
+        number = signals.next() => Ok(exit_code_of_signal(number)),
+    }
+}
+
+async fn run_command(agent: &Agent, connector: Connector, command: &[OsString], signals: Signals) -> Result<ExitCode, Failure> {
+    let Some((program, arguments)) = command.split_first() else { return Err(Failure::usage("which command?")) };
+    let upstreams = agent.upstreams();
+    let bridge = Bridge::start(Sender::new(agent.clone(), connector), upstreams.clone()).await?;
+    let listing = Listing::write(&bridge, &upstreams)?;
+    let mut child = Command::new(program);
+    child.args(arguments).env("WRIT_TASK", agent.task()).env("WRIT_MCP_CONFIG", &listing.file);
+    for upstream in &upstreams {
+        child.env(variable(upstream), bridge.url(upstream));
+    }
+    let child = child
+        .spawn()
+        .map_err(|error| Failure::usage(format!("`{}` cannot be started", program.to_string_lossy())).why(error.to_string()))?;
+    let status = wait(child, signals).await;
+    drop(listing);
+    let status = status.map_err(|error| Failure::new("the command was lost").why(error.to_string()))?;
+    Ok(status.code().map_or_else(
+        || exit_code_of_signal(status.signal().unwrap_or(0)),
+        |code| ExitCode::from(u8::try_from(code).unwrap_or(1)),
+    ))
+}
+
+fn exit_code_of_signal(number: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(128 + number).unwrap_or(255))
+}
+
+/// The environment variable with the URL of an upstream.
+fn variable(upstream: &str) -> String {
+    let plain = upstream.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' });
+    format!("WRIT_MCP_{}_URL", plain.collect::<String>())
+}
+
+/// Waits for the command, handing signals on to it.
+async fn wait(mut child: Child, mut signals: Signals) -> std::io::Result<ExitStatus> {
+    let terminal = std::io::stdin().is_terminal();
+    loop {
+        tokio::select! {
+            status = child.wait() => return status,
+            number = signals.next() => {
+                // A terminal sends its interrupt to the command itself, too.
+                let reached = terminal && number == SignalKind::interrupt().as_raw_value();
+                let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+                if let (Some(pid), Some(signal), false) = (pid, rustix::process::Signal::from_named_raw(number), reached) {
+                    let _ = rustix::process::kill_process(pid, signal);
+                }
+            }
+        }
+    }
+}
+
+/// The signals that are handed on.
+struct Signals([(Signal, i32); 4]);
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let on = |kind: SignalKind| anyhow::Ok((signal(kind)?, kind.as_raw_value()));
+        Ok(Self([on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::hangup())?, on(SignalKind::quit())?]))
+    }
+
+    /// The number of the next one.
+    async fn next(&mut self) -> i32 {
+        let [terminate, interrupt, hangup, quit] = &mut self.0;
+        tokio::select! {
+            _ = terminate.0.recv() => terminate.1,
+            _ = interrupt.0.recv() => interrupt.1,
+            _ = hangup.0.recv() => hangup.1,
+            _ = quit.0.recv() => quit.1,
+        }
+    }
+}
+
+/// The file that lists the local endpoints, in a folder that only its owner may enter; removed with its value.
+struct Listing {
+    dir: PathBuf,
+    file: PathBuf,
+}
+
+impl Listing {
+    fn write(bridge: &Bridge, upstreams: &[String]) -> anyhow::Result<Self> {
+        let servers: Map<String, Value> =
+            upstreams.iter().map(|name| (name.clone(), json!({ "type": "http", "url": bridge.url(name) }))).collect();
+        let dir = std::env::temp_dir().join(format!("writ-{}", crate::system::random_text::<12>()));
+        crate::key_file::create_private_dir(&dir)?;
+        let file = dir.join("mcp.json");
+        let listing = Self { dir, file };
+        crate::key_file::create(&listing.file, format!("{:#}\n", json!({ "mcpServers": servers })).as_bytes())?;
+        Ok(listing)
+    }
+}
+
+impl Drop for Listing {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_json_where_they_can_be() {
+        let given = [("a", "5"), ("b", "A-1001"), ("c", "\"5\""), ("d", "true"), ("e", "[\"x\"]")];
+        let read = parameters(given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect());
+        assert_eq!(Value::Object(read), json!({ "a": 5, "b": "A-1001", "c": "5", "d": true, "e": ["x"] }));
+    }
+
+    #[test]
+    fn a_variable_is_named_for_its_upstream() {
+        assert_eq!(variable("help-desk.v2"), "WRIT_MCP_HELP_DESK_V2_URL");
+    }
 }

@@ -6,7 +6,7 @@ mod audit;
 mod demo;
 mod exec;
 mod failure;
-mod init;
+pub(crate) mod init;
 pub(crate) mod output;
 mod policy;
 mod serve;

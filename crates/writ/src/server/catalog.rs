@@ -23,7 +23,7 @@ pub(crate) struct Catalog {
 impl Catalog {
     /// What an upstream offers now, by name.
     async fn live(&self, upstream: &UpstreamName) -> Result<BTreeMap<ToolName, (Value, Digest)>, PortError> {
-        let offered = self.upstreams.survey(upstream).await.map_err(|error| PortError::Failed(error.to_string()))?;
+        let offered = self.upstreams.survey(upstream).await.map_err(|error| PortError::Upstream(error.to_string()))?;
         let named = |definition: Value| {
             // A tool without a well-formed name cannot be called through the gateway, so there is nothing to approve.
             let name = definition.get("name")?.as_str()?.parse().ok()?;

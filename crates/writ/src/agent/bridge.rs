@@ -1,0 +1,183 @@
+//! The local endpoint of `writ exec`: plain HTTP on a loopback port and an unguessable path, for an MCP client that
+//! knows nothing of tokens. Each request goes on with the task's token and a fresh proof; streams pass through as they
+//! come. Only the command that was started knows the path; pages in a browser are refused by `Origin` and `Host`.
+
+use super::Agent;
+use crate::web::Connector;
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, ORIGIN, TRANSFER_ENCODING, WWW_AUTHENTICATE};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Either, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+
+/// Largest body of a request: what the gateway accepts.
+const BODY_BYTES_MAX: usize = domain::limits::REQUEST_BYTES_MAX;
+
+/// Headers that are about one connection (RFC 9110 §7.6.1), and those that are set anew.
+const NOT_PASSED: [HeaderName; 9] = [
+    CONNECTION,
+    TRANSFER_ENCODING,
+    CONTENT_LENGTH,
+    HOST,
+    ORIGIN,
+    http::header::AUTHORIZATION,
+    http::header::UPGRADE,
+    http::header::TE,
+    HeaderName::from_static("keep-alive"),
+];
+
+type Body = Either<Incoming, Full<Bytes>>;
+
+/// Sends requests of the command to the server, proved.
+#[derive(Clone)]
+pub(crate) struct Sender {
+    agent: Agent,
+    client: Client<Connector, Full<Bytes>>,
+}
+
+impl Sender {
+    /// For a task.
+    pub(crate) fn new(agent: Agent, connector: Connector) -> Self {
+        Self { agent, client: Client::builder(TokioExecutor::new()).build(connector) }
+    }
+
+    /// Sends one request to an upstream's endpoint. Repeats it once if the server wants a nonce, or a fresh token.
+    ///
+    /// # Errors
+    /// The server could not be reached.
+    pub(crate) async fn send(
+        &self,
+        method: &Method,
+        upstream: &str,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, String> {
+        let uri = self.agent.endpoint(upstream);
+        for attempt in 0.. {
+            let mut request = Request::new(Full::new(body.clone()));
+            *request.method_mut() = method.clone();
+            *request.uri_mut() = uri.parse().map_err(|_| "the endpoint is not a URL".to_owned())?;
+            for (name, value) in headers.iter().filter(|(name, _)| !NOT_PASSED.contains(name)) {
+                request.headers_mut().append(name, value.clone());
+            }
+            self.agent.prove(request.headers_mut(), method, &uri).map_err(|failure| failure.to_string())?;
+            let response = self.client.request(request).await.map_err(|error| crate::web::chain(&error))?;
+            let nonce_wanted = self.agent.learn(response.status(), response.headers());
+            let again = match (response.status(), attempt) {
+                (StatusCode::UNAUTHORIZED, 0) => nonce_wanted || self.agent.renew().await.is_ok(),
+                (StatusCode::UNAUTHORIZED, 1) => nonce_wanted,
+                _ => false,
+            };
+            if !again {
+                return Ok(response);
+            }
+        }
+        Err("the server refused every attempt".to_owned())
+    }
+}
+
+/// The local endpoint.
+pub(crate) struct Bridge {
+    address: SocketAddr,
+    secret: String,
+}
+
+impl Bridge {
+    /// Listens on a free loopback port and serves in the background, as long as the runtime lives.
+    ///
+    /// # Errors
+    /// No port can be had.
+    pub(crate) async fn start(sender: Sender, upstreams: Vec<String>) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let secret = crate::system::random_text::<24>();
+        let served = Arc::new(Served { sender, upstreams, secret: secret.clone(), host: address.to_string() });
+        tokio::spawn(accept(listener, served));
+        Ok(Self { address, secret })
+    }
+
+    /// The URL of an upstream.
+    pub(crate) fn url(&self, upstream: &str) -> String {
+        format!("http://{}/{}/{upstream}", self.address, self.secret)
+    }
+}
+
+struct Served {
+    sender: Sender,
+    upstreams: Vec<String>,
+    secret: String,
+    host: String,
+}
+
+async fn accept(listener: TcpListener, served: Arc<Served>) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            continue;
+        };
+        let served = Arc::clone(&served);
+        tokio::spawn(async move {
+            let _ = stream.set_nodelay(true);
+            let service = service_fn(move |request| answer(Arc::clone(&served), request));
+            let mut builder = hyper::server::conn::http1::Builder::new();
+            builder.timer(TokioTimer::new());
+            // An error here is a client that went away.
+            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+async fn answer(served: Arc<Served>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    Ok(served.forward(request).await.unwrap_or_else(|(status, text)| refusal(status, text)))
+}
+
+impl Served {
+    async fn forward(&self, request: Request<Incoming>) -> Result<Response<Body>, (StatusCode, String)> {
+        let upstream = self.upstream(&request)?.to_owned();
+        let (parts, body) = request.into_parts();
+        let too_large =
+            |_| (StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {BODY_BYTES_MAX} bytes or broke off"));
+        let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(too_large)?.to_bytes();
+        let sent = self.sender.send(&parts.method, &upstream, &parts.headers, body).await;
+        let mut response = sent.map_err(|why| (StatusCode::BAD_GATEWAY, why))?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            // The command has no way to log in: what it must hear is that its access is over.
+            *response.status_mut() = StatusCode::FORBIDDEN;
+            response.headers_mut().remove(WWW_AUTHENTICATE);
+        }
+        for name in [CONNECTION, TRANSFER_ENCODING] {
+            response.headers_mut().remove(name);
+        }
+        Ok(response.map(Either::Left))
+    }
+
+    /// The upstream that the path names, if the request comes from somebody who was told the path.
+    fn upstream<'a>(&'a self, request: &Request<Incoming>) -> Result<&'a str, (StatusCode, String)> {
+        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+        if host != Some(&self.host) || request.headers().contains_key(ORIGIN) {
+            return Err((StatusCode::FORBIDDEN, "this endpoint is for the command that was started with it".to_owned()));
+        }
+        let mut parts = request.uri().path().splitn(3, '/').skip(1);
+        let (given, named) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        // Compared by digest, so that the time tells nothing of how much of it was right.
+        let digest = |text: &str| aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes()).as_ref().to_vec();
+        let upstream = self.upstreams.iter().find(|upstream| *upstream == named);
+        match (digest(given) == digest(&self.secret), upstream) {
+            (true, Some(upstream)) => Ok(upstream),
+            _ => Err((StatusCode::NOT_FOUND, "there is no such endpoint".to_owned())),
+        }
+    }
+}
+
+fn refusal(status: StatusCode, text: String) -> Response<Body> {
+    let mut response = Response::new(Either::Right(Full::from(text)));
+    *response.status_mut() = status;
+    response
+}

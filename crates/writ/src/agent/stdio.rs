@@ -1,0 +1,310 @@
+//! The stdio bridge of `writ exec --stdio NAME`: MCP on standard input and output, for clients that start their servers
+//! as programs. One line is one message; each goes to the gateway as a POST, and what comes back, whole or as a stream,
+//! becomes lines again. It keeps the session of the session revisions; the stateless revision needs none.
+
+use super::bridge::Sender;
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::io::{BufRead, Read, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+const NAME: HeaderName = HeaderName::from_static("mcp-name");
+const VERSION_KEY: &str = "/params/_meta/io.modelcontextprotocol~1protocolVersion";
+/// Longest line: what the gateway accepts as a body.
+const LINE_BYTES_MAX: u64 = domain::limits::REQUEST_BYTES_MAX as u64;
+/// When standard input ends, how long answers that are under way may take.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+
+/// Speaks MCP on standard input and output until the input ends.
+pub(crate) async fn run(sender: Sender, upstream: String) {
+    let (lines, written) = mpsc::channel::<String>(64);
+    let writer = tokio::task::spawn_blocking(move || write_lines(written));
+    let (given, mut input) = mpsc::channel::<Vec<u8>>(64);
+    // A thread of its own: a read of standard input cannot be given up, and nothing may wait for it at the end.
+    std::thread::spawn(move || read_lines(&given));
+    let bridge = Arc::new(StdioBridge { sender, upstream, lines, session: Mutex::default(), running: Mutex::default() });
+    let mut under_way = JoinSet::new();
+    while let Some(line) = input.recv().await {
+        bridge.read(&mut under_way, line).await;
+        while under_way.try_join_next().is_some() {}
+    }
+    let rest = async { while under_way.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(LAST_ANSWERS, rest).await;
+    under_way.shutdown().await;
+    bridge.close().await;
+    drop(bridge);
+    let _ = tokio::time::timeout(LAST_ANSWERS, writer).await;
+}
+
+fn read_lines(given: &mpsc::Sender<Vec<u8>>) {
+    let mut input = std::io::stdin().lock();
+    loop {
+        let mut line = Vec::new();
+        let read = input.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
+        if !matches!(read, Ok(1..)) || given.blocking_send(line).is_err() {
+            return;
+        }
+    }
+}
+
+fn write_lines(mut written: mpsc::Receiver<String>) {
+    let mut out = std::io::stdout().lock();
+    while let Some(line) = written.blocking_recv() {
+        if out.write_all(line.as_bytes()).and_then(|()| out.flush()).is_err() {
+            return;
+        }
+    }
+}
+
+struct StdioBridge {
+    sender: Sender,
+    upstream: String,
+    lines: mpsc::Sender<String>,
+    session: Mutex<Session>,
+    /// Requests of the stateless revision, to be dropped when they are cancelled.
+    running: Mutex<HashMap<String, tokio::task::AbortHandle>>,
+}
+
+/// What `initialize` brought.
+#[derive(Default, Clone)]
+struct Session {
+    id: Option<HeaderValue>,
+    version: Option<HeaderValue>,
+}
+
+impl StdioBridge {
+    fn session(&self) -> Session {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// One line of the client.
+    async fn read(self: &Arc<Self>, under_way: &mut JoinSet<()>, line: Vec<u8>) {
+        let text = Bytes::from(line);
+        if text.iter().all(u8::is_ascii_whitespace) {
+            return;
+        }
+        let Ok(message) = serde_json::from_slice::<Value>(&text) else {
+            let error = json!({ "jsonrpc": "2.0", "id": null, "error": { "code": -32700, "message": "this line is not a JSON message" } });
+            return self.write(&error.to_string()).await;
+        };
+        let method = message.get("method").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let stateless = message.pointer(VERSION_KEY).is_some();
+        if method == "notifications/cancelled" && self.session().id.is_none() {
+            return self.cancel(&message);
+        }
+        let this = Arc::clone(self);
+        if method == "initialize" || method.starts_with("notifications/") {
+            // What follows depends on these, so they go one after the other.
+            this.exchange(&message, text).await;
+            if method == "notifications/initialized" {
+                under_way.spawn(async move { this.listen().await });
+            }
+            return;
+        }
+        let id = message.get("id").map(Value::to_string);
+        let handle = under_way.spawn(async move { this.exchange(&message, text).await });
+        if let (true, Some(id)) = (stateless, id) {
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            running.retain(|_, handle| !handle.is_finished());
+            running.insert(id, handle);
+        }
+    }
+
+    /// Drops a request: its closed stream tells the server.
+    fn cancel(&self, message: &Value) {
+        let id = message.pointer("/params/requestId").map(Value::to_string).unwrap_or_default();
+        if let Some(handle) = self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id) {
+            handle.abort();
+        }
+    }
+
+    /// Sends one message and writes what comes back.
+    async fn exchange(&self, message: &Value, text: Bytes) {
+        let id = message.get("id").filter(|_| message.get("method").is_some());
+        let fault = match self.sender.send(&Method::POST, &self.upstream, &self.headers(message), text).await {
+            Ok(response) => self.answer(message, id, response).await,
+            Err(why) => Err(why),
+        };
+        if let (Err(why), Some(id)) = (fault, id) {
+            self.write(&json!({ "jsonrpc": "2.0", "id": id, "error": { "code": -32000, "message": why } }).to_string()).await;
+        }
+    }
+
+    async fn answer(&self, message: &Value, id: Option<&Value>, response: Response<Incoming>) -> Result<(), String> {
+        if message.get("method").and_then(Value::as_str) == Some("initialize") {
+            self.session.lock().unwrap_or_else(PoisonError::into_inner).id = response.headers().get(SESSION).cloned();
+        }
+        let status = response.status();
+        if status == StatusCode::ACCEPTED || status == StatusCode::NO_CONTENT {
+            return Ok(());
+        }
+        let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        if kind.starts_with("text/event-stream") {
+            return self.stream(response).await;
+        }
+        let body = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
+        let parsed: Value = serde_json::from_slice(&body).unwrap_or_default();
+        if id.is_some() && parsed.get("id") != id {
+            let told = parsed.pointer("/error/message").and_then(Value::as_str);
+            return Err(told.map_or_else(|| format!("the gateway answered {status}"), str::to_owned));
+        }
+        self.note_version(message, &parsed);
+        self.write(&String::from_utf8_lossy(&body)).await;
+        Ok(())
+    }
+
+    /// Later requests of a session name the revision that `initialize` agreed on.
+    fn note_version(&self, message: &Value, answer: &Value) {
+        let version = answer.pointer("/result/protocolVersion").and_then(Value::as_str);
+        if message.get("method").and_then(Value::as_str) == Some("initialize") {
+            let version = version.and_then(|version| HeaderValue::from_str(version).ok());
+            self.session.lock().unwrap_or_else(PoisonError::into_inner).version = version;
+        }
+    }
+
+    /// What the server says on its own: the GET stream of the session revisions.
+    async fn listen(&self) {
+        let session = self.session();
+        if session.id.is_none() {
+            return;
+        }
+        if let Ok(response) = self.sender.send(&Method::GET, &self.upstream, &self.headers(&Value::Null), Bytes::new()).await
+            && response.status() == StatusCode::OK
+        {
+            let _ = self.stream(response).await;
+        }
+    }
+
+    /// Writes each event of a stream as a line (WHATWG HTML, "Server-sent events").
+    async fn stream(&self, response: Response<Incoming>) -> Result<(), String> {
+        let mut body = response.into_body();
+        let mut events = Events::default();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| error.to_string())?;
+            for event in frame.data_ref().map(|data| events.feed(data)).unwrap_or_default() {
+                let parsed: Value = serde_json::from_str(&event).unwrap_or_default();
+                if let Some(version) = parsed.pointer("/result/protocolVersion").and_then(Value::as_str)
+                    && self.session().version.is_none()
+                {
+                    let version = HeaderValue::from_str(version).ok();
+                    self.session.lock().unwrap_or_else(PoisonError::into_inner).version = version;
+                }
+                self.write(&event).await;
+            }
+        }
+        Ok(())
+    }
+
+    fn headers(&self, message: &Value) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+        if let Some(version) = message.pointer(VERSION_KEY).and_then(Value::as_str) {
+            let name = ["/params/name", "/params/uri"].iter().find_map(|at| message.pointer(at)?.as_str());
+            for (header, value) in
+                [(VERSION, Some(version)), (METHOD, message.get("method").and_then(Value::as_str)), (NAME, name)]
+            {
+                headers.extend(value.and_then(encoded).map(|value| (header, value)));
+            }
+            return headers;
+        }
+        let session = self.session();
+        headers.extend(session.id.map(|id| (SESSION, id)));
+        headers.extend(session.version.map(|version| (VERSION, version)));
+        headers
+    }
+
+    /// Ends the session, if there is one.
+    async fn close(&self) {
+        if self.session().id.is_some() {
+            let _ = self.sender.send(&Method::DELETE, &self.upstream, &self.headers(&Value::Null), Bytes::new()).await;
+        }
+    }
+
+    /// Writes one message as one line. A line break can stand only between the tokens of JSON, never within one.
+    async fn write(&self, message: &str) {
+        let mut line = message.replace(['\n', '\r'], " ");
+        line.push('\n');
+        let _ = self.lines.send(line).await;
+    }
+}
+
+/// A header value as MCP 2026-07-28 encodes it: plain if it can be, else in base64.
+fn encoded(value: &str) -> Option<HeaderValue> {
+    use base64::Engine;
+    let plain =
+        value.bytes().all(|byte| (0x20..0x7f).contains(&byte)) && value.trim() == value && !value.starts_with("=?base64?");
+    if plain {
+        return HeaderValue::from_str(value).ok();
+    }
+    HeaderValue::from_str(&format!("=?base64?{}?=", base64::engine::general_purpose::STANDARD.encode(value))).ok()
+}
+
+/// Cuts a stream of bytes into the data of its events.
+#[derive(Default)]
+pub(crate) struct Events {
+    buffer: Vec<u8>,
+    data: String,
+}
+
+impl Events {
+    /// More bytes; gives the data of each event that is now whole.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Vec<String> {
+        let mut events = Vec::new();
+        for byte in bytes {
+            if *byte != b'\n' {
+                self.buffer.push(*byte);
+                continue;
+            }
+            let line = String::from_utf8_lossy(&std::mem::take(&mut self.buffer)).into_owned();
+            let line = line.strip_suffix('\r').unwrap_or(&line);
+            if line.is_empty() {
+                let data = std::mem::take(&mut self.data);
+                if !data.is_empty() {
+                    events.push(data);
+                }
+            } else if let Some(data) = line.strip_prefix("data:") {
+                if !self.data.is_empty() {
+                    self.data.push('\n');
+                }
+                self.data.push_str(data.strip_prefix(' ').unwrap_or(data));
+            }
+        }
+        events
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_found_however_the_bytes_are_cut() {
+        let stream = b": hello\n\nid: 1\nevent: message\ndata: {\"a\":\ndata: 1}\n\ndata: {}\r\n\r\n";
+        let whole = Events::default().feed(stream);
+        assert_eq!(whole, ["{\"a\":\n1}", "{}"]);
+        let mut events = Events::default();
+        let cut: Vec<String> = stream.iter().flat_map(|byte| events.feed(&[*byte])).collect();
+        assert_eq!(cut, whole);
+    }
+
+    #[test]
+    fn a_name_that_is_not_plain_is_encoded() {
+        assert_eq!(encoded("refund").map(|value| value.to_str().unwrap_or_default().to_owned()).as_deref(), Some("refund"));
+        assert_eq!(
+            encoded("größe").map(|value| value.to_str().unwrap_or_default().to_owned()).as_deref(),
+            Some("=?base64?Z3LDtsOfZQ==?=")
+        );
+    }
+}

@@ -1,0 +1,12 @@
+//! The demo: the whole story of Writ on one machine, over real HTTP, step by step, each with what was expected and what
+//! happened. `stage` sets it up, `story` tells it, `outsider` is the client, `report` prints.
+
+mod outsider;
+mod report;
+mod stage;
+mod story;
+mod tamper;
+
+pub(crate) use report::Report;
+pub(crate) use stage::Stage;
+pub(crate) use story::tell;
