@@ -178,8 +178,9 @@ impl Upstreams {
         let pool = &self.0;
         let registered = pool.registry.upstream(upstream).ok_or(UpstreamError::Unknown)?;
         let hub = pool.hub(&mut pool.table(), &registered)?;
-        let client =
-            ClientProfile { era: Era::Modern(Version::NEWEST_MODERN), capabilities: json!({}), info: Value::Null, session: None };
+        // Some tools are offered only to clients that can do these things; an operator shall see them, too.
+        let capabilities = json!({ "elicitation": { "form": {}, "url": {} }, "sampling": {}, "roots": {} });
+        let client = ClientProfile { era: Era::Modern(Version::NEWEST_MODERN), capabilities, info: Value::Null, session: None };
         // No task has this identifier, so no task can meet this connection.
         let link = Arc::new(Link::new(hub, TaskId::from_bytes([0; 16]), client, None));
         let listed = catalog::list(&link).await;
