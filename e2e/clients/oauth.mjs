@@ -65,10 +65,11 @@ const call = async (accessToken, dpop) => {
     "mcp-protocol-version": "2026-07-28", "mcp-method": "server/discover",
   };
   const send = () => oauth.protectedResourceRequest(accessToken, "POST", resource, new Headers(headers), body, { DPoP: dpop, ...plain });
+  const status = () => send().then((answer) => answer.status);
   try {
-    return (await send()).status;
+    return await status();
   } catch (error) {
-    if (dpop && oauth.isDPoPNonceError(error)) return (await send()).status;
+    if (dpop && oauth.isDPoPNonceError(error)) return status().catch((again) => again.status ?? String(again));
     return error.status ?? String(error);
   }
 };

@@ -29,10 +29,10 @@ def foreign(stage):
                 transcript.walk("python", plan, ["http", way_in.url])
         key = (writ.folder / "data" / "keys" / "log.vkey").read_text().strip()
     _foreign_verify(log, key, old, 10)
-    own = run([PROGRAM, "audit", "verify", log, "--vkey", key], check=False)
+    own = run([PROGRAM, "audit", "verify", log, "--key", key], check=False)
     assert own.returncode in (0, 3), f"writ audit verify: {own.stdout}{own.stderr}"
     copy = _tampered(log, stage.folder)
-    for command in (_check(copy, key), [PROGRAM, "audit", "verify", copy, "--vkey", key]):
+    for command in (_check(copy, key), [PROGRAM, "audit", "verify", copy, "--key", key]):
         assert run(command, check=False).returncode == 1, f"{command[0]} accepted a changed entry"
 
 
@@ -65,7 +65,7 @@ def _tampered(log, folder):
     """The same log with one bit of one entry changed."""
     copy = folder / "tampered"
     shutil.copytree(log, copy)
-    bundle = next(path for path in sorted((copy / "tile" / "entries").rglob("*")) if path.is_file())
+    *_, bundle = _bundles(copy)
     content = bytearray(bundle.read_bytes())
     content[len(content) // 2] ^= 1
     bundle.chmod(0o644)
@@ -108,7 +108,7 @@ def killed(stage):
     logged = b"".join(path.read_bytes() for path in _bundles(log))
     missing = [mark for mark in received if mark.encode() not in logged]
     assert not missing, f"{len(missing)} of {len(received)} forwarded calls have no entry: {missing[:3]}"
-    own = run([PROGRAM, "audit", "verify", log, "--vkey", key], check=False)
+    own = run([PROGRAM, "audit", "verify", log, "--key", key], check=False)
     assert own.returncode in (0, 3), f"writ audit verify: {own.stdout}{own.stderr}"
 
 
