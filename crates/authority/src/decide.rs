@@ -240,11 +240,11 @@ impl Authority {
         self.decide_as(&acting, operation, Some(verdict)).await
     }
 
-    /// Decides one request of a task for an enforcement point that saw the caller itself. How the token was bound is not
-    /// known here, so the least is assumed. `None` if there is no such open task of an agent that may act.
-    pub async fn decide_for(&self, task: TaskId, operation: Operation<'_>) -> Option<Decision> {
+    /// Decides one request of a task for an enforcement point that saw the caller itself. It says how the caller's
+    /// token was bound. `None` if there is no such open task of an agent that may act.
+    pub async fn decide_for(&self, task: TaskId, binding: Binding, operation: Operation<'_>) -> Option<Decision> {
         let (live, agent) = self.standing_of(task, self.0.clock.now()).ok()?;
-        Some(self.decide_as(&Acting { live: &live, agent: &agent, binding: Binding::Bearer }, operation, None).await)
+        Some(self.decide_as(&Acting { live: &live, agent: &agent, binding }, operation, None).await)
     }
 
     async fn decide_as(&self, acting: &Acting<'_>, operation: Operation<'_>, settled: Option<Verdict>) -> Decision {

@@ -32,7 +32,8 @@ pub(crate) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Op
 /// Scheme and credentials of the `Authorization` header.
 fn authorization(headers: &HeaderMap) -> Result<Option<(&str, &str)>, String> {
     let Some(value) = single(headers, &AUTHORIZATION)? else { return Ok(None) };
-    let (scheme, credentials) = value.split_once(' ').ok_or("header `authorization` needs a scheme and credentials")?;
+    // Without credentials it is a scheme and nothing, which authenticates nobody.
+    let (scheme, credentials) = value.split_once(' ').unwrap_or((value, ""));
     Ok(Some((scheme, credentials.trim_start_matches(' '))))
 }
 

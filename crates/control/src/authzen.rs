@@ -10,7 +10,7 @@ use crate::problem::{Fault, Problem};
 use authority::{Caller, Decision, Denial};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use domain::{DecisionId, EndReason, TaskId};
+use domain::{Binding, DecisionId, EndReason, TaskId};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
@@ -158,6 +158,9 @@ struct Question<'a> {
     subject: (&'a str, &'a str),
     action: &'a str,
     resource: (&'a str, &'a str),
+    /// How the enforcement point saw the task's token to be bound (`subject.properties.binding`); the least if it does not
+    /// say. An agent that asks about itself proves its own.
+    binding: Binding,
     properties: Option<&'a Map<String, Value>>,
 }
 
@@ -193,11 +196,17 @@ impl<'a> Question<'a> {
             return Err(faults);
         }
         let entity = |name: &str| item.get(name).or_else(|| defaults.and_then(|defaults| defaults.get(name)));
+        let binding = match entity("subject").and_then(|subject| subject.get("properties")?.get("binding")?.as_str()) {
+            Some("dpop") => Binding::Dpop,
+            Some("mtls") => Binding::Mtls,
+            _ => Binding::Bearer,
+        };
         let text = |name: &str, member: &str| entity(name).and_then(|entity| entity.get(member)?.as_str()).unwrap_or_default();
         Ok(Self {
             subject: (text("subject", "type"), text("subject", "id")),
             action: text("action", "name"),
             resource: (text("resource", "type"), text("resource", "id")),
+            binding,
             properties: entity("resource").and_then(|resource| resource.get("properties")?.as_object()),
         })
     }
@@ -249,7 +258,7 @@ async fn decide(app: &App, asker: &Asker, question: Question<'_>) -> Result<Answ
     let Some(asked) = question.asked() else { return Ok(unknown("there is no such action on such a resource")) };
     let decision = match asker {
         Asker::Agent(caller) => Some(app.authority.decide(caller, asked.operation()).await),
-        Asker::Point => app.authority.decide_for(task, asked.operation()).await,
+        Asker::Point => app.authority.decide_for(task, question.binding, asked.operation()).await,
     };
     Ok(match decision {
         None => unknown("there is no such open task"),

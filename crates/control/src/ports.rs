@@ -69,6 +69,9 @@ pub enum PortError {
     /// What was given does not validate; each problem with its place.
     #[error("{}", .0.join("; "))]
     Invalid(Vec<String>),
+    /// The upstream did not answer as it should; the text is for the operator who asked, and never holds a secret.
+    #[error("{0}")]
+    Upstream(String),
     /// It failed; the text is for the operator's log.
     #[error("{0}")]
     Failed(String),

@@ -185,10 +185,33 @@ pub(crate) fn port(error: PortError) -> Problem {
         PortError::Invalid(problems) => {
             Problem::faults(problems.into_iter().map(|detail| Fault { at: "policy".to_owned(), detail }).collect())
         }
+        PortError::Upstream(text) => Problem::new(StatusCode::BAD_GATEWAY, "upstream_failed", text),
         PortError::Failed(cause) => failure("failed", "it could not be done; the cause is in the operator's log", cause),
     }
 }
 
 fn failure(code: &'static str, detail: &str, cause: impl ToString) -> Problem {
     Problem::failure(StatusCode::INTERNAL_SERVER_ERROR, code, detail, cause)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_wanted_nonce_is_handed_out_with_the_refusal() {
+        let token = oauth(&IssueError::UseNonce("n-1".into()), ErrorCode::InvalidRequest).into_response();
+        assert_eq!((token.status().as_u16(), token.headers().get(&DPOP_NONCE).unwrap().as_bytes()), (400, &b"n-1"[..]));
+        let resource = unauthenticated(Scheme::Dpop, Unauthenticated::UseNonce("n-2".into())).render("req_1");
+        assert_eq!((resource.status().as_u16(), resource.headers().get(&DPOP_NONCE).unwrap().as_bytes()), (401, &b"n-2"[..]));
+        let challenge = resource.headers().get(WWW_AUTHENTICATE).unwrap().to_str().unwrap();
+        assert!(challenge.starts_with("DPoP ") && challenge.contains("error=\"use_dpop_nonce\""), "{challenge}");
+    }
+
+    #[test]
+    fn what_a_port_says_for_the_log_stays_there() {
+        let response = port(PortError::Failed("cannot read /srv/keys".into()));
+        assert!(!response.to_string().contains("keys"));
+    }
 }

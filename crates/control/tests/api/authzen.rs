@@ -46,6 +46,23 @@ async fn a_decision_follows_policy_and_is_in_the_log_before_the_answer() {
 }
 
 #[tokio::test]
+async fn an_enforcement_point_says_how_the_token_was_bound_and_an_agent_cannot() {
+    let served = Served::new().await;
+    let (token, task) = served.opened().await;
+    let ask = |binding: Value| {
+        let mut body = question(&task, "get_order", json!({"order_id": "o-1"}));
+        body["subject"]["properties"] = json!({"binding": binding});
+        body
+    };
+    for (binding, fact) in [("mtls", "mtls"), ("dpop", "dpop"), ("bearer", "bearer"), ("iron", "bearer")] {
+        assert_eq!(evaluate(&served, &ask(binding.into())).await.status, 200);
+        assert_eq!(served.world.ledger.events().pop().unwrap()["facts"]["binding"], fact, "{binding}");
+    }
+    assert_eq!(served.act(&token, "/access/v1/evaluation", ask("mtls".into())).await.status, 200);
+    assert_eq!(served.world.ledger.events().pop().unwrap()["facts"]["binding"], "dpop", "what it proved, not what it says");
+}
+
+#[tokio::test]
 async fn other_forms_of_a_resource_mean_the_same() {
     let served = Served::new().await;
     let (_, task) = served.opened().await;

@@ -41,6 +41,8 @@ async fn nobody_but_operators_reaches_the_api() {
             ("nothing", vec![json]),
             ("a wrong secret", vec![json, ("authorization", "Bearer wop_wrong")]),
             ("no secret", vec![json, ("authorization", "Bearer ")]),
+            ("a scheme alone", vec![json, ("authorization", "Bearer")]),
+            ("a secret alone", vec![json, ("authorization", ADMIN)]),
             ("an agent's token", vec![json, ("authorization", &format!("DPoP {token}")), ("dpop", &proof)]),
             ("an agent's token as bearer", vec![json, ("authorization", &format!("Bearer {token}"))]),
             ("an operator by Basic", vec![json, ("authorization", &basic("ada", ADMIN))]),
