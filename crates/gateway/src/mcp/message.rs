@@ -1,6 +1,7 @@
 //! The JSON-RPC envelope of MCP: bytes to [`Message`], once. What was parsed is what is decided, and the same bytes
 //! are what is forwarded, so everything that two parsers could read differently is refused here: duplicate keys at
-//! every depth, keys of `params` that differ only in case, deep nesting, invalid UTF-8, unpaired surrogates.
+//! every depth, keys of `params` that differ only in case (from each other, or from those that are decided on), deep
+//! nesting, invalid UTF-8, unpaired surrogates.
 //! No I/O, no clock; fuzzable. Must never know tools, tasks or policy.
 //! JSON-RPC 2.0; MCP 2026-07-28 "Messages"; batches: MCP 2025-03-26 only, which the caller checks.
 
@@ -227,6 +228,9 @@ pub enum Malformed {
     /// Two members of an object have the same name, or two of `params` differ only in case.
     #[error("an object in the message has the same key twice")]
     DuplicateKey,
+    /// A member of `params` differs only in case from one that is decided on.
+    #[error("a member of `params` is spelled in another case than the protocol spells it")]
+    Spelling,
     /// Nested too deep.
     #[error("the message is nested too deep")]
     TooDeep,
@@ -251,7 +255,7 @@ impl Malformed {
         match self {
             Self::NotUtf8 | Self::NotJson => super::version::code::PARSE_ERROR,
             Self::Params => super::version::code::INVALID_PARAMS,
-            Self::DuplicateKey | Self::TooDeep | Self::NotJsonRpc | Self::Id | Self::Batch => {
+            Self::DuplicateKey | Self::Spelling | Self::TooDeep | Self::NotJsonRpc | Self::Id | Self::Batch => {
                 super::version::code::INVALID_REQUEST
             }
         }
@@ -327,17 +331,33 @@ fn slice(body: &Bytes, raw: &RawValue) -> Raw {
     Raw(body.slice_ref(raw.get().as_bytes()))
 }
 
+/// Members of `params`, and of the objects in it, that are decided on or that we change.
+const DECIDED_ON: &str = "_meta argument arguments context inputResponses name notifications ref requestState task uri";
+const DECIDED_ON_WITHIN: [(&str, &str); 2] = [("ref", "name type uri"), ("notifications", "resourceSubscriptions")];
+
+/// Some JSON libraries match member names without regard to case: `Name` would replace `name` upstream, and
+/// `Arguments` alone would arrive there as arguments that nobody decided on.
+fn one_spelling(object: &Map<String, Value>, known: &str) -> Result<(), Malformed> {
+    let mut folded: Vec<String> = object.keys().map(|key| key.to_uppercase().to_lowercase()).collect();
+    let respelt =
+        |(folded, key): (&String, &String)| known.split(' ').any(|name| name != key && name.eq_ignore_ascii_case(folded));
+    let respelt = folded.iter().zip(object.keys()).any(respelt);
+    folded.sort_unstable();
+    if folded.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
+        return Err(Malformed::DuplicateKey);
+    }
+    if respelt { Err(Malformed::Spelling) } else { Ok(()) }
+}
+
 fn parse_params(body: &Bytes, raw: &RawValue) -> Result<Params, Malformed> {
     let value = match strict_value(raw.get())? {
         Value::Object(value) => value,
         _ => return Err(Malformed::Params),
     };
-    // Some JSON libraries match member names without regard to case: `Name` would then replace `name` upstream.
-    if value.len() > 1 {
-        let mut folded: Vec<String> = value.keys().map(|key| key.to_uppercase().to_lowercase()).collect();
-        folded.sort_unstable();
-        if folded.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
-            return Err(Malformed::DuplicateKey);
+    one_spelling(&value, DECIDED_ON)?;
+    for (member, known) in DECIDED_ON_WITHIN {
+        if let Some(Value::Object(inner)) = value.get(member) {
+            one_spelling(inner, known)?;
         }
     }
     Ok(Params { raw: slice(body, raw), value })
