@@ -45,7 +45,8 @@ impl Authority {
     }
 
     /// Registers agents or replaces their records, all or none. Those of them that may not act any more, or whose identity
-    /// changed, lose their tasks. Records that are the same already are left alone.
+    /// changed, lose their tasks; those that may declare less lose the tasks of what they may not declare any more. Records
+    /// that are the same already are left alone.
     ///
     /// # Errors
     /// [`Error::SharedIdentity`], [`Error::Unacceptable`], or the ledger's.
@@ -67,13 +68,12 @@ impl Authority {
             self.0.ledger.commit(Write { events, changes }).await?;
         }
         self.0.inventory.store(Arc::new(after));
-        let mut ended = Ok(());
-        for agent in &changed {
-            if agent.eligible(now).is_err() || before.get(&agent.id).is_some_and(|known| known.rules != agent.rules) {
-                ended = ended.and(self.end_tasks_of(&agent.id, EndReason::Agent, &by.name()).await);
-            }
-        }
-        ended
+        let lost = |agent: &Arc<Agent>| {
+            let all = agent.eligible(now).is_err() || before.get(&agent.id).is_some_and(|known| known.rules != agent.rules);
+            let tasks = self.0.tasks.of_agent(&agent.id).into_iter();
+            tasks.filter(|live| all || !agent.may_declare(&live.task().intent)).collect::<Vec<_>>()
+        };
+        self.end_all(changed.iter().flat_map(lost).collect(), EndReason::Agent, &by.name()).await
     }
 
     /// Suspends an agent: its tasks end now. Resumes it with `AgentState::Active`.

@@ -195,6 +195,10 @@ impl Authority {
         }
         let agent = self.0.inventory.load().get(&live.task().agent).cloned().ok_or(Unauthenticated::Invalid)?;
         agent.eligible(now).map_err(Unauthenticated::AgentNotEligible)?;
+        // INVARIANT(ceiling): an intent that the agent may not declare any more is no longer pursued either.
+        if !agent.may_declare(&live.task().intent) {
+            return Err(Unauthenticated::TaskEnded(EndReason::Agent));
+        }
         Ok((live, agent))
     }
 

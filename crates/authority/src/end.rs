@@ -99,14 +99,10 @@ impl Authority {
         Ok(())
     }
 
-    /// Ends all tasks of an agent.
+    /// Ends several tasks.
     ///
     /// # Errors
     /// The first one whose end could not be made durable; all have taken effect.
-    pub(crate) async fn end_tasks_of(&self, agent: &domain::AgentId, reason: EndReason, by: &str) -> Result<(), Error> {
-        self.end_all(self.0.tasks.of_agent(agent), reason, by).await
-    }
-
     pub(crate) async fn end_all(&self, tasks: Vec<Arc<LiveTask>>, reason: EndReason, by: &str) -> Result<(), Error> {
         let mut first = Ok(());
         // All take effect before any is waited for.
@@ -132,7 +128,8 @@ impl Authority {
         let inventory = self.0.inventory.load();
         let due = self.0.tasks.select(|live| {
             live.ended().is_some() || live.task().overdue(&live.progress(), now).is_some() || {
-                inventory.get(&live.task().agent).is_none_or(|agent| agent.eligible(now).is_err())
+                let unfit = |agent: &Arc<Agent>| agent.eligible(now).is_err() || !agent.may_declare(&live.task().intent);
+                inventory.get(&live.task().agent).is_none_or(unfit)
             }
         });
         let mut first = Ok(());

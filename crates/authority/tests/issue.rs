@@ -185,6 +185,18 @@ async fn a_task_is_renewed_only_by_its_own_workload_and_only_while_it_is_open() 
 }
 
 #[tokio::test]
+async fn a_task_ends_when_its_intent_is_taken_from_its_agent() {
+    let world = World::fixture().await;
+    let refunds = world.issue("bot", refund()).await.unwrap();
+    let mail = world.issue("bot", task_request("mail", json!({}))).await.unwrap();
+    world.authority.put_agents(vec![agent("bot", &["mail"])], &Actor::System).await.unwrap();
+    assert_eq!(refunds.task.ended(), Some(EndReason::Agent));
+    assert_eq!(world.present(&refunds, "orders").unwrap_err(), Unauthenticated::TaskEnded(EndReason::Agent));
+    assert!(matches!(world.issue("bot", TaskRequest::Renew(refunds.task.task().id)).await, Err(IssueError::Task(_))));
+    assert!(world.present(&mail, "orders").is_ok(), "what it may still declare goes on");
+}
+
+#[tokio::test]
 async fn a_changed_course_ends_the_old_task_and_links_the_new_one() {
     let world = World::fixture().await;
     let old = world.issue("bot", task_request("mail", json!({}))).await.unwrap();

@@ -19,7 +19,7 @@ pub enum EndReason {
     Liveness,
     /// An operator revoked it.
     Revoked,
-    /// Its agent was suspended, lost its owner, or is overdue for review.
+    /// Its agent was suspended, lost its owner, is overdue for review, or may not declare its intent any more.
     Agent,
     /// Its agent declared another intent in its place.
     Superseded,
