@@ -190,7 +190,7 @@ impl Authority {
         let Some(live) = self.0.tasks.get(task) else {
             return Err(self.0.tasks.lately_ended(task).map_or(Unauthenticated::Invalid, Unauthenticated::TaskEnded));
         };
-        if let Some(reason) = live.ended().or_else(|| live.task().overdue(&live.progress(), now)) {
+        if let Some(reason) = live.ended().or_else(|| live.overdue(&*self.0.clock)) {
             return Err(Unauthenticated::TaskEnded(reason));
         }
         let agent = self.0.inventory.load().get(&live.task().agent).cloned().ok_or(Unauthenticated::Invalid)?;

@@ -174,8 +174,7 @@ impl Permit {
     /// Why the task ended; nothing may be sent then, and that is recorded.
     pub fn release(mut self) -> Result<Released, EndReason> {
         let live = &self.record.live;
-        let now = self.record.authority.0.clock.now();
-        if let Some(reason) = live.ended().or_else(|| live.task().overdue(&live.progress(), now)) {
+        if let Some(reason) = live.ended().or_else(|| live.overdue(&*self.record.authority.0.clock)) {
             return Err(reason);
         }
         self.record.if_dropped = CallStatus::Cancelled;

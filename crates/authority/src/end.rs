@@ -127,14 +127,14 @@ impl Authority {
         self.0.revoked_tokens.forget_before(now);
         let inventory = self.0.inventory.load();
         let due = self.0.tasks.select(|live| {
-            live.ended().is_some() || live.task().overdue(&live.progress(), now).is_some() || {
+            live.ended().is_some() || live.overdue(&*self.0.clock).is_some() || {
                 let unfit = |agent: &Arc<Agent>| agent.eligible(now).is_err() || !agent.may_declare(&live.task().intent);
                 inventory.get(&live.task().agent).is_none_or(unfit)
             }
         });
         let mut first = Ok(());
         for live in &due {
-            let reason = live.task().overdue(&live.progress(), now).unwrap_or(EndReason::Agent);
+            let reason = live.overdue(&*self.0.clock).unwrap_or(EndReason::Agent);
             first = first.and(self.end(live, live.ended().unwrap_or(reason), "writ").await);
         }
         first.map(|()| due.len())

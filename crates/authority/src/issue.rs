@@ -127,7 +127,7 @@ impl Authority {
         let (binding, confirmation) = self.bind(&request.holder, &agent, now)?;
         let draft = match &request.task {
             TaskRequest::Open { .. } => self.draft_open(request, attested, &agent, &policy, now)?,
-            TaskRequest::Renew(id) => self.draft_renewal(*id, attested, &agent, now)?,
+            TaskRequest::Renew(id) => self.draft_renewal(*id, attested, &agent)?,
         };
         let draft = self.complete(draft, request, &policy, (binding, confirmation), now)?;
         let intent = draft.task.intent.clone();
@@ -194,15 +194,9 @@ impl Authority {
         Ok(DraftTask { agent: Arc::clone(agent), task, key: Some(key), live: None, operation: Operation::OpenTask, replaced })
     }
 
-    fn draft_renewal(
-        &self,
-        id: TaskId,
-        attested: &Attested,
-        agent: &Arc<Agent>,
-        now: Timestamp,
-    ) -> Result<DraftTask, IssueError> {
+    fn draft_renewal(&self, id: TaskId, attested: &Attested, agent: &Arc<Agent>) -> Result<DraftTask, IssueError> {
         let live = self.own_open_task(id, agent)?;
-        if live.task().overdue(&live.progress(), now).is_some() {
+        if live.overdue(&*self.0.clock).is_some() {
             return Err(IssueError::Task("it is past its deadline or was idle for too long; open a new one"));
         }
         if live.task().workload.subject != attested.workload.subject || live.task().workload.issuer != attested.workload.issuer {
@@ -341,7 +335,7 @@ impl Authority {
             }
             None => {
                 let key = draft.key.ok_or_else(|| IssueError::Unavailable("the task has no key".into()))?;
-                let live = LiveTask::new(draft.task, key);
+                let live = LiveTask::new(draft.task, key, &*self.0.clock);
                 self.0.tasks.insert(Arc::clone(&live));
                 live
             }

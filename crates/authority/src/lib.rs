@@ -137,7 +137,7 @@ impl Authority {
         let live = LiveTasks::default();
         for (task, wrapped) in tasks {
             let key = parts.wrapping.unwrap_key(task.id, &wrapped)?;
-            live.insert(LiveTask::new(task, key));
+            live.insert(LiveTask::new(task, key, &*parts.clock));
         }
         let mut nonce_secret = [0; 32];
         parts.entropy.fill(&mut nonce_secret);

@@ -2,10 +2,12 @@
 //! one ends. Owns no rule of its own (those are `domain`'s) and writes nothing: the ledger does.
 
 use crate::opening::TaskKey;
+use crate::ports::Clock;
 use arc_swap::ArcSwap;
 use domain::{AgentId, EndReason, Progress, Reading, Task, TaskId, TaskState, Timestamp, WorkloadIdentity};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// A task that was open when it was looked up. Holds on to its end.
@@ -14,6 +16,8 @@ pub struct LiveTask {
     progress: Mutex<Progress>,
     workload: ArcSwap<WorkloadIdentity>,
     end: watch::Sender<Option<EndReason>>,
+    /// When it is over on the monotonic clock, wherever the wall clock may be set to.
+    over_at: Duration,
     /// Whether the end is durable. Held while it is being made so, so that it is logged once.
     pub(crate) end_logged: tokio::sync::Mutex<bool>,
     pub(crate) key: TaskKey,
@@ -37,16 +41,19 @@ pub(crate) enum Reserved {
 }
 
 impl LiveTask {
-    pub(crate) fn new(task: Task, key: TaskKey) -> Arc<Self> {
+    pub(crate) fn new(task: Task, key: TaskKey, clock: &dyn Clock) -> Arc<Self> {
         let end = match task.progress.state {
             TaskState::Open => None,
             TaskState::Ended { reason, .. } => Some(reason),
         };
         let workload = ArcSwap::from_pointee(task.workload.clone());
+        // One second more, because the rest of the life is counted in whole ones.
+        let rest = Duration::from_secs(task.deadline.secs_since(clock.now()).saturating_add(1));
         Arc::new(Self {
             progress: Mutex::new(task.progress),
             workload,
             end: watch::Sender::new(end),
+            over_at: clock.elapsed().saturating_add(rest),
             end_logged: Default::default(),
             key,
             task,
@@ -86,6 +93,12 @@ impl LiveTask {
             // The sender lives in `self`, so it cannot have gone; refuse rather than wait for ever.
             Ok(None) | Err(_) => EndReason::Revoked,
         }
+    }
+
+    /// Whether the task should end by itself now, and why. A wall clock that went back does not make a life longer.
+    pub(crate) fn overdue(&self, clock: &dyn Clock) -> Option<EndReason> {
+        let over = clock.elapsed() >= self.over_at;
+        self.task.overdue(&self.progress(), clock.now()).or_else(|| over.then_some(EndReason::Deadline))
     }
 
     /// Something was heard of the task.

@@ -197,6 +197,20 @@ async fn a_task_ends_when_its_intent_is_taken_from_its_agent() {
 }
 
 #[tokio::test]
+async fn a_clock_that_goes_back_does_not_make_a_task_live_longer() {
+    let world = World::fixture().await;
+    let mail = world.issue("mailer", task_request("mail", json!({}))).await.unwrap();
+    world.clock.set_wall(Timestamp::from_secs(world.now() - 3_600));
+    world.clock.advance_secs(599);
+    assert!(world.issue("mailer", TaskRequest::Renew(mail.task.task().id)).await.is_ok());
+    world.clock.advance_secs(2);
+    let late = world.issue("mailer", TaskRequest::Renew(mail.task.task().id)).await;
+    assert!(matches!(late, Err(IssueError::Task(_))), "{late:?}");
+    world.authority.sweep().await.unwrap();
+    assert_eq!(mail.task.ended(), Some(EndReason::Deadline));
+}
+
+#[tokio::test]
 async fn a_changed_course_ends_the_old_task_and_links_the_new_one() {
     let world = World::fixture().await;
     let old = world.issue("bot", task_request("mail", json!({}))).await.unwrap();
