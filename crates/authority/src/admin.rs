@@ -161,7 +161,7 @@ impl Authority {
     pub fn explain(&self, live: &crate::LiveTask, operation: Operation<'_>, approved: bool) -> Option<Explanation> {
         let now = self.0.clock.now();
         let agent = self.agent(&live.task().agent)?;
-        let mut facts = crate::decide::facts(live, domain::Binding::Dpop, now);
+        let mut facts = crate::decide::facts(&live.progress(), domain::Binding::Dpop, now);
         facts.approved = approved;
         Some(self.policy().explain(&Request {
             task: live.task(),

@@ -8,7 +8,9 @@ use crate::event::{Arguments, DecisionEvent, OutcomeEvent, encode, hex, ids, rea
 use crate::live::{LiveTask, Reserved};
 use crate::opening::Openings;
 use crate::ports::{Change, Write};
-use domain::{Agent, Binding, DecisionId, EndReason, Facts, Operation, Outcome, Reading, Reason, TaskId, Timestamp, Verdict};
+use domain::{
+    Agent, Binding, DecisionId, EndReason, Facts, Operation, Outcome, Progress, Reading, Reason, TaskId, Timestamp, Verdict,
+};
 use policy::{Policy, Request};
 use serde_json::Map;
 use std::collections::BTreeSet;
@@ -249,24 +251,9 @@ impl Authority {
     async fn decide_as(&self, acting: &Acting<'_>, operation: Operation<'_>, settled: Option<Verdict>) -> Decision {
         let now = self.0.clock.now();
         let policy = self.policy();
-        let facts = facts(acting.live, acting.binding, now);
-        let request = Request {
-            task: acting.live.task(),
-            agent: acting.agent,
-            workload: &acting.live.workload(),
-            operation,
-            facts: &facts,
-        };
-        let mut verdict = settled.unwrap_or_else(|| policy.decide(&request));
-        let mut changes = Vec::new();
-        if verdict.outcome == Outcome::Allow {
-            let reading = policy.traits(&operation).map_or_else(Reading::default, |traits| traits.reading);
-            match acting.live.reserve(reading, now) {
-                Reserved::Yes(progress) => changes.push(Change::Progress(acting.live.task().id, progress)),
-                Reserved::Ended(end) => verdict = over(Reason::TaskEnded, &format!("the task has ended ({})", end.as_str())),
-                Reserved::Exhausted => verdict = over(Reason::BudgetExhausted, "the task has used up its budget of calls"),
-            }
-        }
+        let (facts, verdict, progress) = settle(acting, operation, &policy, settled, now);
+        let mut changes: Vec<_> =
+            progress.map(|progress| Change::Progress(acting.live.task().id, progress)).into_iter().collect();
         let decision = self.new_decision_id(now);
         let asked = Asked { acting, operation, facts: &facts, policy: &policy };
         let logged = match asked.event(self, decision, &verdict, now) {
@@ -301,8 +288,36 @@ impl Authority {
     }
 }
 
-pub(crate) fn facts(live: &LiveTask, binding: Binding, now: Timestamp) -> Facts {
-    let progress = live.progress();
+/// What policy says, and, if it allows, the task's progress with the request's place in the budget. Asked again when
+/// another request of the task was allowed meanwhile; each time one of them has got on, so this ends.
+fn settle(
+    acting: &Acting<'_>,
+    operation: Operation<'_>,
+    policy: &Policy,
+    settled: Option<Verdict>,
+    now: Timestamp,
+) -> (Facts, Verdict, Option<Progress>) {
+    let workload = acting.live.workload();
+    loop {
+        let seen = acting.live.progress();
+        let facts = facts(&seen, acting.binding, now);
+        let request = Request { task: acting.live.task(), agent: acting.agent, workload: &workload, operation, facts: &facts };
+        let verdict = settled.clone().unwrap_or_else(|| policy.decide(&request));
+        if verdict.outcome != Outcome::Allow {
+            return (facts, verdict, None);
+        }
+        let reading = policy.traits(&operation).map_or_else(Reading::default, |traits| traits.reading);
+        let refused = match acting.live.reserve(&seen, reading, now) {
+            Reserved::Yes(progress) => return (facts, verdict, Some(progress)),
+            Reserved::Moved => continue,
+            Reserved::Ended(end) => over(Reason::TaskEnded, &format!("the task has ended ({})", end.as_str())),
+            Reserved::Exhausted => over(Reason::BudgetExhausted, "the task has used up its budget of calls"),
+        };
+        return (facts, refused, None);
+    }
+}
+
+pub(crate) fn facts(progress: &Progress, binding: Binding, now: Timestamp) -> Facts {
     Facts {
         now,
         labels: progress.labels,

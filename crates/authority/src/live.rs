@@ -38,6 +38,8 @@ pub(crate) enum Reserved {
     Ended(EndReason),
     /// The budget is used up.
     Exhausted,
+    /// Another request of the task was allowed meanwhile: what was decided, was decided on facts of before.
+    Moved,
 }
 
 impl LiveTask {
@@ -111,10 +113,16 @@ impl LiveTask {
     ///
     /// INVARIANT(labels-before-effect): labels rise when a call is allowed, before it is forwarded, so that a crash
     /// after forwarding can never leave a task that read something looking as if it had not.
-    pub(crate) fn reserve(&self, reading: Reading, now: Timestamp) -> Reserved {
+    ///
+    /// INVARIANT(facts-hold): the facts that the request was decided on (`seen`) still hold when its place is taken, so
+    /// that requests at the same time cannot all be the first.
+    pub(crate) fn reserve(&self, seen: &Progress, reading: Reading, now: Timestamp) -> Reserved {
         let mut progress = self.locked();
         if let TaskState::Ended { reason, .. } = progress.state {
             return Reserved::Ended(reason);
+        }
+        if (progress.calls_used, progress.labels) != (seen.calls_used, seen.labels) {
+            return Reserved::Moved;
         }
         if progress.calls_used >= self.task.calls_max {
             return Reserved::Exhausted;

@@ -122,6 +122,37 @@ async fn the_budget_of_calls_is_kept_under_concurrency() {
     assert_eq!(denial(one().await).reason, Reason::BudgetExhausted);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn requests_at_the_same_time_cannot_all_be_the_first() {
+    let mut files = testkit::fixture::policy_files();
+    files.push((
+        "once.cedar",
+        r#"@id("once") forbid (principal, action == Orders::Action::"refund", resource) when { context.facts.calls_used > 0 };"#
+            .into(),
+    ));
+    let files: Vec<_> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
+    let agents = vec![testkit::agent("bot", &["refund-order"])];
+    let world = std::sync::Arc::new(World::new(&files, agents, Vec::new()).await);
+    for round in 0..50 {
+        let (_, caller) = refund_task(&world).await;
+        let together = std::sync::Arc::new(tokio::sync::Barrier::new(4));
+        let calls = (0..4).map(|_| {
+            let (world, caller, together) = (world.clone(), caller.clone(), together.clone());
+            tokio::spawn(async move {
+                together.wait().await;
+                let decision = call(&world, &caller, "refund", json!({ "order_id": "1001", "amount_cents": 1 })).await;
+                matches!(decision, Decision::Allow(_))
+            })
+        });
+        let mut allowed = 0;
+        for call in calls.collect::<Vec<_>>() {
+            allowed += usize::from(call.await.unwrap());
+        }
+        assert_eq!(allowed, 1, "round {round}");
+        assert_eq!(caller.live().progress().calls_used, 1);
+    }
+}
+
 #[tokio::test]
 async fn an_outcome_is_recorded_once_however_the_call_ends() {
     let world = World::fixture().await;
