@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::event::{change, hex};
 use crate::inventory::UpstreamTable;
 use crate::opening::Openings;
-use crate::ports::{Change, LogEntry, Write};
+use crate::ports::{Change, LedgerError, LogEntry, Write};
 use crate::sign::TokenKeys;
 use domain::{Agent, AgentId, AgentState, EndReason, Operation, Transport, Upstream, UpstreamName};
 use policy::{Explanation, Policy, Request};
@@ -51,6 +51,11 @@ impl Authority {
     /// # Errors
     /// [`Error::SharedIdentity`], [`Error::Unacceptable`], or the ledger's.
     pub async fn put_agents(&self, agents: Vec<Agent>, by: &Actor) -> Result<(), Error> {
+        let (this, by) = (self.clone(), by.clone());
+        to_the_end(async move { this.replace_agents(agents, &by).await }).await
+    }
+
+    async fn replace_agents(&self, agents: Vec<Agent>, by: &Actor) -> Result<(), Error> {
         let _one_at_a_time = self.0.admin.lock().await;
         let now = self.0.clock.now();
         let before = self.0.inventory.load_full();
@@ -96,6 +101,11 @@ impl Authority {
     /// # Errors
     /// [`Error::Unacceptable`] or the ledger's.
     pub async fn put_upstream(&self, upstream: Upstream, by: &Actor) -> Result<(), Error> {
+        let (this, by) = (self.clone(), by.clone());
+        to_the_end(async move { this.replace_upstream(upstream, &by).await }).await
+    }
+
+    async fn replace_upstream(&self, upstream: Upstream, by: &Actor) -> Result<(), Error> {
         let _one_at_a_time = self.0.admin.lock().await;
         if !matches!(upstream.transport, Transport::Http { .. }) {
             return Err(Error::Unacceptable(
@@ -126,6 +136,11 @@ impl Authority {
     /// # Errors
     /// [`Error::NotFound`] or the ledger's.
     pub async fn remove_upstream(&self, name: &UpstreamName, by: &Actor) -> Result<(), Error> {
+        let (this, name, by) = (self.clone(), name.clone(), by.clone());
+        to_the_end(async move { this.forget_upstream(&name, &by).await }).await
+    }
+
+    async fn forget_upstream(&self, name: &UpstreamName, by: &Actor) -> Result<(), Error> {
         let _one_at_a_time = self.0.admin.lock().await;
         let table = self.0.upstreams.load_full();
         if !table.registered.contains_key(name) {
@@ -143,6 +158,11 @@ impl Authority {
     /// # Errors
     /// The ledger's; then the old policy stays in force.
     pub async fn reload_policy(&self, policy: Policy, by: &Actor) -> Result<(), Error> {
+        let (this, by) = (self.clone(), by.clone());
+        to_the_end(async move { this.replace_policy(policy, &by).await }).await
+    }
+
+    async fn replace_policy(&self, policy: Policy, by: &Actor) -> Result<(), Error> {
         let _one_at_a_time = self.0.admin.lock().await;
         if policy.version() == self.policy().version() {
             return Ok(());
@@ -177,6 +197,11 @@ impl Authority {
     /// # Errors
     /// The ledger's.
     pub async fn rotate_keys(&self, keys: TokenKeys, by: &Actor) -> Result<(), Error> {
+        let (this, by) = (self.clone(), by.clone());
+        to_the_end(async move { this.replace_keys(keys, &by).await }).await
+    }
+
+    async fn replace_keys(&self, keys: TokenKeys, by: &Actor) -> Result<(), Error> {
         let event = change("keys.rotate", &by.name(), self.0.clock.now(), [("active", keys.active.key_id().into())])?;
         self.0.ledger.commit(Write { events: vec![event], changes: Vec::new() }).await?;
         self.0.signer.rotate(keys)?;
@@ -267,6 +292,13 @@ impl Authority {
             ["arguments", "params"].iter().find_map(|member| event.get(*member)?.get("committed")?.as_object().cloned());
         Ok(Some((openings, committed.unwrap_or_default(), Sealing { key, event: decision.as_bytes().to_vec() })))
     }
+}
+
+/// Goes on to the end of a change even if whoever asked goes away meanwhile (a connection that broke, a patience that
+/// ended): a suspension that is in the log but not in effect would be worse than none.
+async fn to_the_end(change: impl Future<Output = Result<(), Error>> + Send + 'static) -> Result<(), Error> {
+    let broken = |_| Error::from(LedgerError::Unavailable("the change broke off".to_owned()));
+    tokio::spawn(change).await.map_err(broken)?
 }
 
 struct Sealing {

@@ -5,6 +5,7 @@ use crate::Authority;
 use crate::attest::{Attested, EvidenceInput};
 use crate::caller::Unauthenticated;
 use crate::decide::{owner, sensitive_params};
+use crate::end::Actor;
 use crate::error::IssueError;
 use crate::event::{Arguments, DecisionEvent, WorkloadRecord, encode, hex, ids, reason};
 use crate::live::LiveTask;
@@ -322,7 +323,12 @@ impl Authority {
     /// CRASH(before include): nothing happened; the evidence is unused.
     /// CRASH(after include, before the answer): the task is open and in the log, its token was never seen by anybody. It
     /// ends by its deadline or idle limit. The evidence is used: the agent gets a fresh one and opens another task.
-    async fn include_and_sign(&self, draft: Draft, write: Write, now: Timestamp) -> Result<Issued, IssueError> {
+    async fn include_and_sign(&self, draft: Draft, mut write: Write, now: Timestamp) -> Result<Issued, IssueError> {
+        if let Some(replaced) = &draft.replaced {
+            let mut over = replaced.progress();
+            over.end(now, EndReason::Superseded);
+            write.changes.push(Change::Progress(replaced.task().id, over));
+        }
         let seen = self.0.signer.seen();
         let inclusion = self.0.ledger.include(write, seen).await.map_err(|error| match error {
             LedgerError::Replayed => IssueError::EvidenceReplayed,
@@ -343,8 +349,24 @@ impl Authority {
         if let Some(replaced) = draft.replaced {
             self.end(&replaced, EndReason::Superseded, draft.agent.id.as_str()).await.map_err(unavailable)?;
         }
+        if let Some(reason) = self.fallen(&live, now) {
+            self.end(&live, reason, &Actor::System.name()).await.map_err(unavailable)?;
+            return Err(IssueError::Task("what it stands on changed meanwhile; declare it anew"));
+        }
         let token = self.sign_included(&draft.canonical, &inclusion, seen).await?;
         Ok(Issued { token: token.into(), claims: draft.claims, binding: draft.binding, task: live })
+    }
+
+    /// Whether what a task stands on fell away while its decision was written. Whoever takes it away ends the tasks that
+    /// are open then; this one was not yet.
+    fn fallen(&self, live: &LiveTask, now: Timestamp) -> Option<EndReason> {
+        let (task, inventory) = (live.task(), self.0.inventory.load());
+        let stands =
+            |agent: &Arc<Agent>| agent.eligible(now).is_ok() && agent.may_declare(&task.intent) && agent.is(&live.workload());
+        if !inventory.get(&task.agent).is_some_and(stands) {
+            return Some(EndReason::Agent);
+        }
+        self.policy().intent(&task.intent).is_none().then_some(EndReason::Policy)
     }
 
     /// Signs, fetching another consistency proof when other issuances moved the signer's view meanwhile.

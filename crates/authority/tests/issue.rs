@@ -184,6 +184,48 @@ async fn a_task_is_renewed_only_by_its_own_workload_and_only_while_it_is_open() 
     assert!(matches!(world.issue("mailer", TaskRequest::Renew(id)).await, Err(IssueError::Task(_))));
 }
 
+/// Lets a future begin and wait for the ledger.
+async fn begun<F: Future>(future: &mut std::pin::Pin<&mut F>) {
+    let polled = std::future::poll_fn(|context| std::task::Poll::Ready(future.as_mut().poll(context).is_pending()));
+    assert!(polled.await);
+}
+
+#[tokio::test]
+async fn what_is_taken_away_while_a_task_opens_is_taken_from_it_too() {
+    let changes: [fn(&mut Agent); 3] = [
+        |agent| agent.state = AgentState::Suspended,
+        |agent| agent.intents.clear(),
+        |agent| agent.rules[0].claims = vec![("sub".into(), domain::ClaimPattern::Exact("workload:other".into()))],
+    ];
+    for change in changes {
+        let world = World::fixture().await;
+        let mut opening = std::pin::pin!(world.issue("bot", refund()));
+        begun(&mut opening).await;
+        let mut changed = agent("bot", &["refund-order", "mail"]);
+        change(&mut changed);
+        world.authority.put_agents(vec![changed], &Actor::System).await.unwrap();
+        let refused = opening.await;
+        assert!(matches!(refused, Err(IssueError::Task(_))), "{refused:?}");
+        assert_eq!(world.authority.open_tasks(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_was_begun_comes_to_its_end_although_its_operator_goes_away() {
+    let world = World::fixture().await;
+    let bot = "bot".parse().unwrap();
+    {
+        let by = Actor::Operator("olga".into());
+        let mut change = std::pin::pin!(world.authority.set_agent_state(&bot, AgentState::Suspended, &by));
+        begun(&mut change).await;
+    }
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.authority.agent(&bot).unwrap().state, AgentState::Suspended);
+    assert_eq!(world.ledger.events().pop().unwrap()["type"], "agent.put");
+}
+
 #[tokio::test]
 async fn a_task_ends_when_its_intent_is_taken_from_its_agent() {
     let world = World::fixture().await;
@@ -220,6 +262,18 @@ async fn a_changed_course_ends_the_old_task_and_links_the_new_one() {
     assert_eq!(new.task.task().predecessor, replaces);
     assert_eq!(old.task.ended(), Some(EndReason::Superseded));
     assert_eq!(world.present(&old, "orders").unwrap_err(), Unauthenticated::TaskEnded(EndReason::Superseded));
+}
+
+#[tokio::test]
+async fn a_crash_after_a_changed_course_leaves_only_the_new_task_open() {
+    let world = World::fixture().await;
+    let old = world.issue("bot", task_request("mail", json!({}))).await.unwrap().task.task().id;
+    let TaskRequest::Open { intent, parameters, lifetime_secs, .. } = refund() else { panic!() };
+    world.ledger.break_with(Some(Fault::FailedButKept));
+    let changed = TaskRequest::Open { intent, parameters, lifetime_secs, replaces: Some(old) };
+    assert!(world.issue("bot", changed).await.is_err());
+    let kept = authority::ports::Archive::load(&*world.ledger).await.unwrap().tasks;
+    assert_eq!(kept.iter().map(|(task, _)| task.predecessor).collect::<Vec<_>>(), [Some(old)]);
 }
 
 #[tokio::test]

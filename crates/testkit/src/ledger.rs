@@ -145,7 +145,10 @@ impl State {
 #[async_trait]
 impl Ledger for MemoryLedger {
     async fn commit(&self, write: Write) -> Result<u64, LedgerError> {
-        self.write(write)
+        let written = self.write(write);
+        // Like a real one it answers later, and whoever waits may have gone by then.
+        tokio::task::yield_now().await;
+        written
     }
 
     fn post(&self, write: Write) -> Result<(), LedgerError> {
@@ -153,7 +156,9 @@ impl Ledger for MemoryLedger {
     }
 
     async fn include(&self, write: Write, seen: u64) -> Result<Inclusion, LedgerError> {
-        let index = self.write(write)?;
+        let written = self.write(write);
+        tokio::task::yield_now().await;
+        let index = written?;
         let state = self.state.lock().unwrap();
         let head = Head { size: state.frontier_size(), root: state.frontier.root() };
         let mut note = Note::new(Checkpoint { origin: "log.test".into(), head }.text()).unwrap();
