@@ -162,21 +162,24 @@ impl Authority {
     /// The token, its signature verified now or earlier. The cache is keyed by the token's hash and emptied when keys are
     /// rotated; a revoked token is refused before it is looked up.
     pub(crate) fn signed_token(&self, token: &str, now: Timestamp) -> Result<Arc<SignedToken>, Unauthenticated> {
-        let hash = token_hash(token);
-        let signed = match self.0.verified.get(&hash) {
-            Some(signed) => signed,
-            None => {
-                let access = SignedAccess::verify(token, &self.0.signer.key_set()).map_err(|_| Unauthenticated::Invalid)?;
-                let claims = access.claims().clone();
-                let task = claims.task.parse().map_err(|_| Unauthenticated::Invalid)?;
-                let signed = Arc::new(SignedToken { access, claims, task });
-                self.0.verified.insert(hash, Arc::clone(&signed));
-                signed
-            }
-        };
+        let signed = self.verified_token(token)?;
         if self.0.revoked_tokens.contains(&signed.claims.token_id, now) {
             return Err(Unauthenticated::Invalid);
         }
+        Ok(signed)
+    }
+
+    /// The same, revoked or not.
+    pub(crate) fn verified_token(&self, token: &str) -> Result<Arc<SignedToken>, Unauthenticated> {
+        let hash = token_hash(token);
+        if let Some(signed) = self.0.verified.get(&hash) {
+            return Ok(signed);
+        }
+        let access = SignedAccess::verify(token, &self.0.signer.key_set()).map_err(|_| Unauthenticated::Invalid)?;
+        let claims = access.claims().clone();
+        let task = claims.task.parse().map_err(|_| Unauthenticated::Invalid)?;
+        let signed = Arc::new(SignedToken { access, claims, task });
+        self.0.verified.insert(hash, Arc::clone(&signed));
         Ok(signed)
     }
 

@@ -269,6 +269,32 @@ async fn a_revoked_token_is_refused_and_its_task_lives_on() {
 }
 
 #[tokio::test]
+async fn a_revocation_that_was_not_durable_is_made_so_when_asked_again_and_only_once() {
+    let world = World::fixture().await;
+    let (issued, _) = refund_task(&world).await;
+    let token = issued.token.expose_secret();
+    world.ledger.break_with(Some(Fault::Failed));
+    assert!(world.authority.revoke_token(token, &Actor::System).await.is_err());
+    assert_eq!(world.present(&issued, "orders").unwrap_err(), Unauthenticated::Invalid, "refused all the same");
+    world.ledger.break_with(None);
+    for _ in 0..2 {
+        world.authority.revoke_token(token, &Actor::System).await.unwrap();
+    }
+    assert_eq!(world.ledger.load().await.unwrap().revoked_tokens.len(), 1);
+    assert_eq!(world.ledger.events().iter().filter(|event| event["type"] == "token.revoked").count(), 1);
+}
+
+#[tokio::test]
+async fn a_token_that_has_expired_costs_no_entry() {
+    let world = World::fixture().await;
+    let (issued, _) = refund_task(&world).await;
+    world.clock.advance_secs(301);
+    let before = world.ledger.events().len();
+    world.authority.revoke_token(issued.token.expose_secret(), &Actor::Holder).await.unwrap();
+    assert_eq!(world.ledger.events().len(), before);
+}
+
+#[tokio::test]
 async fn sensitive_values_open_for_an_auditor_until_they_are_redacted_and_the_log_stays() {
     let world = World::fixture().await;
     let (_, caller) = refund_task(&world).await;
