@@ -14,6 +14,9 @@ use token::UnixSeconds;
 use token::spiffe_id::SpiffeId;
 use token::verify::UnverifiedToken;
 
+/// Seconds that used evidence is remembered after it has expired: an hour that a clock may be set back, and then some.
+const REMEMBERED_SECS_MORE: i64 = 3_900;
+
 /// What a workload shows to prove who it is.
 #[derive(Debug)]
 pub enum EvidenceInput {
@@ -52,7 +55,7 @@ impl Authority {
             verified => verified,
         }
         .map_err(refused)?;
-        let expires = Timestamp::from_secs(evidence.expires_at.0.saturating_add(provider.rules.leeway_secs));
+        let until = remembered_until(evidence.expires_at.0, provider.rules.leeway_secs);
         let key = sha256(&[b"jwt", evidence.issuer.as_bytes(), evidence.replay_key.as_bytes()]);
         let workload = WorkloadIdentity {
             provider: provider.name.clone(),
@@ -60,7 +63,7 @@ impl Authority {
             subject: evidence.subject,
             claims: evidence.claims,
         };
-        Ok(Attested { workload, use_once: provider.single_use.then_some((key, expires)) })
+        Ok(Attested { workload, use_once: provider.single_use.then_some((key, until)) })
     }
 
     /// A certificate proves itself anew in each handshake, so it is not used up.
@@ -120,6 +123,12 @@ impl Authority {
     }
 }
 
+/// Until when used evidence is remembered: beyond its own end, because its validity was judged by a clock that stood
+/// earlier than the ledger's will (keys were fetched, the ledger was busy), or that somebody sets back later.
+fn remembered_until(expires_secs: i64, leeway_secs: i64) -> Timestamp {
+    Timestamp::from_secs(expires_secs.saturating_add(leeway_secs.max(0)).saturating_add(REMEMBERED_SECS_MORE))
+}
+
 pub(crate) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = digest::Context::new(&digest::SHA256);
     for part in parts {
@@ -138,4 +147,16 @@ fn refused(error: token::Error) -> IssueError {
 
 fn unavailable(provider: &ProviderName) -> IssueError {
     IssueError::ProviderUnavailable(provider.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn used_evidence_is_remembered_longer_than_a_clock_is_set_back() {
+        let (expires, leeway) = (1_000, 30);
+        assert!(remembered_until(expires, leeway) > Timestamp::from_secs(expires + leeway + 3_600));
+        assert_eq!(remembered_until(i64::MAX, leeway), Timestamp::from_secs(i64::MAX));
+    }
 }
