@@ -217,10 +217,7 @@ impl Authority {
                     return Err(Unauthenticated::NotProved("send it with the DPoP scheme"));
                 }
                 let header = presented.dpop.ok_or(Unauthenticated::NotProved("a DPoP proof is missing"))?;
-                let proof = self.check_proof(header, presented.method, presented.uri, Some((presented.token, jkt)), now)?;
-                if proof.jkt != *jkt {
-                    return Err(Unauthenticated::NotProved("the proof is of another key"));
-                }
+                self.check_proof(header, presented.method, presented.uri, Some((presented.token, jkt)), now)?;
                 Ok(Binding::Dpop)
             }
             Some(Confirmation::X5tS256(thumbprint)) => {
@@ -235,7 +232,8 @@ impl Authority {
         }
     }
 
-    /// Checks a DPoP proof, its freshness and that it was not seen before (RFC 9449 §4.3, §11.1).
+    /// Checks a DPoP proof, its key if it goes with a token, its freshness and that it was not seen before (RFC 9449
+    /// §4.3, §11.1).
     pub(crate) fn check_proof(
         &self,
         proof: &str,
@@ -253,13 +251,17 @@ impl Authority {
             token::Error::NonceMissing | token::Error::NonceRefused => Unauthenticated::UseNonce(self.0.nonces.issue(at)),
             error => Unauthenticated::Proof(error.to_string()),
         })?;
+        // Before it is remembered: whoever stole a token but not its key must not fill the memory.
+        if token.is_some_and(|(_, jkt)| jkt != checked.jkt) {
+            return Err(Unauthenticated::NotProved("the proof is of another key"));
+        }
         match self.0.proofs_seen.note(sha256(&[checked.jkt.as_bytes(), checked.jti.as_bytes()]), self.0.clock.elapsed()) {
             Seen::New => {}
             Seen::Before => return Err(Unauthenticated::Proof("it was used before".into())),
             Seen::Full => return Err(Unauthenticated::Proof("too many proofs at once; try again later".into())),
         }
         // Only keys that a token was bound to are remembered, so a stranger cannot fill the cache.
-        if known.is_none() && token.is_some_and(|(_, jkt)| jkt == checked.jkt) {
+        if known.is_none() && token.is_some() {
             self.0.proof_keys.insert(checked.jkt.clone(), checked.key.clone());
         }
         Ok(checked)
