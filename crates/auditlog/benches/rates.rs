@@ -1,4 +1,5 @@
-//! Rates of the log's pure parts on one core: integrate, prove, verify a directory. Prints a table.
+//! Rates of the log on one core: integrate, prove, verify a directory. Prints a table.
+//! Knows no database and no concurrency: those rates are the store's bench.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark")]
 
 use std::time::Instant;

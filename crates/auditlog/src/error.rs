@@ -1,4 +1,5 @@
 //! Every way in which the log can refuse. Messages name the file or figure, never key material.
+//! Sorted by whose fault it is: bytes from outside, the caller, storage, the environment.
 
 use std::path::PathBuf;
 

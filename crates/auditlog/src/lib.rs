@@ -1,12 +1,10 @@
-//! A tamper-evident Merkle log of opaque bytes in the formats of C2SP: tlog-tiles, tlog-checkpoint,
-//! signed-note, tlog-cosignature, tlog-proof, tlog-policy.
+//! A tamper-evident Merkle log of opaque bytes in the formats of C2SP: tlog-tiles, tlog-checkpoint, signed-note,
+//! tlog-cosignature, tlog-proof, tlog-policy. Knows nothing of what entries mean or of the database that holds them
+//! first. Pure but for `directory` and `anchor`, which touch files; reads no clock and draws no randomness.
 //!
-//! Knows nothing of what the entries mean, of the database that holds them first, or of Writ. Pure but for
-//! `directory` and `anchor`, which touch files; reads no clock and draws no randomness.
-//!
-//! The path of an entry: [`sequence::integrate`] gives it an index; the caller commits; [`publish::Publisher`]
-//! writes tiles and a signed checkpoint; [`proof`] and [`receipt`] prove it; [`verify`](mod@verify) checks
-//! everything as a stranger would. [`recover`](mod@recover) brings a crashed log back.
+//! An entry's path: [`sequence::integrate`] gives it an index, the caller commits, [`publish::Publisher`] writes tiles
+//! and a signed checkpoint, [`proof`] and [`receipt`] prove it, [`verify`](mod@verify) checks all of it as a stranger
+//! would. [`recover`](mod@recover) brings a crashed log back.
 
 mod error;
 

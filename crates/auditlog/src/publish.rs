@@ -1,13 +1,7 @@
 //! From committed batches to published files, in the order that makes every crash harmless.
 //!
-//! 1. read committed batches, replay them and check that they are what was committed;
-//! 2. write bundles and tiles, full and partial, durably;
-//! 3. sign the checkpoint (the notary refuses forks and anchors it outside the database);
-//! 4. record the checkpoint in the database;
-//! 5. replace the file `checkpoint`;
-//! 6. forget the batches, remove partial files that a full one supersedes.
-//!
-//! Entries are never at risk here: until step 6 they are in the database, before it in durable files.
+//! Entries are never at risk here: until the last step they are in the database, before it in durable files. Knows
+//! neither SQL nor who holds the key; ports do.
 
 use crate::{
     Error,
@@ -56,6 +50,13 @@ impl Publisher {
     }
 
     /// Publishes what was committed since, up to a bound; `None` if there was nothing. `sign` is the notary.
+    ///
+    /// 1. Read committed batches, replay them, check that they are what was committed.
+    /// 2. Write bundles and tiles, full and partial, durably.
+    /// 3. Sign the checkpoint: the notary refuses forks and anchors it outside the database.
+    /// 4. Record the checkpoint in the database.
+    /// 5. Replace the file `checkpoint`.
+    /// 6. Forget the batches, remove partial files that a full one supersedes.
     ///
     /// # Errors
     /// As a step fails. Nothing is lost or published by half; calling again repeats what is missing.

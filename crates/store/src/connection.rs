@@ -23,7 +23,12 @@ const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
 /// Makes the data directory and keeps other processes out for as long as the result lives.
 pub(crate) fn claim(data_dir: &Path) -> Result<File, Error> {
     // Others on this machine have no business here.
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(io("create", data_dir))?;
+    if !data_dir.is_dir() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(io("create", data_dir))?;
+        // Its name must survive a power loss as what is written into it does.
+        let parent = data_dir.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(parent).and_then(|parent| parent.sync_all()).map_err(io("sync", parent))?;
+    }
     let path = data_dir.join("lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(io("open", &path))?;
     match file.try_lock() {

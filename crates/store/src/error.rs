@@ -1,4 +1,5 @@
-//! Why the store cannot be opened. At run time the ports' own errors speak; the cause then goes to the log.
+//! Why the store cannot be opened. At run time the ports' own errors speak; the cause then goes to the operator's
+//! log. Never holds what was stored.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
 //! The write port: hands writes to the writer thread and waits as long as the caller must.
+//! Encodes on the caller's thread; never touches the database itself.
 
 use std::sync::mpsc::TrySendError;
 

@@ -157,8 +157,11 @@ pub fn open(config: StoreConfig, keys: Keys, clock: Arc<dyn Clock>) -> Result<St
     };
     let work = move || {
         writer.run();
-        // The writer is the last to touch the files; only now may another process have them.
-        drop::<File>(claim);
+        // The writer is the last to touch the files; only now may another process have them. Unlocked by name and not
+        // by dropping, because a child process that is just being started holds a copy of the file for a moment.
+        if let Err(error) = File::unlock(&claim) {
+            tracing::warn!(%error, "the data directory could not be given up");
+        }
     };
     let threads = Threads {
         writer: spawn("writ-ledger", work)?,

@@ -1,4 +1,5 @@
 //! What the unit tests of this crate share: an open store in a temporary directory, and a clock.
+//! Test build only; tests through the ports have their own in `tests/`.
 
 use std::{
     path::Path,

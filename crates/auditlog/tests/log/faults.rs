@@ -1,4 +1,5 @@
 //! Crashes at every durable step, and databases that went back in time.
+//! Each ends in one `check_log` over everything, never in a look at single files alone.
 
 use auditlog::{Error, checkpoint::Head, port::LogFiles, tree::Tail};
 

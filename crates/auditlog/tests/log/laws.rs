@@ -1,4 +1,5 @@
 //! What must hold for every tree, and agreement with implementations that we did not write.
+//! Touches files only to show that they say the same as memory.
 
 use auditlog::{
     Error,

@@ -1,4 +1,5 @@
 //! Attacks on a log directory, on proofs and on trust: each must be found, and named where it is.
+//! The attacker holds the files; never the key, except where a test says so.
 
 use auditlog::{
     Error,

@@ -1,4 +1,5 @@
 //! Commits that go wrong on demand, in the test build only.
+//! The one seam in the writer: everything around it is what the product runs.
 
 use std::sync::PoisonError;
 

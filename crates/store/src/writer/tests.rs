@@ -1,4 +1,5 @@
 //! Commits that fail, and files that vanish, under a running writer.
+//! What is asserted is what callers are told, and what a later start finds.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use authority::ports::{Archive, Change, Ledger, LedgerError, LogQuery, PublishedLog};

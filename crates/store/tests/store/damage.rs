@@ -1,4 +1,5 @@
 //! What somebody could do to the files between two runs, and while one runs: each is refused, with its reason.
+//! Kills are imitated by copying the files aside; real ones are in `crash`.
 
 use std::{path::Path, time::Duration};
 

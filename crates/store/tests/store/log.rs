@@ -1,4 +1,5 @@
 //! The log through the store: proofs at once, publication soon, search over all of it.
+//! Proofs are checked as the token signer and an auditor check them, with nothing from the store.
 
 use std::time::{Duration, Instant};
 

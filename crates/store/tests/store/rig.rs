@@ -1,4 +1,5 @@
 //! A store in a directory, its clock, and the check that everything in its log holds.
+//! Knows the public face of the store only.
 
 use std::{
     path::Path,

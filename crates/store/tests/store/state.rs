@@ -1,4 +1,5 @@
 //! State: what is written comes back, joined where two views of one task meet.
+//! The domain's own join is the oracle for what the database does.
 
 use authority::ports::{Archive, Change, Ledger, TaskQuery, Write};
 use domain::{EndReason, Labels, Progress, Sensitivity, TaskState, Timestamp};
