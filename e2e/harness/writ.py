@@ -4,6 +4,7 @@ approved tools, and a client's way in. Everything lives in the scenario's folder
 
 import hashlib
 import json
+import os
 import shutil
 import urllib.request
 
@@ -149,9 +150,18 @@ class Writ:
         }))
         return path
 
-    def injector(self, upstream):
-        """A loopback endpoint that adds the token, serving until the block ends; its `url` is known inside."""
-        return Injector(self, upstream)
+    def way_in(self, upstream):
+        """A loopback endpoint that adds the token, serving until the block ends; its `url` is known inside.
+
+        `writ exec` is the way; `WRIT_E2E_WAY=injector` takes the harness's own, to tell their faults apart.
+        """
+        injecting = os.environ.get("WRIT_E2E_WAY") == "injector"
+        return Injector(self, upstream) if injecting else Exec(self, upstream)
+
+    def exec(self, upstream, *words):
+        """The command line that runs words with access to an upstream."""
+        return [PROGRAM, "exec", "--config", self.config, "--intent", "everything", "--upstream", upstream, "--dev", AGENT,
+                *(["--", *words] if words else ["--stdio", upstream])]
 
 
 class Injector(Service):
@@ -166,3 +176,19 @@ class Injector(Service):
         lines = [line for line in self.log.read_text().splitlines() if line.startswith("http://")]
         self.url = lines[0] if lines else None
         return bool(lines)
+
+
+class Exec(Service):
+    """`writ exec` with a command that tells the endpoint it was given and then waits to be ended."""
+
+    def __init__(self, writ, upstream):
+        number = free_port()
+        told = writ.folder.parent / f"endpoint-{upstream}-{number}"
+        variable = f"WRIT_MCP_{upstream.upper().replace('-', '_')}_URL"
+        command = writ.exec(upstream, "sh", "-c", f'echo "${variable}" > {told}.part && mv {told}.part {told} && exec sleep 3600')
+        self.told = told
+        super().__init__(command, writ.folder.parent / f"exec-{upstream}-{number}.log", ready=self._has_url)
+
+    def _has_url(self):
+        self.url = self.told.read_text().strip() if self.told.exists() else None
+        return bool(self.url)

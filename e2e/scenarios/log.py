@@ -20,12 +20,12 @@ def foreign(stage):
     plan = servers.plan("helpdesk", stage.folder)
     with servers.helpdesk(stage.folder) as server:
         with Writ(stage.folder, {"helpdesk": server.url}) as writ:
-            with writ.injector("helpdesk") as way_in:
+            with writ.way_in("helpdesk") as way_in:
                 transcript.walk("ts", plan, ["http", way_in.url])
             log = writ.folder / "data" / "log"
             old = stage.folder / "old-checkpoint"
             shutil.copy(log / "checkpoint", old)
-            with writ.injector("helpdesk") as way_in:
+            with writ.way_in("helpdesk") as way_in:
                 transcript.walk("python", plan, ["http", way_in.url])
         key = (writ.folder / "data" / "keys" / "log.vkey").read_text().strip()
     _foreign_verify(log, key, old, 10)

@@ -13,7 +13,7 @@ def _conformance(stage, revision):
     direct, through = stage.folder / "direct", stage.folder / "through"
     with servers.conformance(stage.folder) as server:
         wanted, _ = suite.checks(server.url, revision, direct)
-        with Writ(stage.folder, {"fixture": server.url}) as writ, writ.injector("fixture") as way_in:
+        with Writ(stage.folder, {"fixture": server.url}) as writ, writ.way_in("fixture") as way_in:
             got, content = suite.checks(way_in.url, revision, through)
     same(wanted, got)
     assert content, "the suite found faults through Writ"
@@ -35,7 +35,7 @@ def _walk_both(stage, name, target, direct):
     for client in CLIENTS:
         wanted = transcript.meaning(transcript.walk(client, plan, direct()))
         (stage.folder / client).mkdir()
-        with Writ(stage.folder / client, {name: target()}) as writ, writ.injector(name) as way_in:
+        with Writ(stage.folder / client, {name: target()}) as writ, writ.way_in(name) as way_in:
             got = transcript.meaning(transcript.walk(client, plan, ["http", way_in.url]))
         _judge(wanted, got, client)
 
@@ -95,7 +95,7 @@ def helpdesk(stage):
         # A server of its own again: the plan refunds something.
         (stage.folder / client).mkdir()
         with servers.helpdesk(stage.folder / client) as server:
-            with Writ(stage.folder / client, {"helpdesk": server.url}) as writ, writ.injector("helpdesk") as way_in:
+            with Writ(stage.folder / client, {"helpdesk": server.url}) as writ, writ.way_in("helpdesk") as way_in:
                 got = transcript.meaning(transcript.walk(client, plan, ["http", way_in.url]))
         _judge(wanted, got, client)
 
@@ -104,6 +104,6 @@ def helpdesk(stage):
 def inspector(stage):
     with servers.helpdesk(stage.folder) as server:
         wanted = transcript.meaning(transcript.inspect(server.url))
-        with Writ(stage.folder, {"helpdesk": server.url}) as writ, writ.injector("helpdesk") as way_in:
+        with Writ(stage.folder, {"helpdesk": server.url}) as writ, writ.way_in("helpdesk") as way_in:
             got = transcript.meaning(transcript.inspect(way_in.url))
     _judge(wanted, got, "inspector")
