@@ -9,12 +9,13 @@ use crate::http::page::{self, page};
 use crate::instant;
 use crate::problem::{Fault, Problem};
 use crate::respond;
-use authority::Actor;
 use authority::ports::TaskQuery;
+use authority::{Actor, Caller};
 use axum::Json;
 use axum::extract::{Path, Request, State};
 use domain::{AgentId, EndReason, Task, TaskId, TaskState};
 use http::StatusCode;
+use http::request::Parts;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use token::dpop::TargetUri;
@@ -35,11 +36,26 @@ pub(crate) async fn list(State(app): State<App>, request: Request) -> Result<Jso
     Ok(Json(page(tasks, limit, |task| task.id.to_string(), |task| to_json(&app, task, sensitive))))
 }
 
-/// `GET /v1/tasks/{task}`
+/// `GET /v1/tasks/{task}`: by operators, and by an agent for the task of its token. For the agent asking is a sign of life.
 pub(crate) async fn get(State(app): State<App>, Path(id): Path<String>, request: Request) -> Result<Json<Value>, Problem> {
-    let sensitive = reader(&app, request.headers())?.has(Role::Auditor);
+    let (parts, _) = request.into_parts();
+    let sensitive = match operator(&app, &parts.headers) {
+        Ok(_) => reader(&app, &parts.headers)?.has(Role::Auditor),
+        Err(_) => {
+            let caller = agent(&app, &parts)?;
+            // Another's task and no task at all look the same.
+            named(&id)?.eq(&caller.task()).then_some(false).ok_or_else(|| Problem::not_found("task"))?
+        }
+    };
     let task = found(&app, named(&id)?).await?;
     Ok(Json(to_json(&app, &task, sensitive)))
+}
+
+/// The agent whose task token came with the request.
+fn agent(app: &App, parts: &Parts) -> Result<Caller, Problem> {
+    let uri = format!("{}{}", app.config.issuer(), parts.uri.path());
+    let uri = TargetUri::parse(&uri).map_err(|_| Problem::not_found("task"))?;
+    authenticate::agent(app, parts, &uri)
 }
 
 /// How a task is ended.
@@ -54,11 +70,7 @@ pub(crate) async fn end(State(app): State<App>, Path(id): Path<String>, request:
     let (parts, body) = request.into_parts();
     let (by, reason) = match operator_or_none(&app, &parts.headers)? {
         Some(name) => (Actor::Operator(name), EndReason::Revoked),
-        None => {
-            let uri = format!("{}{}", app.config.issuer(), parts.uri.path());
-            let uri = TargetUri::parse(&uri).map_err(|_| Problem::not_found("task"))?;
-            (Actor::Agent(authenticate::agent(&app, &parts, &uri)?), EndReason::Completed)
-        }
+        None => (Actor::Agent(agent(&app, &parts)?), EndReason::Completed),
     };
     let record: EndRecord = body::record_or_default(&parts.headers, body).await?;
     let id = named(&id)?;

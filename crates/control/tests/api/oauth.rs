@@ -361,3 +361,55 @@ async fn a_revocation_that_could_not_be_logged_says_so() {
     let answer = served.form("/oauth/revoke", &[("authorization", &basic("pep-1", POINT))], &[("token", &token)]).await;
     assert_eq!(answer.refusal(), (503, "temporarily_unavailable".into()));
 }
+
+/// A certificate with this URI as its only subject alternative name, signed by itself.
+fn certificate(uri: &str) -> Vec<u8> {
+    let mut params = rcgen::CertificateParams::default();
+    params.subject_alt_names = vec![rcgen::SanType::URI(uri.try_into().unwrap())];
+    params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+    params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().der().to_vec()
+}
+
+async fn form_over(served: &Served, chain: &[Vec<u8>], fields: &[(&'static str, String)]) -> Answer {
+    let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+    served.ask_over(chain, "POST", "/oauth/token", &[("content-type", "application/x-www-form-urlencoded")], body).await
+}
+
+#[tokio::test]
+async fn a_token_bound_to_a_certificate_works_over_its_connection_only() {
+    let served = Served::new().await;
+    let (own, other) = (certificate("spiffe://prod.test/bot"), certificate("spiffe://prod.test/thief"));
+    let answer = form_over(&served, std::slice::from_ref(&own), &served.exchange("bot", &refund("o-1"))).await;
+    assert_eq!((answer.status.as_u16(), answer.json()["token_type"].as_str().unwrap().to_owned()), (200, "Bearer".to_owned()));
+    let token = answer.json()["access_token"].as_str().unwrap().to_owned();
+    let task = answer.json()["authorization_details"][0]["task"].as_str().unwrap().to_owned();
+    assert!(served.introspect(&token).await["cnf"]["x5t#S256"].is_string());
+    let (path, authorization) = (format!("/v1/tasks/{task}/end"), format!("Bearer {token}"));
+    for chain in [vec![], vec![other.clone()], vec![other, own.clone()]] {
+        let answer = served.ask_over(&chain, "POST", &path, &[("authorization", &authorization)], "").await;
+        assert_eq!(answer.refusal(), (401, "invalid_token".into()));
+    }
+    assert_eq!(served.ask_over(&[own], "POST", &path, &[("authorization", &authorization)], "").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_certificate_alone_proves_nothing_outside_a_configured_trust_domain() {
+    let served = Served::new().await;
+    let fields = |client_id: Option<&str>| -> Fields {
+        let mut fields: Fields =
+            vec![("grant_type", "client_credentials".into()), ("authorization_details", json!([refund("o-1")]).to_string())];
+        fields.extend(client_id.map(|id| ("client_id", id.to_owned())));
+        fields
+    };
+    let chain = [certificate("spiffe://prod.test/bot")];
+    let unknown = form_over(&served, &chain, &fields(None)).await;
+    assert_eq!(unknown.refusal(), (401, "invalid_client".into()));
+    assert!(description(&unknown).contains("trust domain"), "{}", description(&unknown));
+    let named = form_over(&served, &chain, &fields(Some("spiffe://prod.test/bot"))).await;
+    assert!(description(&named).contains("trust domain"), "its own name is no hindrance");
+    let other = form_over(&served, &chain, &fields(Some("spiffe://prod.test/admin"))).await;
+    assert_eq!(other.refusal(), (401, "invalid_client".into()));
+    assert!(description(&other).contains("client_id"), "{}", description(&other));
+    let garbage = form_over(&served, &[vec![1, 2, 3]], &fields(None)).await;
+    assert_eq!(garbage.refusal(), (401, "invalid_client".into()));
+}

@@ -47,8 +47,8 @@ async fn nobody_but_operators_reaches_the_api() {
             ("an agent's token as bearer", vec![json, ("authorization", &format!("Bearer {token}"))]),
             ("an operator by Basic", vec![json, ("authorization", &basic("ada", ADMIN))]),
         ] {
-            if uri.ends_with("/end") && name == "an agent's token" {
-                continue; // For its own task only, which has a test of its own.
+            if uri.contains("/v1/tasks/") && name == "an agent's token" {
+                continue; // For its own task only, which has tests of its own.
             }
             let answer = served.ask(&method, &uri, &headers, "{}").await;
             assert_eq!(answer.status, 401, "{method} {uri} with {name}: {}", String::from_utf8_lossy(&answer.body));
@@ -200,6 +200,25 @@ async fn a_task_is_ended_by_an_operator_or_by_its_own_agent_and_once() {
     assert_eq!(served.operate(ADMIN, "POST", &unknown, Value::Null).await.refusal(), (404, "not_found".into()));
     let by: Vec<_> = served.world.ledger.events().into_iter().filter(|event| event["type"] == "task.ended").collect();
     assert_eq!((by[0]["by"].as_str(), by[1]["by"].as_str()), (Some("agent:bot"), Some("operator:ada")));
+}
+
+#[tokio::test]
+async fn an_agent_that_looks_at_its_own_task_shows_that_it_lives() {
+    let served = Served::new().await;
+    let (token, task) = served.opened().await;
+    let (_, other) = served.opened().await;
+    let look = async |task: &str| {
+        let path = format!("/v1/tasks/{task}");
+        let proof = served.world.holder.proof("GET", &format!("{}{path}", testkit::ISSUER), served.world.now(), Some(&token));
+        served.ask("GET", &path, &[("authorization", &format!("DPoP {token}")), ("dpop", &proof)], "").await
+    };
+    for _ in 0..2 {
+        served.world.clock.advance_secs(100);
+        let seen = look(&task).await;
+        assert_eq!(seen.status, 200, "{}", String::from_utf8_lossy(&seen.body));
+        assert_eq!(seen.json()["parameters"]["reason"], json!({"withheld": true}));
+    }
+    assert_eq!(look(&other).await.refusal(), (404, "not_found".into()), "another's task is none");
 }
 
 #[tokio::test]

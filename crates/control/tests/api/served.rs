@@ -13,6 +13,7 @@ use control::{
 use domain::{Digest, ToolName, UpstreamName};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
+use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -171,11 +172,24 @@ impl Served {
 
     /// `method path` with these headers and this body.
     pub(crate) async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+        self.ask_over(&[], method, path, headers, body).await
+    }
+
+    /// The same over a connection with this client certificate chain.
+    pub(crate) async fn ask_over(
+        &self,
+        chain: &[Vec<u8>],
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Answer {
         let mut request = Request::builder().method(Method::from_bytes(method.as_bytes()).unwrap()).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let connection = Connection::new("127.0.0.1:1".parse().unwrap(), Vec::new());
+        let chain = chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
+        let connection = Connection::new("127.0.0.1:1".parse().unwrap(), chain);
         self.send(request.extension(connection).body(body.into()).unwrap()).await
     }
 
