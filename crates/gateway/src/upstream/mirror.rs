@@ -32,7 +32,10 @@ impl MirroredParameter {
             Value::String(text) => Some(text.clone()),
             Value::Bool(truth) => Some(truth.to_string()),
             Value::Number(number) => {
-                number.as_i64().filter(|number| number.abs() <= INTEGER_MAX).map(|number| number.to_string())
+                let integer = number.as_i64().filter(|number| number.abs() <= INTEGER_MAX);
+                // `42.0` is an integer in JSON Schema.
+                let fraction = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() <= INTEGER_MAX as f64);
+                integer.map(|number| number.to_string()).or_else(|| fraction.map(|float| format!("{float:.0}")))
             }
             Value::Null | Value::Array(_) | Value::Object(_) => None,
         }

@@ -9,6 +9,7 @@ mod lifecycle;
 mod real;
 mod rounds;
 mod stdio;
+mod tls;
 
 use super::*;
 use crate::mcp::message::{Id, Raw};
