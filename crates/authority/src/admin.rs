@@ -19,9 +19,6 @@ use token::UnixSeconds;
 use token::access::Expected;
 use token::claims::AccessClaims;
 
-/// Agents that are written in one transaction.
-const AGENTS_PER_WRITE: usize = 256;
-
 /// What introspection says (RFC 7662 §2.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Introspection {
@@ -66,10 +63,10 @@ impl Authority {
         if let Some((one, other)) = after.shared_identity() {
             return Err(Error::SharedIdentity { one: one.to_string(), other: other.to_string() });
         }
-        for some in changed.chunks(AGENTS_PER_WRITE) {
-            let events =
-                some.iter().map(|agent| change("agent.put", &by.name(), now, agent_detail(agent))).collect::<Result<_, _>>()?;
-            let changes = some.iter().map(|agent| Change::PutAgent(Box::new((**agent).clone()))).collect();
+        let events =
+            changed.iter().map(|agent| change("agent.put", &by.name(), now, agent_detail(agent))).collect::<Result<_, _>>()?;
+        let changes = changed.iter().map(|agent| Change::PutAgent(Box::new((**agent).clone()))).collect();
+        if !changed.is_empty() {
             self.0.ledger.commit(Write { events, changes }).await?;
         }
         self.0.inventory.store(Arc::new(after));
@@ -223,7 +220,12 @@ impl Authority {
         let active = self.signed_token(token, now).and_then(|signed| {
             let expected = Expected { issuer: &self.0.issuer, audience: &self.0.issuer, leeway_secs: 0 };
             let claims = signed.access().check(&expected, UnixSeconds(now.secs())).map_err(|_| Unauthenticated::Invalid)?;
-            self.standing(&signed, now).map(|_| claims.clone())
+            let (_, agent) = self.standing(&signed, now)?;
+            // The same answer as a request with the token would get.
+            if claims.confirmation.is_none() && !agent.allow_bearer {
+                return Err(Unauthenticated::Invalid);
+            }
+            Ok(claims.clone())
         });
         active.map_or(Introspection::Inactive, |claims| Introspection::Active(Box::new(claims)))
     }

@@ -279,10 +279,8 @@ impl Authority {
             let found = intent.reach.iter().find(|name| self.resource_uri(name) == token::oauth::metadata::slashless(uri));
             found.cloned().ok_or_else(|| IssueError::Target(uri.chars().take(200).collect()))
         };
-        // The issuer itself is in every audience; asking for it adds nothing.
-        let others = wanted.iter().filter(|uri| token::oauth::metadata::slashless(uri) != self.0.issuer);
-        let reach: BTreeSet<_> = others.map(named).collect::<Result<_, _>>()?;
-        Ok(if reach.is_empty() { intent.reach.clone() } else { reach })
+        // The issuer itself is in every audience: asking for it alone asks for no upstream.
+        wanted.iter().filter(|uri| token::oauth::metadata::slashless(uri) != self.0.issuer).map(named).collect()
     }
 
     async fn decide_and_sign(
@@ -460,7 +458,7 @@ struct DraftTask {
     replaced: Option<Arc<LiveTask>>,
 }
 
-fn declared<'a>(name: &str, agent: &Agent, policy: &'a Policy) -> Result<&'a Intent, IssueError> {
+pub(crate) fn declared<'a>(name: &str, agent: &Agent, policy: &'a Policy) -> Result<&'a Intent, IssueError> {
     let known = name.parse::<IntentName>().ok().filter(|name| agent.may_declare(name));
     known.and_then(|name| policy.intent(&name)).ok_or_else(|| IssueError::Intent {
         intent: name.chars().take(64).collect(),

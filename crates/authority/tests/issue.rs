@@ -154,7 +154,12 @@ async fn an_unbound_token_needs_an_explicit_permission() {
         world.authority.issue(IssueRequest { evidence, task: task_request("mail", json!({})), resources: vec![], holder }).await
     };
     assert!(matches!(unbound("mailer").await, Err(IssueError::BindingRequired)));
-    assert_eq!(unbound("loose").await.unwrap().binding, Binding::Bearer);
+    let issued = unbound("loose").await.unwrap();
+    assert_eq!(issued.binding, Binding::Bearer);
+    assert!(matches!(world.authority.introspect(issued.token.expose_secret()), Introspection::Active(_)));
+    let strict = Agent { allow_bearer: false, ..agent("loose", &["mail"]) };
+    world.authority.put_agents(vec![strict], &Actor::System).await.unwrap();
+    assert_eq!(world.authority.introspect(issued.token.expose_secret()), Introspection::Inactive);
 }
 
 #[tokio::test]
@@ -297,6 +302,7 @@ async fn a_resource_outside_the_reach_is_no_audience() {
         assert!(matches!(with(resource).await, Err(IssueError::Target(_))), "{resource}");
     }
     assert!(with("https://writ.test/mcp/orders/").await.is_ok(), "a trailing slash is forgiven");
+    assert_eq!(with(ISSUER).await.unwrap().claims.audience, [ISSUER], "the issuer alone is no upstream");
 }
 
 #[tokio::test]
