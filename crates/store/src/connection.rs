@@ -131,3 +131,24 @@ impl FileIdentity {
 fn inode(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn every_connection_logs_ahead_and_syncs_fully_and_readers_cannot_write() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("a.db");
+        let mut writer = open_writer(&path).unwrap();
+        migrate(&mut writer).unwrap();
+        let reader = open_reader(&path).unwrap();
+        for connection in [&writer, &reader] {
+            let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
+            let synchronous: i64 = connection.query_row("PRAGMA synchronous", [], |row| row.get(0)).unwrap();
+            assert_eq!((mode.as_str(), synchronous), ("wal", 2));
+        }
+        assert!(reader.execute("DELETE FROM agent", []).is_err());
+    }
+}

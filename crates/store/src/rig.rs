@@ -34,7 +34,16 @@ pub(crate) fn keys() -> Keys {
 }
 
 pub(crate) fn try_open(dir: &Path) -> Result<Store, Error> {
-    let config = StoreConfig { data_dir: dir.join("data"), anchor: dir.join("anchor"), publish_every: Duration::from_millis(20) };
+    open_publishing(dir, Duration::from_millis(20))
+}
+
+/// A store that publishes only when it is closed, so that nothing but tests makes the writer write.
+pub(crate) fn try_open_idle(dir: &Path) -> Result<Store, Error> {
+    open_publishing(dir, Duration::from_secs(3600))
+}
+
+fn open_publishing(dir: &Path, publish_every: Duration) -> Result<Store, Error> {
+    let config = StoreConfig { data_dir: dir.join("data"), anchor: dir.join("anchor"), publish_every };
     open(config, keys(), Arc::new(TestClock(Instant::now())))
 }
 

@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use rusqlite::Connection;
 
 use super::Writer;
-use crate::error::{Error, sqlite};
+use crate::error::{Error, io, sqlite};
 
 /// How the next commit goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub(crate) enum Fault {
     Failed,
     /// It takes effect, but reports that it failed.
     FailedButPersisted,
+    /// It succeeds, but the database file was deleted a moment before.
+    Unlinked,
 }
 
 impl Writer {
@@ -24,6 +26,11 @@ impl Writer {
         let failed = || Err(Error::Damaged { what: "injected" });
         match fault {
             None => commit("COMMIT"),
+            Some(Fault::Unlinked) => {
+                let path = self.shared.database();
+                std::fs::remove_file(&path).map_err(io("remove", path))?;
+                commit("COMMIT")
+            }
             Some(Fault::Failed) => commit("ROLLBACK").and_then(|()| failed()),
             Some(Fault::FailedButPersisted) => commit("COMMIT").and_then(|()| failed()),
         }

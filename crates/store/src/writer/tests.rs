@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::faults::Fault;
 use crate::{
     Store,
-    rig::{event, try_open},
+    rig::{event, try_open, try_open_idle},
 };
 
 async fn numbers(store: &Store) -> Vec<u64> {
@@ -78,6 +78,29 @@ async fn a_deleted_database_is_noticed_at_the_next_write() {
             assert!(matches!(refused, LedgerError::Unavailable(_)), "{file}");
         }
         assert!(store.fault().is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_deleted_during_a_commit_makes_nobody_believe_it_is_done() {
+    let dir = TempDir::new().unwrap();
+    let store = try_open(dir.path()).unwrap();
+    store.commit(event(1)).await.unwrap();
+    *store.shared().injected.lock().unwrap() = Some(Fault::Unlinked);
+    assert!(matches!(store.commit(event(2)).await, Err(LedgerError::Unavailable(_))));
+    assert_eq!(store.fault().as_deref(), Some("the database file is gone"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_database_is_noticed_without_a_write() {
+    let dir = TempDir::new().unwrap();
+    let store = try_open_idle(dir.path()).unwrap();
+    store.commit(event(1)).await.unwrap();
+    std::fs::remove_file(dir.path().join("data/writ.db")).unwrap();
+    let started = std::time::Instant::now();
+    while store.fault().is_none() {
+        assert!(started.elapsed() < std::time::Duration::from_secs(20), "nobody noticed");
+        tokio::task::yield_now().await;
     }
 }
 
