@@ -147,6 +147,18 @@ pub(crate) fn problem(error: Error) -> Problem {
     }
 }
 
+/// The REST map for a supposed task that could not be.
+pub(crate) fn impossible(error: IssueError) -> Problem {
+    let fault = |at: &str, detail: String| Fault { at: at.to_owned(), detail };
+    match error {
+        IssueError::Unregistered => Problem::not_found("agent"),
+        IssueError::Params(faults) => {
+            Problem::faults(faults.iter().map(|wrong| fault("parameters", wrong.to_string())).collect())
+        }
+        other => Problem::faults(vec![fault("intent", other.to_string())]),
+    }
+}
+
 fn ledger(error: &LedgerError) -> Problem {
     let unavailable = StatusCode::SERVICE_UNAVAILABLE;
     match error {

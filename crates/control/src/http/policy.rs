@@ -7,10 +7,10 @@ use crate::body;
 use crate::operation::Asked;
 use crate::problem::{Fault, Problem};
 use crate::respond;
-use authority::{Explanation, RuleInfo, Standing};
+use authority::{Explanation, Hypothetical, RuleInfo, Standing};
 use axum::Json;
 use axum::extract::{Path, Request, State};
-use domain::{DecisionId, Effect, Outcome, TaskId, Verdict};
+use domain::{Binding, DecisionId, Effect, Labels, Operation, Outcome, Sensitivity, TaskId, Verdict};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -37,18 +37,24 @@ fn shown(app: &App) -> Value {
     })
 }
 
-/// A hypothetical request of an open task: exactly one of `tool`, `resource`, `prompt`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// A hypothetical request: of an open `task`, or of one that is only supposed (`agent`, `intent`, `parameters` …). At most
+/// one of `tool`, `resource`, `prompt`; with none of them and no upstream it is the opening of the supposed task.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct ExplainRecord {
-    task: String,
-    upstream: String,
+    task: Option<String>,
+    agent: Option<String>,
+    intent: Option<String>,
+    parameters: Map<String, Value>,
+    claims: Map<String, Value>,
+    binding: Option<String>,
+    read_untrusted: bool,
+    read_sensitivity: Option<String>,
+    upstream: Option<String>,
     tool: Option<String>,
     resource: Option<String>,
     prompt: Option<String>,
-    #[serde(default)]
     arguments: Map<String, Value>,
-    #[serde(default)]
     approved: bool,
 }
 
@@ -57,27 +63,69 @@ pub(crate) async fn explain(State(app): State<App>, request: Request) -> Result<
     reader(&app, request.headers())?;
     let (parts, body) = request.into_parts();
     let record: ExplainRecord = body::record(&parts.headers, body).await?;
-    let task: TaskId = record.task.parse().map_err(|_| Problem::not_found("open task"))?;
-    let live = app.authority.live_task(task).ok_or_else(|| Problem::not_found("open task"))?;
-    let approved = record.approved;
-    let asked = record.read()?;
-    let explanation = app.authority.explain(&live, asked.operation(), approved).ok_or_else(|| Problem::not_found("agent"))?;
+    let asked = record.asked()?;
+    let operation = asked.as_ref().map_or(Operation::OpenTask, Asked::operation);
+    let explanation = match (&record.task, record.supposed()?) {
+        (Some(task), None) => {
+            let live = task.parse::<TaskId>().ok().and_then(|task| app.authority.live_task(task));
+            let live = live.ok_or_else(|| Problem::not_found("open task"))?;
+            app.authority.explain(&live, operation, record.approved).ok_or_else(|| Problem::not_found("agent"))?
+        }
+        (None, Some(supposed)) => app.authority.explain_if(&supposed, operation).map_err(respond::impossible)?,
+        _ => return Err(wrong("task", "expected either an open `task`, or `agent` and `intent` of a supposed one")),
+    };
     Ok(Json(explanation_json(&explanation)))
 }
 
+fn wrong(at: &str, detail: impl ToString) -> Problem {
+    Problem::faults(vec![Fault { at: at.to_owned(), detail: detail.to_string() }])
+}
+
 impl ExplainRecord {
-    fn read(self) -> Result<Asked, Problem> {
-        let fault = |at: &str, detail: String| Problem::faults(vec![Fault { at: at.to_owned(), detail }]);
-        let upstream = self.upstream.parse().map_err(|error: domain::Error| fault("upstream", error.to_string()))?;
-        match (self.tool, self.resource, self.prompt) {
+    /// The task that is supposed, if one is.
+    fn supposed(&self) -> Result<Option<Hypothetical>, Problem> {
+        let (Some(agent), Some(intent)) = (&self.agent, &self.intent) else {
+            let none = self.agent.is_none() && self.intent.is_none() && self.parameters.is_empty() && self.claims.is_empty();
+            let plain = self.binding.is_none() && !self.read_untrusted && self.read_sensitivity.is_none();
+            return if none && plain { Ok(None) } else { Err(wrong("agent", "a supposed task needs `agent` and `intent`")) };
+        };
+        let sensitivity = self.read_sensitivity.as_deref().unwrap_or(Sensitivity::Public.as_str());
+        let read_sensitivity = sensitivity.parse().map_err(|error: domain::Error| wrong("read_sensitivity", error))?;
+        let binding = match self.binding.as_deref() {
+            None | Some("dpop") => Binding::Dpop,
+            Some("mtls") => Binding::Mtls,
+            Some("bearer") => Binding::Bearer,
+            Some(_) => return Err(wrong("binding", "expected `dpop`, `mtls` or `bearer`")),
+        };
+        Ok(Some(Hypothetical {
+            agent: agent.parse().map_err(|_| Problem::not_found("agent"))?,
+            intent: intent.clone(),
+            parameters: self.parameters.clone(),
+            claims: self.claims.clone(),
+            labels: Labels { read_untrusted: self.read_untrusted, read_sensitivity },
+            binding,
+            approved: self.approved,
+        }))
+    }
+
+    /// What is asked of the task; nothing means its opening.
+    fn asked(&self) -> Result<Option<Asked>, Problem> {
+        let Some(upstream) = &self.upstream else {
+            let nothing = self.tool.is_none() && self.resource.is_none() && self.prompt.is_none() && self.task.is_none();
+            return if nothing { Ok(None) } else { Err(wrong("upstream", "say where the request would go")) };
+        };
+        let upstream = upstream.parse().map_err(|error: domain::Error| wrong("upstream", error))?;
+        let arguments = self.arguments.clone();
+        let asked = match (&self.tool, &self.resource, &self.prompt) {
             (Some(tool), None, None) => {
-                let tool = tool.parse().map_err(|error: domain::Error| fault("tool", error.to_string()))?;
-                Ok(Asked::Tool { upstream, tool, arguments: self.arguments })
+                let tool = tool.parse().map_err(|error: domain::Error| wrong("tool", error))?;
+                Asked::Tool { upstream, tool, arguments }
             }
-            (None, Some(uri), None) => Ok(Asked::Resource { upstream, uri }),
-            (None, None, Some(name)) => Ok(Asked::Prompt { upstream, name, arguments: self.arguments }),
-            _ => Err(fault("tool", "expected exactly one of `tool`, `resource`, `prompt`".to_owned())),
-        }
+            (None, Some(uri), None) => Asked::Resource { upstream, uri: uri.clone() },
+            (None, None, Some(name)) => Asked::Prompt { upstream, name: name.clone(), arguments },
+            _ => return Err(wrong("tool", "expected exactly one of `tool`, `resource`, `prompt`")),
+        };
+        Ok(Some(asked))
     }
 }
 

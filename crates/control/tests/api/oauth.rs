@@ -210,8 +210,12 @@ async fn the_form_is_a_form_of_bounded_size_and_nothing_is_in_the_query() {
     assert_eq!(json.refusal(), (400, "invalid_request".into()));
     let untyped = served.ask("POST", "/oauth/token", &[], "grant_type=client_credentials").await;
     assert_eq!(untyped.refusal(), (400, "invalid_request".into()));
-    let query = served.ask("POST", "/oauth/token?grant_type=client_credentials", &[kind], "").await;
-    assert_eq!(query.refusal(), (400, "invalid_request".into()));
+    let fields = served.exchange("bot", &refund("o-1"));
+    let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(&fields).finish();
+    let proof = served.world.holder.proof("POST", &format!("{ISSUER}/oauth/token"), served.world.now(), None);
+    let query = served.ask("POST", "/oauth/token?scope=mcp:orders", &[kind, ("dpop", &proof)], body.clone()).await;
+    assert_eq!(query.refusal(), (400, "invalid_request".into()), "whatever the body says");
+    assert_eq!(served.ask("POST", "/oauth/token", &[kind, ("dpop", &proof)], body).await.status, 200);
     let large = served.ask("POST", "/oauth/token", &[kind], "a=".to_owned() + &"b".repeat(70_000)).await;
     assert_eq!(large.refusal(), (413, "invalid_request".into()));
     let charset =

@@ -322,6 +322,13 @@ async fn policy_explains_without_deciding() {
         (json!({"task": task, "upstream": "orders"}), 422),
         (json!({"task": task, "upstream": "orders", "tool": "a", "prompt": "b"}), 422),
         (json!({"task": "tsk_1", "upstream": "orders", "tool": "a"}), 404),
+        (json!({}), 422),
+        (json!({"task": task, "agent": "bot", "intent": "mail", "upstream": "orders", "tool": "refund"}), 422),
+        (json!({"agent": "bot"}), 422),
+        (json!({"agent": "nobody", "intent": "mail"}), 404),
+        (json!({"agent": "mailer", "intent": "refund-order"}), 422),
+        (json!({"agent": "bot", "intent": "mail", "binding": "iron"}), 422),
+        (json!({"agent": "bot", "intent": "mail", "tool": "refund"}), 422),
     ] {
         assert_eq!(served.operate(AUDITOR, "POST", "/v1/policy/explain", body).await.status, code);
     }
@@ -329,6 +336,40 @@ async fn policy_explains_without_deciding() {
     let reload = served.operate(ADMIN, "POST", "/v1/policy/reload", Value::Null).await;
     assert_eq!(reload.refusal(), (422, "invalid_value".into()));
     assert!(reload.json()["errors"][0]["detail"].as_str().unwrap().starts_with("main.cedar:3:1"));
+}
+
+#[tokio::test]
+async fn policy_explains_tasks_that_nobody_opened() {
+    let served = Served::new().await;
+    let before = served.world.ledger.events().len();
+    let outcome = async |body: Value| {
+        let answer = served.operate(AUDITOR, "POST", "/v1/policy/explain", body).await;
+        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+        answer.json()["outcome"].as_str().unwrap().to_owned()
+    };
+    let mail = |more: Value| {
+        let mut body = json!({"agent": "mailer", "intent": "mail"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    assert_eq!(outcome(mail(json!({"claims": {"ref": "refs/heads/main"}}))).await, "allow", "it could be opened");
+    assert_eq!(outcome(mail(json!({"claims": {"ref": "refs/heads/evil"}}))).await, "deny", "posture counts");
+    let send = json!({"upstream": "orders", "tool": "send_email", "arguments": {"to": "a@b.test", "body": "x"}});
+    let with = |more: Value| {
+        let mut body = mail(send.clone());
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    assert_eq!(outcome(with(json!({}))).await, "allow");
+    let tainted = json!({"read_untrusted": true, "read_sensitivity": "confidential"});
+    assert_eq!(outcome(with(tainted.clone())).await, "ask", "what it would have read counts");
+    let mut approved = tainted;
+    approved["approved"] = true.into();
+    assert_eq!(outcome(with(approved)).await, "allow");
+    let refund = json!({"agent": "bot", "intent": "refund-order", "parameters": {"max_amount_cents": 0, "colour": "red"}});
+    let answer = served.operate(AUDITOR, "POST", "/v1/policy/explain", refund).await;
+    assert_eq!(answer.faults(), ["parameters", "parameters", "parameters"], "all that is wrong with it");
+    assert_eq!(served.world.ledger.events().len(), before, "nothing was decided");
 }
 
 #[tokio::test]
