@@ -98,7 +98,7 @@ impl Bridge {
         let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let secret = crate::system::random_text::<24>();
-        let served = Arc::new(Served { sender, upstreams, secret: secret.clone(), host: address.to_string() });
+        let served = Arc::new(Served { sender, upstreams, secret: secret.clone(), names: own_names(address.port()) });
         tokio::spawn(accept(listener, served));
         Ok(Self { address, secret })
     }
@@ -113,7 +113,19 @@ struct Served {
     sender: Sender,
     upstreams: Vec<String>,
     secret: String,
-    host: String,
+    names: [String; 2],
+}
+
+/// The authorities under which the endpoint may be addressed: both reach nothing but the loopback interface.
+fn own_names(port: u16) -> [String; 2] {
+    [format!("127.0.0.1:{port}"), format!("localhost:{port}")]
+}
+
+/// Whether a request is addressed to the endpoint under a name of its own, and comes from no page of elsewhere.
+fn is_for_us(names: &[String; 2], headers: &HeaderMap) -> bool {
+    let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let own = |name: &str| names.iter().any(|own| own == name);
+    text(HOST).is_some_and(own) && text(ORIGIN).is_none_or(|origin| origin.strip_prefix("http://").is_some_and(own))
 }
 
 async fn accept(listener: TcpListener, served: Arc<Served>) {
@@ -160,8 +172,7 @@ impl Served {
 
     /// The upstream that the path names, if the request comes from somebody who was told the path.
     fn upstream<'a>(&'a self, request: &Request<Incoming>) -> Result<&'a str, (StatusCode, String)> {
-        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-        if host != Some(&self.host) || request.headers().contains_key(ORIGIN) {
+        if !is_for_us(&self.names, request.headers()) {
             return Err((StatusCode::FORBIDDEN, "this endpoint is for the command that was started with it".to_owned()));
         }
         let mut parts = request.uri().path().splitn(3, '/').skip(1);
@@ -180,4 +191,35 @@ fn refusal(status: StatusCode, text: String) -> Response<Body> {
     let mut response = Response::new(Either::Right(Full::from(text)));
     *response.status_mut() = status;
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn only_requests_to_a_name_of_ours_and_from_no_foreign_page_are_for_us() {
+        for (host, origin, ours) in [
+            ("127.0.0.1:7", None, true),
+            ("localhost:7", None, true),
+            ("localhost:7", Some("http://localhost:7"), true),
+            ("127.0.0.1:7", Some("http://127.0.0.1:7"), true),
+            ("localhost:8", None, false),
+            ("localhost", None, false),
+            ("attacker.example:7", None, false),
+            ("127.0.0.1:7.attacker.example", None, false),
+            ("127.0.0.1:7", Some("http://attacker.example"), false),
+            ("127.0.0.1:7", Some("https://localhost:7"), false),
+            ("127.0.0.1:7", Some("null"), false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_static(host));
+            if let Some(origin) = origin {
+                headers.insert(ORIGIN, HeaderValue::from_static(origin));
+            }
+            assert_eq!(is_for_us(&own_names(7), &headers), ours, "{host} {origin:?}");
+        }
+        assert!(!is_for_us(&own_names(7), &HeaderMap::new()), "a request without a host");
+    }
 }
