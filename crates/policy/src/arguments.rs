@@ -127,9 +127,6 @@ impl Reader {
 fn decimal(json: &Json) -> Option<Value> {
     let text = to_canonical_json(json);
     let (whole, part) = text.split_once('.').unwrap_or((&text, "0"));
-    if part.len() > 4 || part.is_empty() || text.contains('e') {
-        return None;
-    }
     extension("decimal", &[format!("{whole}.{part}").into()])
 }
 

@@ -8,6 +8,7 @@ mod arguments;
 mod canonical;
 mod cases;
 mod catalog;
+mod check;
 mod decide;
 mod diagnostic;
 mod explain;

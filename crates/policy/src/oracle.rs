@@ -166,6 +166,39 @@ fn everything(policy: &Policy, request: &Request<'_>, approved: bool) -> (cedar_
     (ast, entities)
 }
 
+/// Conditions that are wrong in some environments, in all, or in none.
+const DOUBTFUL: [&str; 8] = [
+    "context.input.order_id == 1",
+    "context.input.amount_cents > 1",
+    "context.input has why && context.input.why == \"x\"",
+    "context.input.why == \"x\"",
+    "principal.order_id == \"x\"",
+    "principal has order_id && principal.order_id == \"x\"",
+    "resource.sink == 5",
+    "principal is Intent::Nowhere",
+];
+
+#[test]
+fn the_environments_that_validation_leaves_out_hold_no_finding() {
+    let schema = Schema::from_json_value(compile("").schema().clone()).unwrap();
+    let validator = cedar_policy::Validator::new(schema.clone());
+    for scope in SCOPES {
+        for condition in CONDITIONS.iter().chain(&DOUBTFUL) {
+            let text = format!("@id(\"a\") permit ({scope}) when {{ {condition} }};");
+            let judged = validator.validate(&text.parse().unwrap(), cedar_policy::ValidationMode::Strict);
+            let mut found = Vec::new();
+            crate::rules::read(&crate::fixture::folder(&[("a.cedar", &text)]), Some(&schema), &mut found);
+            let refused = found.iter().any(|finding| finding.severity == crate::Severity::Error);
+            assert_eq!(refused, judged.validation_errors().next().is_some(), "{text}: {found:?} {judged}");
+            let never = found.iter().any(|finding| finding.message.contains("can never hold"));
+            let impossible = judged
+                .validation_warnings()
+                .any(|warning| matches!(warning, cedar_policy::ValidationWarning::ImpossiblePolicy(_)));
+            assert_eq!(never, impossible && !refused, "{text}: {found:?} {judged}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

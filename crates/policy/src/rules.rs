@@ -1,13 +1,15 @@
 //! `*.cedar`: policies parsed, named by their `@id`, validated in strict mode, and linted. Owns what Writ demands of
 //! a policy beyond Cedar's own rules.
 
+use crate::Diagnostic;
 use crate::catalog::{Kind, kind};
+use crate::check::Checker;
 use crate::request::RuleInfo;
 use crate::source::{SourceFile, Sources};
-use crate::spelling::did_you_mean;
-use crate::{Diagnostic, Severity};
-use cedar_policy::{PolicyId, PolicySet, Schema, ValidationError, ValidationMode, ValidationWarning, Validator};
+use cedar_policy::{PolicyId, PolicySet, Schema};
 use cedar_policy_core::ast::{Expr, ExprKind, Policy as Ast};
+use cedar_policy_core::parser::Loc;
+use cedar_policy_core::validator::ValidationError;
 use domain::{Effect, OwnerId};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,9 +18,6 @@ use std::sync::Arc;
 
 /// Longest `@id`.
 const ID_BYTES_MAX: usize = 128;
-/// How far a policy may follow entities: `principal.agent.owner`, and the workload's claims. A request carries exactly
-/// these, so attributes of an entity that a policy names by itself are unknown: found here, not at the first request.
-const LEVEL_MAX: u32 = 2;
 /// Deepest nesting of a condition: what walks it uses the stack of a request.
 const DEPTH_MAX: usize = 400;
 /// The annotation that names who may approve.
@@ -72,26 +71,24 @@ impl Mentions {
 
 /// Reads every policy, validated against `schema` if there is one. The rules come sorted by id.
 pub(crate) fn read(sources: &Sources, schema: Option<&Schema>, found: &mut Vec<Diagnostic>) -> Vec<Rule> {
-    let validator = schema.cloned().map(Validator::new);
+    let checker = schema.map(Checker::new);
     let mut rules: BTreeMap<String, Rule> = BTreeMap::new();
     for file in sources.files.iter().filter(|file| kind(&file.path) == Kind::Cedar) {
         let reader = Reader { file };
         let Some(set) = reader.parse(found) else { continue };
-        let mut named = PolicySet::new();
-        for policy in set.policies() {
-            let Some((policy, rule)) = reader.rule(policy, found) else { continue };
+        let mut policies: Vec<_> = set.policies().collect();
+        policies.sort_by_key(|policy| policy.as_ref().loc().map_or(0, Loc::start));
+        for policy in policies {
+            let Some(rule) = reader.rule(policy, found) else { continue };
             if let Some(other) = rules.get(&rule.info.id) {
                 let message = format!("policy `{}` is also in `{}` on line {}", rule.info.id, other.info.path, other.info.line);
-                found.push(reader.at(&policy, message).help("give each policy its own `@id`"));
+                found.push(reader.at(rule.ast.loc(), message).help("give each policy its own `@id`"));
                 continue;
             }
-            // Ids are unique across files, so they are within one.
-            if named.add(policy).is_ok() {
-                rules.insert(rule.info.id.clone(), rule);
+            if let Some(checker) = &checker {
+                reader.validate(checker, &rule, found);
             }
-        }
-        if let Some(validator) = &validator {
-            reader.validate(validator, &named, found);
+            rules.insert(rule.info.id.clone(), rule);
         }
     }
     rules.into_values().collect()
@@ -120,30 +117,32 @@ impl Reader<'_> {
         }
     }
 
-    fn rule(&self, policy: &cedar_policy::Policy, found: &mut Vec<Diagnostic>) -> Option<(cedar_policy::Policy, Rule)> {
+    fn rule(&self, policy: &cedar_policy::Policy, found: &mut Vec<Diagnostic>) -> Option<Rule> {
         let Some(id) = policy.annotation("id") else {
             let help = "write `@id(\"what-it-says\")` above it: decisions and the log name policies by their id";
-            found.push(self.at(policy, "the policy has no `@id`").help(help));
+            found.push(self.at(policy.as_ref().loc(), "the policy has no `@id`").help(help));
             return None;
         };
         let printable = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:".contains(&byte);
         if id.is_empty() || id.len() > ID_BYTES_MAX || !id.bytes().all(printable) {
             let message = format!("`{}` cannot be the id of a policy", crate::lock::shown(id));
             found.push(
-                self.at(policy, message).help(format!("use 1 to {ID_BYTES_MAX} of letters, digits, `-`, `_`, `.`, `/` and `:`")),
+                self.at(policy.as_ref().loc(), message)
+                    .help(format!("use 1 to {ID_BYTES_MAX} of letters, digits, `-`, `_`, `.`, `/` and `:`")),
             );
             return None;
         }
         let annotations =
             policy.annotations().filter(|(name, _)| *name != "id").map(|(name, text)| (name.to_owned(), text.to_owned()));
         let annotations: BTreeMap<String, String> = annotations.collect();
-        let named = policy.new_id(PolicyId::new(id));
-        let ast: Ast = named.as_ref().clone();
+        let ast: Ast = policy.new_id(PolicyId::new(id)).as_ref().clone();
         let condition = ast.condition();
         if too_deep(&condition) {
             let message = format!("the condition of policy `{id}` is nested deeper than {DEPTH_MAX}");
-            found
-                .push(self.at(policy, message).help("split it into several policies, or compare with a set: `[..].contains(x)`"));
+            found.push(
+                self.at(policy.as_ref().loc(), message)
+                    .help("split it into several policies, or compare with a set: `[..].contains(x)`"),
+            );
             return None;
         }
         let mentions = Mentions::of(&condition);
@@ -152,9 +151,9 @@ impl Reader<'_> {
             cedar_policy::Effect::Permit => Effect::Permit,
             cedar_policy::Effect::Forbid => Effect::Forbid,
         };
-        let line = self.at(policy, "").line;
+        let line = self.at(policy.as_ref().loc(), "").line;
         let info = RuleInfo { id: id.to_owned(), effect, annotations, path: self.file.path.clone(), line };
-        Some((named, Rule { info, ast, condition, approvers, mentions }))
+        Some(Rule { info, ast, condition, approvers, mentions })
     }
 
     fn approvers(
@@ -167,63 +166,50 @@ impl Reader<'_> {
         let Some(annotation) = annotation else { return Some(Vec::new()) };
         if !mentions.approved {
             let message = "the policy names approvers but does not ask for an approval";
-            found.push(self.at(policy, message).help("make its condition depend on `context.facts.approved`").warning());
+            found.push(
+                self.at(policy.as_ref().loc(), message).help("make its condition depend on `context.facts.approved`").warning(),
+            );
         }
         match annotation.split(',').map(|name| name.trim().parse()).collect::<Result<Vec<_>, _>>() {
             Ok(approvers) => Some(approvers),
             Err(error) => {
                 let help = "list names of owners: `@approvers(\"support-leads, finance\")`";
-                found.push(self.at(policy, format!("`@approvers`: {error}")).help(help));
+                found.push(self.at(policy.as_ref().loc(), format!("`@approvers`: {error}")).help(help));
                 None
             }
         }
     }
 
-    fn validate(&self, validator: &Validator, set: &PolicySet, found: &mut Vec<Diagnostic>) {
-        let result = validator.validate_with_level(set, ValidationMode::Strict, LEVEL_MAX);
-        let mut nowhere: Vec<&PolicyId> = Vec::new();
-        for error in result.validation_errors() {
+    fn validate(&self, checker: &Checker<'_>, rule: &Rule, found: &mut Vec<Diagnostic>) {
+        let checked = checker.check(rule);
+        let (id, errors) = (&rule.info.id, checked.errors.len());
+        for error in &checked.errors {
             let mut diagnostic = self.translate(error);
             if matches!(error, ValidationError::UnrecognizedActionId(_)) {
-                nowhere.push(error.policy_id());
-                diagnostic.help = self.meant_action(validator.schema(), &diagnostic).or(diagnostic.help);
+                let written = diagnostic.bytes().and_then(|bytes| self.file.text.get(bytes));
+                diagnostic.help = written.and_then(|written| checker.meant_action(written)).or(diagnostic.help);
             }
             found.push(diagnostic);
         }
-        for warning in result.validation_warnings() {
-            let id = warning.policy_id();
-            match warning {
-                // INVARIANT(reach-is-visible): a policy outside every intent's reach is a mistake, not a remark.
-                ValidationWarning::InvalidActionApplication(_) if !nowhere.contains(&id) => {
-                    nowhere.push(id);
-                    let message =
-                        format!("policy `{id}` applies to nothing: no intent in its scope reaches what its scope names");
-                    let help = "add the upstream to the intent's `reach`, or mend the scope";
-                    found.extend(set.policy(id).map(|policy| self.at(policy, message).help(help)));
-                }
-                ValidationWarning::InvalidActionApplication(_) => {}
-                _ => found.push(self.translate(warning).warning()),
-            }
+        found.extend(checked.warnings.iter().map(|warning| self.translate(warning).warning()));
+        for entity in &checked.foreign {
+            let help = "a request carries its own task, agent, tool and workload, and nothing of other entities";
+            let message = format!("for policy `{id}`, attributes of an entity that is named here are unknown");
+            found.push(self.at(entity.source_loc().or(rule.ast.loc()), message).help(help));
         }
-        // Of a policy that applies to nothing it goes without saying that it never holds.
-        for policy in nowhere.into_iter().filter_map(|id| set.policy(id)) {
-            let impossible = self.at(policy, "");
-            found.retain(|other| {
-                let same = (&other.path, other.line, other.column) == (&impossible.path, impossible.line, impossible.column);
-                !(same && other.severity == Severity::Warning && other.message.contains("policy is impossible"))
-            });
+        let whole = |message: String| self.at(rule.ast.loc(), message);
+        if checked.nowhere && errors == 0 {
+            // INVARIANT(reach-is-visible): a policy outside every intent's reach is a mistake, not a remark.
+            let message = format!("policy `{id}` applies to nothing: no intent in its scope reaches what its scope names");
+            found.push(whole(message).help("add the upstream to the intent's `reach`, or mend the scope"));
+        } else if checked.impossible && errors == 0 {
+            let message = format!("policy `{id}` can never hold: its condition is false for every request");
+            found.push(whole(message).warning());
         }
     }
 
-    /// Cedar suggests any action that looks alike; the one of the same upstream is more likely.
-    fn meant_action(&self, schema: &Schema, diagnostic: &Diagnostic) -> Option<String> {
-        let written = self.file.text.get(diagnostic.bytes()?)?;
-        let actions: Vec<_> = schema.actions().map(ToString::to_string).collect();
-        did_you_mean(written, actions.iter().map(String::as_str))
-    }
-
-    fn at(&self, policy: &cedar_policy::Policy, message: impl Into<String>) -> Diagnostic {
-        let span: Range<usize> = policy.as_ref().loc().map_or(0..0, |loc| loc.start()..loc.end());
+    fn at(&self, place: Option<&Loc>, message: impl Into<String>) -> Diagnostic {
+        let span: Range<usize> = place.map_or(0..0, |loc| loc.start()..loc.end());
         Diagnostic::at(&self.file.path, &self.file.text, span, message)
     }
 

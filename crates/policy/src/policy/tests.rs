@@ -68,7 +68,8 @@ fn a_policy_outside_the_reach_does_not_validate() {
 #[test]
 fn attributes_of_an_entity_that_is_not_of_the_request_are_unknown() {
     insta::assert_snapshot!(found(r#"@id("a") permit (principal, action, resource) when { Writ::Agent::"other".owner == principal.agent.owner };"#), @r#"
-    main.cedar:1:54: error: for policy `a`, entity literals cannot be dereferenced at any level
+    main.cedar:1:54: error: for policy `a`, attributes of an entity that is named here are unknown
+      help: a request carries its own task, agent, tool and workload, and nothing of other entities
     "#);
     assert_eq!(
         found(
@@ -162,7 +163,7 @@ fn templates_and_odd_approvers_are_found() {
 #[test]
 fn a_policy_that_can_never_hold_is_a_warning() {
     insta::assert_snapshot!(found("@id(\"t\") permit (principal is Intent::RefundOrder, action, resource) when { principal has nothing };"), @r#"
-    main.cedar:1:1: warning: for policy `t`, policy is impossible: the policy expression evaluates to false for all valid requests
+    main.cedar:1:1: warning: policy `t` can never hold: its condition is false for every request
     "#);
 }
 
