@@ -3,13 +3,15 @@
 //! The other governed requests (resources, prompts, completion) go the same way in [`governed`].
 //! MCP "Tools", "Resources", "Prompts", "Completion".
 
+use crate::admission::one;
 use crate::flight::{Reply, upstream_fault};
-use crate::mcp::message::{Id, Raw, numbers_are_exact};
+use crate::mcp::message::{Id, Params, Raw, numbers_are_exact};
 use crate::mcp::stream;
 use crate::mcp::version::{Era, code};
 use crate::observe::{Stage, Stopwatch};
 use crate::respond::{DENIAL_META, Fault, Refusal, denial_data, denial_text, own_code};
-use crate::serve::Incoming;
+use crate::serve::modern::check_mirrored;
+use crate::serve::{Incoming, modern, rewritten};
 use crate::shape::Kind;
 use authority::{Decision, Denial};
 use domain::{Operation, Outcome, Reason, ToolName};
@@ -24,6 +26,7 @@ pub(crate) async fn call_tool(mut incoming: Incoming) -> Result<Reply, Refusal> 
         Err(_) => return Err(unknown_tool(incoming.text("name")?, &incoming.request.id).into()),
     };
     let arguments = incoming.arguments()?;
+    incoming.keep_only(&["name", "arguments", "_meta", "task", "inputResponses", "requestState"]);
     // 2. A state that the client brings back is opened, or the call that waits for its input goes on.
     if let Some(reply) = incoming.continue_from_state().await? {
         return Ok(reply);
@@ -33,8 +36,13 @@ pub(crate) async fn call_tool(mut incoming: Incoming) -> Result<Reply, Refusal> 
         Ok(approved) => approved,
         Err(error) => return Err(upstream_fault(&error, Some(&incoming.request.id), incoming.era).into()),
     };
-    // 4. The decision, with these arguments, durable in the log before it is known here.
     let operation = Operation::CallTool { upstream: incoming.upstream(), tool: &tool, arguments: &arguments };
+    // A tool that the task cannot reach must not show itself by what it expects of headers.
+    if approved && incoming.era.is_modern() && incoming.gateway.authority.could_allow(&incoming.admitted.caller, &operation) {
+        check_mirrored(&incoming, &tool, &arguments)?;
+    }
+    incoming.check_mirrors(&tool, &arguments)?;
+    // 4. The decision, with these arguments, durable in the log before it is known here.
     let decision = if approved { incoming.decide(operation).await } else { incoming.refuse_unavailable(operation).await };
     let permit = match decision {
         Decision::Allow(permit) => permit,
@@ -72,7 +80,15 @@ pub(crate) async fn governed(mut incoming: Incoming, about: Governed, kind: Kind
         Governed::Prompt => (incoming.text("name")?.to_owned(), true),
         Governed::Completion => incoming.completed()?,
     };
-    let arguments = if about == Governed::Prompt { incoming.arguments()? } else { Map::new() };
+    if !is_prompt && has_dot_segments(&subject) {
+        return Err(incoming.invalid("`uri` must not hold dot segments: what it names would depend on who resolves them"));
+    }
+    let arguments = match about {
+        Governed::Prompt => incoming.arguments()?,
+        Governed::Completion => incoming.completing(),
+        Governed::Resource => Map::new(),
+    };
+    incoming.keep_only(&["uri", "name", "arguments", "ref", "argument", "context", "_meta", "inputResponses", "requestState"]);
     if let Some(reply) = incoming.continue_from_state().await? {
         return Ok(reply);
     }
@@ -120,6 +136,29 @@ impl Incoming {
             || (denial.reason == Reason::NotPermitted && !self.gateway.authority.could_allow(&self.admitted.caller, operation))
     }
 
+    /// Arguments that a stateless client must say again in headers, since others may have trusted those
+    /// (MCP 2026-07-28 "Server Behavior for Custom Headers").
+    fn check_mirrors(&self, tool: &ToolName, arguments: &Map<String, Value>) -> Result<(), Refusal> {
+        if !self.era.is_modern() {
+            return Ok(());
+        }
+        for parameter in self.connection.mirrored(tool) {
+            let said = parameter.text(arguments);
+            let header = one(&self.admitted.headers, parameter.header.as_str());
+            let agrees = match (&header, &said) {
+                (Ok(None), None) => true,
+                (Ok(Some(header)), Some(said)) => modern::decoded(header).is_some_and(|header| alike(&header, said)),
+                _ => false,
+            };
+            if !agrees {
+                let text = format!("Header mismatch: the {} header is not what the arguments say", parameter.header);
+                let fault = Fault::new(StatusCode::BAD_REQUEST, Some(&self.request.id), code::HEADER_MISMATCH, text);
+                return Err(fault.into());
+            }
+        }
+        Ok(())
+    }
+
     /// `arguments` as an object, in which each number is one that all readers hold alike.
     fn arguments(&self) -> Result<Map<String, Value>, Refusal> {
         let arguments = self.request.params.as_ref().and_then(|params| params.value().get("arguments"));
@@ -129,6 +168,31 @@ impl Incoming {
             Some(Value::Object(_)) => Err(self.invalid("a number in `arguments` is too large to be read alike by everybody")),
             Some(_) => Err(self.invalid("`arguments` must be an object")),
         }
+    }
+
+    /// Takes out what no policy sees: an upstream could read it as anything.
+    fn keep_only(&mut self, known: &[&str]) {
+        let strange = |params: &Params| params.value().keys().any(|key| !known.contains(&key.as_str()));
+        if let Some(params) = self.request.params.take_if(|params| strange(params)) {
+            let gone: Vec<String> = params.value().keys().filter(|key| !known.contains(&key.as_str())).cloned().collect();
+            self.request.params = Some(rewritten(params, |members| gone.iter().for_each(|key| members.remove(key))));
+        }
+    }
+
+    /// What a client that wants a completion has of the arguments so far, the one in hand among them.
+    fn completing(&self) -> Map<String, Value> {
+        let member = |path: &str| {
+            let (first, rest) = path.split_once('/')?;
+            self.request.params.as_ref()?.value().get(first)?.pointer(&format!("/{rest}")).cloned()
+        };
+        let mut arguments = match member("context/arguments") {
+            Some(Value::Object(arguments)) => arguments,
+            _ => Map::new(),
+        };
+        if let (Some(Value::String(name)), Some(value)) = (member("argument/name"), member("argument/value")) {
+            arguments.insert(name, value);
+        }
+        arguments
     }
 
     /// What a completion is about, and whether that is a prompt.
@@ -142,6 +206,19 @@ impl Incoming {
         }
         .ok_or_else(|| self.invalid("`ref` must name a prompt or a resource"))
     }
+}
+
+/// Whether a URI has segments that a reader may resolve, in clear or encoded. A policy that compares the beginning of a
+/// URI would be walked around.
+fn has_dot_segments(uri: &str) -> bool {
+    let path = uri.split(['?', '#']).next().unwrap_or_default();
+    let plain = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "\\");
+    plain.split(['/', '\\']).any(|segment| matches!(segment, "." | ".."))
+}
+
+/// Whether a header says what an argument says; integers are compared as numbers.
+fn alike(header: &str, said: &str) -> bool {
+    header == said || matches!((said.parse::<i64>(), header.parse::<f64>()), (Ok(said), Ok(header)) if header == said as f64)
 }
 
 /// What an honest upstream answers for a tool that it does not have (MCP "Tools", error handling).

@@ -133,6 +133,10 @@ impl Flight {
         loop {
             return match self.step(Mode::Whole).await {
                 Step::Again => continue,
+                // A client gets the form of answer that the upstream chose.
+                Step::Last(StatusCode::OK, frame) if self.exchange.is_stream() => {
+                    Ok(Reply::Stream(streams::once(async { Piece::Message(frame) }).boxed()))
+                }
                 Step::Last(status, frame) => Ok(Reply::Message(status, frame)),
                 Step::Cut(reason) => Err(Refusal::TaskEnded(reason)),
                 Step::Silence => Ok(Reply::silence()),
@@ -178,6 +182,7 @@ impl Flight {
             reason = live.wait_ended() => return self.cut(reason),
             () = Underway::cancelled(self.underway.as_ref()) => return self.cancelled(),
             () = self.gateway.stopping.cancelled(), if self.shape.is_endless() => return self.graceful_end(),
+            () = self.gateway.expiry(&self.caller), if self.shape.is_endless() => return self.graceful_end(),
             event = self.exchange.next() => event,
             () = tokio::time::sleep(quiet), if mode == Mode::Streaming => return Step::Piece(Piece::KeepAlive),
         };

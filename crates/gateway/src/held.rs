@@ -9,6 +9,9 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// Most held requests of one task, so that one task cannot take all places.
+const HELD_PER_TASK_MAX: usize = 16;
+
 /// The key under which the one question of a held request stands in `inputRequests`.
 pub(crate) const INPUT_KEY: &str = "input";
 
@@ -33,7 +36,11 @@ impl HeldRequests {
     /// Keeps a request; its number, or `None` if there is no room.
     pub(crate) fn keep(&self, flight: Flight) -> Option<u64> {
         let mut table = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if table.flights.len() >= self.max {
+        let task = flight.caller.task();
+        let mine = table.flights.values().filter(|(held, _)| held.caller.task() == task).count();
+        if table.flights.len() >= self.max || mine >= HELD_PER_TASK_MAX {
+            // The flight is dropped after the lock: cancelling may take other locks.
+            drop(table);
             return None;
         }
         let number = table.next;

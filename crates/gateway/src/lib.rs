@@ -11,6 +11,7 @@ mod call;
 mod config;
 mod envelope;
 mod flight;
+mod handles;
 mod held;
 mod listen;
 pub mod mcp;

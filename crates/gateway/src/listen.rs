@@ -5,6 +5,7 @@
 use crate::admission::{self, Names};
 use crate::config::{GatewayConfig, Limits};
 use crate::envelope::Envelope;
+use crate::handles::Handles;
 use crate::held::HeldRequests;
 use crate::mcp::message::Payload;
 use crate::observe::{Observer, Stage, Stopwatch};
@@ -63,6 +64,7 @@ pub(crate) struct Inner {
     pub(crate) limits: Limits,
     pub(crate) sessions: Sessions,
     pub(crate) held: HeldRequests,
+    pub(crate) handles: Handles,
     pub(crate) envelope: Envelope,
     /// Cancelled when the gateway stops: what waits for nothing in particular ends then.
     pub(crate) stopping: CancellationToken,
@@ -85,6 +87,15 @@ pub(crate) struct Admitted {
     pub(crate) slot: Option<Slot>,
 }
 
+impl Inner {
+    /// Resolves when the caller's token expires. Streams without an end of their own end then: whoever still holds a
+    /// valid token opens them again, and a token that was revoked meanwhile does not.
+    pub(crate) async fn expiry(&self, caller: &Caller) {
+        let left = caller.claims().expires_at.0.saturating_sub(self.authority.now().secs());
+        tokio::time::sleep(Duration::from_secs(u64::try_from(left).unwrap_or(0))).await;
+    }
+}
+
 impl Gateway {
     /// A gateway over these parts. Must be called within a Tokio runtime: it watches for ended tasks from now on.
     #[must_use]
@@ -95,6 +106,7 @@ impl Gateway {
             slots: Slots::new(limits.concurrent_max, limits.concurrent_per_task_max),
             sessions: Sessions::new(&limits),
             held: HeldRequests::new(&limits),
+            handles: Handles::default(),
             envelope: Envelope::new(&authority, limits.held_secs),
             stopping: CancellationToken::new(),
             endpoints: ArcSwap::from_pointee((Arc::default(), HashMap::new())),

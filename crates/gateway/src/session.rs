@@ -192,12 +192,15 @@ impl Sessions {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a task may have one more.
+    /// Whether a task may have one more. Asked before the upstream is, and again under the lock when one is added.
     ///
     /// # Errors
     /// What there are too many of.
     pub(crate) fn check_room(&self, task: TaskId) -> Result<(), Refusal> {
-        let open = self.open();
+        self.room(&self.open(), task)
+    }
+
+    fn room(&self, open: &HashMap<Arc<str>, Arc<Session>>, task: TaskId) -> Result<(), Refusal> {
         if open.len() >= self.max {
             return Err(Refusal::Busy("sessions"));
         }
@@ -206,10 +209,14 @@ impl Sessions {
     }
 
     /// Adds a session; how many there are now.
-    pub(crate) fn add(&self, session: Arc<Session>) -> usize {
+    ///
+    /// # Errors
+    /// What there are too many of.
+    pub(crate) fn add(&self, session: Arc<Session>) -> Result<usize, Refusal> {
         let mut open = self.open();
+        self.room(&open, session.task)?;
         open.insert(Arc::clone(&session.id), session);
-        open.len()
+        Ok(open.len())
     }
 
     /// The session of this id, if it belongs to this task and upstream.
@@ -251,6 +258,7 @@ pub(crate) async fn keep(gateway: Weak<Inner>, mut ends: broadcast::Receiver<(Ta
             None => gateway.authority.live_task(task).is_none_or(|live| live.ended().is_some()),
         };
         gateway.held.sweep(over);
+        gateway.handles.sweep(over);
         let closed = gateway.sessions.take_over(over);
         if !closed.is_empty() {
             gateway.observer.sessions(gateway.sessions.open().len());

@@ -41,6 +41,8 @@ pub(crate) enum Kind {
     Templates,
     /// `prompts/list`.
     Prompts,
+    /// `tasks/list` (MCP 2025-11-25).
+    Handles,
     /// `subscriptions/listen`.
     Subscription,
 }
@@ -58,6 +60,19 @@ struct Peek<'a> {
     is_error: Option<bool>,
     #[serde(rename = "resultType", borrow)]
     result_type: Option<Cow<'a, str>>,
+    /// The handle of long-running work, as the extension has it.
+    #[serde(rename = "taskId", borrow)]
+    handle: Option<Cow<'a, str>>,
+    /// The same as MCP 2025-11-25 has it.
+    #[serde(borrow)]
+    task: Option<Work<'a>>,
+}
+
+/// Long-running work.
+#[derive(Deserialize, Default)]
+struct Work<'a> {
+    #[serde(rename = "taskId", borrow)]
+    handle: Option<Cow<'a, str>>,
 }
 
 impl Shape {
@@ -82,6 +97,11 @@ impl Shape {
         let peek: Peek<'_> =
             serde_json::from_slice(raw.as_bytes()).map_err(|_| UpstreamError::Protocol("the result is no object"))?;
         let status = if self.kind == Kind::Tool && peek.is_error == Some(true) { CallStatus::ToolError } else { CallStatus::Ok };
+        if self.kind == Kind::Tool
+            && let Some(handle) = peek.handle.as_deref().or_else(|| peek.task.as_ref().and_then(|work| work.handle.as_deref()))
+        {
+            flight.gateway.handles.note(flight.caller.task(), &self.upstream, handle);
+        }
         let interim = peek.result_type.as_deref() == Some("input_required");
         let untouched =
             !self.is_list() && (!flight.era.is_modern() || (peek.result_type.is_some() && !interim && self.kind == Kind::Tool));
@@ -113,7 +133,7 @@ impl Shape {
     }
 
     fn is_list(&self) -> bool {
-        matches!(self.kind, Kind::Tools | Kind::Resources | Kind::Templates | Kind::Prompts)
+        matches!(self.kind, Kind::Tools | Kind::Resources | Kind::Templates | Kind::Prompts | Kind::Handles)
     }
 
     /// Leaves in a list what is approved as it stands there and what the task could be allowed. Hiding is not the control: each call is decided.
@@ -123,6 +143,7 @@ impl Shape {
         let resources = Operation::ReadResource { upstream, uri: "" };
         let (name, whole) = match self.kind {
             Kind::Tools => ("tools", None),
+            Kind::Handles => ("tasks", None),
             Kind::Resources => ("resources", Some(resources)),
             Kind::Templates => ("resourceTemplates", Some(resources)),
             Kind::Prompts => ("prompts", Some(Operation::GetPrompt { upstream, name: "", arguments: &none })),
@@ -133,6 +154,15 @@ impl Shape {
         let kept: Vec<&str> = match whole {
             Some(operation) if could(operation) => return Ok(()),
             Some(_) => Vec::new(),
+            None if self.kind == Kind::Handles => {
+                let all = elements(text).ok_or(UpstreamError::Protocol("the list is no array"))?;
+                let (handles, task) = (&flight.gateway.handles, flight.caller.task());
+                let own = |text: &&str| {
+                    let work = serde_json::from_str::<Work<'_>>(text).unwrap_or_default();
+                    work.handle.is_some_and(|handle| handles.knows(task, upstream, &handle))
+                };
+                all.into_iter().filter(own).collect()
+            }
             None => {
                 let all = elements(text).ok_or(UpstreamError::Protocol("the list is no array"))?;
                 let allowed = |text: &&str| {

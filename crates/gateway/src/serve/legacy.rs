@@ -13,7 +13,7 @@ use crate::serve::{Incoming, dispatch};
 use crate::session::Session;
 use crate::slots::Slot;
 use crate::upstream::{ClientProfile, Event, ServerProfile, SessionKey};
-use authority::LiveTask;
+use authority::Caller;
 use futures_util::{StreamExt, future, stream as streams};
 use http::header::HeaderName;
 use http::{Response, StatusCode};
@@ -57,7 +57,13 @@ fn session(gateway: &Inner, admitted: &Admitted) -> Result<Arc<Session>, Refusal
         return Err(Fault::new(StatusCode::BAD_REQUEST, None, code::INVALID_REQUEST, text).into());
     }
     let id = one(&admitted.headers, header::SESSION_ID).map_err(|()| Refusal::SessionUnknown)?.ok_or(Refusal::SessionMissing)?;
-    gateway.sessions.get(id, admitted.caller.task(), &admitted.endpoint.upstream).ok_or(Refusal::SessionUnknown)
+    let found = gateway.sessions.get(id, admitted.caller.task(), &admitted.endpoint.upstream).ok_or(Refusal::SessionUnknown)?;
+    if !found.connection.is_current() {
+        // The upstream was removed or registered differently: nothing more goes to where it was.
+        gateway.sessions.remove(id);
+        return Err(Refusal::SessionUnknown);
+    }
+    Ok(found)
 }
 
 async fn initialize(gateway: &Arc<Inner>, admitted: &Admitted, request: &Request) -> Result<Response<Body>, Refusal> {
@@ -86,7 +92,13 @@ async fn initialize(gateway: &Arc<Inner>, admitted: &Admitted, request: &Request
     let version = if server.era.is_modern() { version } else { version.min(server.era.version()) };
     let result = initialized(&server, version);
     let session = Session::new(Arc::clone(&id), (task, upstream.clone()), version, capabilities, connection);
-    gateway.observer.sessions(gateway.sessions.add(session));
+    match gateway.sessions.add(Arc::clone(&session)) {
+        Ok(open) => gateway.observer.sessions(open),
+        Err(refusal) => {
+            session.close().await;
+            return Err(refusal);
+        }
+    }
     if admitted.caller.live().ended().is_some() {
         // It ended meanwhile, and the news may have come before the session was in the table.
         gateway.sessions.remove(&id);
@@ -247,8 +259,8 @@ pub(crate) fn listen(gateway: &Arc<Inner>, admitted: Admitted) -> Result<Respons
     }
     let (receiver, listener) = session.listen();
     let listening = Listening {
-        live: Arc::clone(admitted.caller.live()),
-        stopping: gateway.stopping.clone(),
+        gateway: Arc::clone(gateway),
+        caller: admitted.caller,
         quiet: Duration::from_secs(gateway.limits.keep_alive_secs),
         _slot: admitted.slot,
         receiver: Some(receiver),
@@ -261,11 +273,11 @@ pub(crate) fn listen(gateway: &Arc<Inner>, admitted: Admitted) -> Result<Respons
 
 /// A stream that listens. What it did not read is kept for the next one.
 struct Listening {
-    live: Arc<LiveTask>,
+    gateway: Arc<Inner>,
+    caller: Caller,
     session: Arc<Session>,
     receiver: Option<broadcast::Receiver<Event>>,
     listener: CancellationToken,
-    stopping: CancellationToken,
     quiet: Duration,
     _slot: Option<Slot>,
 }
@@ -276,9 +288,10 @@ impl Listening {
         loop {
             let event = tokio::select! {
                 biased;
-                _ = self.live.wait_ended() => return None,
+                _ = self.caller.live().wait_ended() => return None,
                 () = self.listener.cancelled() => return None,
-                () = self.stopping.cancelled() => return None,
+                () = self.gateway.stopping.cancelled() => return None,
+                () = self.gateway.expiry(&self.caller) => return None,
                 event = receiver.recv() => event,
                 () = tokio::time::sleep(self.quiet) => return Some(Piece::KeepAlive),
             };

@@ -20,8 +20,11 @@ use crate::upstream::{Connection, Outgoing, UpstreamError};
 use authority::Released;
 use domain::UpstreamName;
 use http::StatusCode;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::sync::Arc;
+
+/// The extension for long-running work.
+pub(crate) const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
 
 /// One request of an authenticated caller.
 pub(crate) struct Incoming {
@@ -51,8 +54,28 @@ pub(crate) async fn dispatch(incoming: Incoming) -> Result<Reply, Refusal> {
         "subscriptions/listen" if modern => modern::subscribe(incoming).await,
         // These only lessen or tune what the task gets anyway.
         "resources/unsubscribe" | "logging/setLevel" if !modern => incoming.fly(None, Kind::Plain).await,
+        "tasks/get" | "tasks/cancel" => with_handle(incoming).await,
+        "tasks/update" if modern => with_handle(incoming).await,
+        "tasks/result" if !modern => with_handle(incoming).await,
+        "tasks/list" if !modern => incoming.fly(None, Kind::Handles).await,
         _ => Err(method_not_found(Some(&incoming.request.id), incoming.era).into()),
     }
+}
+
+/// Asks about long-running work that this task began by a call that was allowed.
+async fn with_handle(incoming: Incoming) -> Result<Reply, Refusal> {
+    let able = incoming.capabilities.get("extensions").and_then(|extensions| extensions.get(TASKS_EXTENSION)).is_some();
+    if incoming.era.is_modern() && !able {
+        let data = Some(json!({ "requiredCapabilities": { "extensions": { TASKS_EXTENSION: {} } } }));
+        let text = "Missing required client capability";
+        let fault = Fault::new(StatusCode::BAD_REQUEST, Some(&incoming.request.id), code::MISSING_CAPABILITY, text);
+        return Err(Fault { data, ..fault }.into());
+    }
+    let handle = incoming.text("taskId")?;
+    if !incoming.gateway.handles.knows(incoming.admitted.caller.task(), incoming.upstream(), handle) {
+        return Err(incoming.invalid("Unknown task"));
+    }
+    incoming.fly(None, Kind::Plain).await
 }
 
 impl Inner {
@@ -191,7 +214,7 @@ impl Incoming {
 }
 
 /// Parameters whose text was changed in members that nothing is decided on.
-fn rewritten(params: Params, change: impl FnOnce(&mut Members<'_>)) -> Params {
+pub(crate) fn rewritten(params: Params, change: impl FnOnce(&mut Members<'_>)) -> Params {
     let raw = params.raw().clone();
     match Members::of(&raw) {
         Some(mut members) => {

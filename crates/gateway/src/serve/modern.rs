@@ -12,13 +12,13 @@ use crate::mcp::version::{Era, Version, code, header, meta};
 use crate::respond::{Body, Fault, Refusal, bare};
 use crate::serve::{Incoming, dispatch};
 use crate::shape::Kind;
-use crate::upstream::{ClientProfile, ServerProfile};
+use crate::upstream::{ClientProfile, MirroredParameter, ServerProfile};
 use authority::{CallStatus, Decision};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use domain::Operation;
+use domain::{Operation, ToolName};
 use http::{HeaderMap, Response, StatusCode};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -119,6 +119,8 @@ fn check_names(headers: &HeaderMap, request: &Request) -> Result<(), Refusal> {
     let key = match request.method.as_str() {
         "tools/call" | "prompts/get" => "name",
         "resources/read" => "uri",
+        // Of the extension for long-running work; without the header nobody in front of us was misled.
+        "tasks/get" | "tasks/update" | "tasks/cancel" if headers.contains_key(header::NAME) => "taskId",
         _ => return Ok(()),
     };
     let name = one(headers, header::NAME).ok().flatten().and_then(decoded);
@@ -129,8 +131,39 @@ fn check_names(headers: &HeaderMap, request: &Request) -> Result<(), Refusal> {
     }
 }
 
+/// Parameters that a tool's definition wants repeated in headers must say there what the arguments say. The upstream gets
+/// headers made from the arguments in any case; this tells a client that would mislead whoever reads only headers.
+/// MCP 2026-07-28 "Server Behavior for Custom Headers".
+pub(crate) fn check_mirrored(incoming: &Incoming, tool: &ToolName, arguments: &Map<String, Value>) -> Result<(), Refusal> {
+    let parameters = incoming.connection.mirrored(tool);
+    match parameters.iter().find(|parameter| !agrees(&incoming.admitted.headers, parameter, arguments)) {
+        None => Ok(()),
+        Some(MirroredParameter { header, .. }) => {
+            Err(mismatch(&incoming.request, format!("the {header} header is missing or not what the arguments say")))
+        }
+    }
+}
+
+fn agrees(headers: &HeaderMap, parameter: &MirroredParameter, arguments: &Map<String, Value>) -> bool {
+    let Ok(sent) = one(headers, parameter.header.as_str()) else { return false };
+    match (sent.map(decoded), parameter.text(arguments)) {
+        (None, None) => true,
+        (Some(Some(sent)), Some(given)) => sent == given || same_number(&sent, &given),
+        _ => false,
+    }
+}
+
+/// Whether two texts are the same integer, as `42.0` and `42` are.
+fn same_number(sent: &str, given: &str) -> bool {
+    match (given.parse::<i64>(), sent.parse::<f64>()) {
+        #[expect(clippy::cast_precision_loss, clippy::float_cmp, reason = "mirrored integers are below 2^53, so both are exact")]
+        (Ok(given), Ok(sent)) => sent == given as f64,
+        _ => false,
+    }
+}
+
 /// A header value in clear (MCP 2026-07-28 "Value Encoding"); `None` if it is not encoded as it claims.
-fn decoded(value: &str) -> Option<Cow<'_, str>> {
+pub(crate) fn decoded(value: &str) -> Option<Cow<'_, str>> {
     match value.strip_prefix("=?base64?").and_then(|value| value.strip_suffix("?=")) {
         Some(encoded) => String::from_utf8(STANDARD.decode(encoded).ok()?).ok().map(Cow::Owned),
         None => Some(Cow::Borrowed(value)),
@@ -166,15 +199,19 @@ pub(crate) async fn subscribe(mut incoming: Incoming) -> Result<Reply, Refusal> 
     let Some(wanted @ Value::Object(_)) = wanted.cloned() else {
         return Err(incoming.invalid("`notifications` must be an object"));
     };
-    let uris: Vec<String> = match wanted.get("resourceSubscriptions") {
-        None => return incoming.fly(None, Kind::Subscription).await,
-        Some(uris) => {
-            serde_json::from_value(uris.clone()).map_err(|_| incoming.invalid("`resourceSubscriptions` must be strings"))?
-        }
+    let strings = |name: &str| match wanted.get(name) {
+        None => Ok(Vec::new()),
+        Some(list) => match serde_json::from_value::<Vec<String>>(list.clone()) {
+            Ok(list) if list.len() <= SUBSCRIBED_MAX => Ok(list),
+            _ => Err(incoming.invalid(&format!("`{name}` must be at most {SUBSCRIBED_MAX} strings"))),
+        },
     };
-    if uris.len() > SUBSCRIBED_MAX {
-        return Err(incoming.invalid("too many resources in one subscription"));
+    let (uris, mut handles) = (strings("resourceSubscriptions")?, strings("taskIds")?);
+    if uris.is_empty() && handles.is_empty() {
+        return incoming.fly(None, Kind::Subscription).await;
     }
+    let task = incoming.admitted.caller.task();
+    handles.retain(|handle| incoming.gateway.handles.knows(task, incoming.upstream(), handle));
     let mut allowed = Vec::with_capacity(uris.len());
     for uri in uris {
         if let Decision::Allow(permit) =
@@ -185,8 +222,10 @@ pub(crate) async fn subscribe(mut incoming: Incoming) -> Result<Reply, Refusal> 
         }
     }
     let mut narrowed = wanted;
-    if let Some(members) = narrowed.as_object_mut() {
-        members.insert("resourceSubscriptions".into(), json!(allowed));
+    for (name, list) in [("resourceSubscriptions", json!(allowed)), ("taskIds", json!(handles))] {
+        if let Some(slot) = narrowed.get_mut(name) {
+            *slot = list;
+        }
     }
     let narrow = |params: Params| {
         let mut value = params.value().clone();
@@ -221,6 +260,29 @@ mod tests {
     fn code_of(refusal: Refusal) -> (u16, i64) {
         let Refusal::Fault(fault) = refusal else { panic!("{refusal:?}") };
         (fault.status.as_u16(), fault.code)
+    }
+
+    #[test]
+    fn mirrored_parameters_must_say_what_the_arguments_say() {
+        let parameter = MirroredParameter { header: "mcp-param-region".parse().unwrap(), path: vec!["region".to_owned()] };
+        let said = |value: Value| json!({ "region": value }).as_object().unwrap().clone();
+        for (pairs, arguments, ok) in [
+            (&[("mcp-param-region", "eu")][..], said(json!("eu")), true),
+            (&[("mcp-param-region", "=?base64?ZXU=?=")][..], said(json!("eu")), true),
+            (&[("mcp-param-region", "42.0")][..], said(json!(42)), true),
+            (&[][..], said(Value::Null), true),
+            (&[][..], Map::new(), true),
+            (&[][..], said(json!("eu")), false),
+            (&[("mcp-param-region", "us")][..], said(json!("eu")), false),
+            (&[("mcp-param-region", "=?base64?dXM=?=")][..], said(json!("eu")), false),
+            (&[("mcp-param-region", "=?base64?ZXU?=")][..], said(json!("eu")), false),
+            (&[("mcp-param-region", "=?base64?!!!?=")][..], said(json!("eu")), false),
+            (&[("mcp-param-region", "eu"), ("mcp-param-region", "us")][..], said(json!("eu")), false),
+            (&[("mcp-param-region", "eu")][..], Map::new(), false),
+            (&[("mcp-param-region", "43")][..], said(json!(42)), false),
+        ] {
+            assert_eq!(agrees(&headers(pairs), &parameter, &arguments), ok, "{pairs:?} {arguments:?}");
+        }
     }
 
     const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"refund","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;

@@ -7,6 +7,7 @@ use super::error::UpstreamError;
 use super::http_stream::HttpStream;
 use super::link::Link;
 use super::listen::Listening;
+use super::riders::Rider;
 use super::rounds::Rounds;
 use crate::mcp::message::{Id, Raw};
 use futures_util::future::BoxFuture;
@@ -106,6 +107,9 @@ pub struct Exchange {
     asked: Vec<Id>,
     ended: bool,
     quiet: bool,
+    /// Where the upstream's questions arrive that came outside the request, if this client can be asked nowhere else.
+    rider: Option<Rider>,
+    _holder: Arc<()>,
     /// A place among the requests that this upstream may have under way.
     _place: Option<OwnedSemaphorePermit>,
 }
@@ -118,13 +122,26 @@ impl std::fmt::Debug for Exchange {
 
 impl Exchange {
     pub(super) fn new(link: Arc<Link>, source: Source, rounds: Option<Box<Rounds>>, place: Option<OwnedSemaphorePermit>) -> Self {
-        Self { link, source, rounds, asked: Vec::new(), ended: false, quiet: false, _place: place }
+        let holder = Arc::clone(&link.holders);
+        Self { link, source, rounds, asked: Vec::new(), ended: false, quiet: false, rider: None, _holder: holder, _place: place }
+    }
+
+    /// The same, with the questions that come outside of it.
+    pub(super) fn with_rider(mut self, rider: Rider) -> Self {
+        self.rider = Some(rider);
+        self
     }
 
     /// The same, without log messages.
     pub(super) fn without_log(mut self) -> Self {
         self.quiet = true;
         self
+    }
+
+    /// Whether the upstream answers with a stream, even if only one message comes on it.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        matches!(self.source, Source::Http(_))
     }
 
     /// The next event. Safe to cancel. After the end, [`UpstreamError::Closed`].
@@ -167,6 +184,7 @@ impl Exchange {
                 tokio::select! {
                     biased;
                     event = self.source.next() => event?,
+                    question = question(&mut self.rider) => question,
                     () = link.closed() => return Err(link.why_closed()),
                 }
             };
@@ -189,6 +207,13 @@ impl Exchange {
             self.link.note_asked(id, to);
         }
         Ok(event)
+    }
+}
+
+async fn question(rider: &mut Option<Rider>) -> Event {
+    match rider {
+        Some(rider) => rider.question().await,
+        None => std::future::pending().await,
     }
 }
 

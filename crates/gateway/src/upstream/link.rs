@@ -11,6 +11,7 @@ use super::http_stream::{HttpStream, Patience};
 use super::inbox::Inbox;
 use super::profile::{ClientProfile, ServerProfile};
 use super::registry::Registry;
+use super::riders::Riders;
 use super::rounds::AnswerTo;
 use crate::mcp::message::{Id, Raw};
 use crate::mcp::version::{Era, header};
@@ -63,6 +64,12 @@ pub(super) struct Hub {
 }
 
 impl Hub {
+    /// Whether the upstream is still registered as it was when this was made.
+    pub(super) fn is_current(&self) -> bool {
+        let registered = self.registry.upstream(&self.upstream.name);
+        registered.is_some_and(|now| Arc::ptr_eq(&now, &self.upstream) || now == self.upstream)
+    }
+
     fn note(&self, outcome: Result<(), &UpstreamError>) {
         let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
         *fault = Some(outcome.map_err(Clone::clone));
@@ -122,6 +129,10 @@ pub(super) struct Link {
     pub(super) task: TaskId,
     pub(super) client: ClientProfile,
     pub(super) inbox: Inbox,
+    /// Requests under way, for what the upstream asks outside of them: see [`super::riders`].
+    pub(super) riders: Riders,
+    /// One for each connection and exchange that somebody holds, and one of our own.
+    pub(super) holders: Arc<()>,
     session: ArcSwapOption<Session>,
     /// Held while a session is being made; when the last ones were.
     starts: tokio::sync::Mutex<Vec<Instant>>,
@@ -139,6 +150,8 @@ impl Link {
             task,
             client,
             inbox: Inbox::default(),
+            riders: Riders::default(),
+            holders: Arc::new(()),
             session: ArcSwapOption::empty(),
             starts: tokio::sync::Mutex::default(),
             asked: Mutex::default(),
@@ -200,8 +213,17 @@ impl Link {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(id)
     }
 
+    /// Whether nobody holds it: no client, no request.
+    pub(super) fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.holders) == 1
+    }
+
     /// The session that there is, or a new one.
     pub(super) async fn session(self: &Arc<Self>) -> Result<Arc<Session>, UpstreamError> {
+        if !self.hub.is_current() {
+            self.shut();
+            return Err(self.why_closed());
+        }
         if let Some(session) = self.session.load_full().filter(|session| !session.is_over()) {
             return Ok(session);
         }
@@ -471,6 +493,7 @@ fn subject(request: &Prepared) -> Option<String> {
     let key = match request.method.as_str() {
         "tools/call" | "prompts/get" => "name",
         "resources/read" => "uri",
+        "tasks/get" | "tasks/update" | "tasks/cancel" => "taskId",
         _ => return None,
     };
     let members = Members::of(request.params.as_ref()?)?;

@@ -444,3 +444,61 @@ async fn numbers_that_readers_hold_differently_are_refused_in_arguments() {
     assert!(setup.upstream.seen("tools/call").is_empty());
     let _ = Answer::of(client.send(client.request("DELETE", "")).await).await;
 }
+
+#[tokio::test]
+async fn a_handle_of_long_running_work_belongs_to_the_task_that_began_it() {
+    for modern in [false, true] {
+        let setup = Setup::new(modern).await;
+        let (client, other) = match modern {
+            true => (setup.client().await, setup.client().await),
+            false => (setup.legacy_client().await, setup.legacy_client().await),
+        };
+        let handle = json!({ "taskId": "w-1" });
+        assert_eq!(client.ask("tasks/get", handle.clone()).await.code(), -32602, "a handle that is only guessed");
+        let began = client.call("read_ticket", json!({ "ticket_id": "work" })).await;
+        assert!(began.text.contains("w-1"), "{}", began.text);
+        assert_eq!(other.ask("tasks/get", handle.clone()).await.code(), -32602, "another task's handle");
+        assert_eq!(other.ask("tasks/cancel", handle.clone()).await.code(), -32602);
+        assert!(setup.upstream.seen("tasks/get").is_empty() && setup.upstream.seen("tasks/cancel").is_empty());
+        assert_eq!(client.ask("tasks/get", handle.clone()).await.json()["result"]["status"], "completed");
+        if modern {
+            let body = client.body(1, "tasks/get", handle).replace("io.modelcontextprotocol/tasks", "other");
+            let answer = client.post(body).await;
+            assert_eq!((answer.status, answer.code()), (StatusCode::BAD_REQUEST, -32021));
+        } else {
+            let listed = client.ask("tasks/list", json!({})).await.json();
+            assert_eq!(listed["result"]["tasks"], json!([{ "taskId": "w-1" }]));
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_no_policy_sees_is_not_forwarded() {
+    let setup = Setup::new(false).await;
+    let client = setup.legacy_client().await;
+    let params = json!({ "name": "get_order", "arguments": own_order(), "smuggled": "data", "requestState": "x" });
+    assert_eq!(client.ask("tools/call", params).await.json()["result"]["isError"], false);
+    let seen = &setup.upstream.seen("tools/call")[0].params;
+    assert!(seen.get("smuggled").is_none() && seen.get("requestState").is_none(), "{seen}");
+    for uri in ["orders://a/../b", "orders://a/%2e%2E/b", "orders://a/./b", "orders://a\\..\\b", "orders://a/%2e%2e%2fb", ".."] {
+        let answer = client.ask("resources/read", json!({ "uri": uri })).await;
+        assert_eq!(answer.code(), -32602, "{uri}: {}", answer.text);
+    }
+    assert!(setup.upstream.seen("resources/read").is_empty());
+    assert!(client.ask("resources/read", json!({ "uri": "orders://a/..b/c..?x=../y" })).await.json().get("result").is_some());
+}
+
+#[tokio::test]
+async fn endless_streams_end_with_the_token_that_opened_them() {
+    let setup = Setup::new(false).await;
+    let client = setup.legacy_client().await;
+    for _ in 0..2 {
+        setup.world.clock.advance_secs(100);
+        assert_eq!(client.ask("ping", json!({})).await.status, StatusCode::OK);
+    }
+    setup.world.clock.advance_secs(99);
+    let mut listening = client.send(client.request("GET", "")).await.into_body();
+    assert!(next_message(&mut listening).await.is_none());
+    setup.world.clock.advance_secs(1);
+    assert_eq!(client.send(client.request("GET", "")).await.status(), 401);
+}

@@ -143,8 +143,12 @@ impl Answer {
         Self { status: parts.status, headers: parts.headers, text }
     }
 
+    /// The one message, whichever form of answer it came in.
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+        match self.headers.get("content-type").is_some_and(|kind| kind == "text/event-stream") {
+            true => self.messages().pop().unwrap_or_default(),
+            false => serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text)),
+        }
     }
 
     pub(crate) fn code(&self) -> i64 {
@@ -232,7 +236,10 @@ impl Client<'_> {
             let meta = params.as_object_mut().unwrap().entry("_meta").or_insert_with(|| json!({}));
             meta.as_object_mut().unwrap().extend([
                 ("io.modelcontextprotocol/protocolVersion".into(), MODERN.into()),
-                ("io.modelcontextprotocol/clientCapabilities".into(), json!({ "elicitation": {} })),
+                (
+                    "io.modelcontextprotocol/clientCapabilities".into(),
+                    json!({ "elicitation": {}, "extensions": { "io.modelcontextprotocol/tasks": {} } }),
+                ),
             ]);
         }
         json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string()

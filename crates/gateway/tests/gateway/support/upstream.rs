@@ -145,6 +145,8 @@ async fn post(shared: Arc<Shared>, headers: HeaderMap, body: Bytes) -> Response 
         "prompts/get" => answer(&id, &format!(r#"{{"messages":[]{complete}}}"#)),
         "completion/complete" => answer(&id, &format!(r#"{{"completion":{{"values":["a"]}}{complete}}}"#)),
         "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" | "ping" => answer(&id, "{}"),
+        "tasks/get" => answer(&id, &format!(r#"{{"taskId":"w-1","status":"completed"{complete}}}"#)),
+        "tasks/list" => answer(&id, r#"{"tasks":[{"taskId":"w-0"},{"taskId":"w-1"}]}"#),
         "tools/call" => call(shared, id, &params, complete).await,
         "subscriptions/listen" => listen(shared, &id, &params),
         _ => {
@@ -206,6 +208,8 @@ async fn call(shared: Arc<Shared>, id: Value, params: &Value, complete: &str) ->
                 });
                 sse(Body::from_stream(stream::once(async move { Ok(event(first)) }).chain(rest)))
             }
+            "work" if shared.modern => answer(&id, r#"{"resultType":"task","taskId":"w-1","status":"working"}"#),
+            "work" => answer(&id, r#"{"task":{"taskId":"w-1","status":"working"}}"#),
             "ask" if shared.modern => match params.get("requestState").and_then(Value::as_str) {
                 None => answer(
                     &id,
