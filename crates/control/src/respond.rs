@@ -104,7 +104,7 @@ pub(crate) fn no_token() -> Problem {
         "unauthenticated",
         "send a task token or an operator secret in the `authorization` header",
     )
-    .with(WWW_AUTHENTICATE, &challenge(challenge::Scheme::Bearer, None))
+    .with(WWW_AUTHENTICATE, r#"Bearer realm="writ""#)
     .with(WWW_AUTHENTICATE, &challenge(challenge::Scheme::Dpop, None))
 }
 

@@ -154,7 +154,9 @@ async fn only_enforcement_points_and_the_tasks_own_agent_may_ask() {
     let body = question(&task, "get_order", json!({"order_id": "o-1"}));
     let json_type = ("content-type", "application/json");
     let none = served.ask("POST", "/access/v1/evaluation", &[json_type], body.to_string()).await;
-    assert_eq!((none.status.as_u16(), none.header("www-authenticate")), (401, "Bearer"));
+    let challenges: Vec<_> = none.headers.get_all("www-authenticate").iter().map(|one| one.to_str().unwrap()).collect();
+    assert_eq!((none.status.as_u16(), challenges[0]), (401, "Bearer realm=\"writ\""), "RFC 6750 §3: at least one parameter");
+    assert!(challenges[1].starts_with("DPoP algs="), "{challenges:?}");
     let wrong = served.operate("wop_wrong", "POST", "/access/v1/evaluation", body.clone()).await;
     assert_eq!(wrong.refusal(), (401, "invalid_token".into()));
     let stolen = served.operate(&token, "POST", "/access/v1/evaluation", body.clone()).await;
