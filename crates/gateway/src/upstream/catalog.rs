@@ -186,21 +186,28 @@ impl Catalog {
         Some((name, LiveTool { pin, definition, mirrored }))
     }
 
-    /// Whether a definition out of a listing for a client is the approved one. What was seen counts for calls, too.
+    /// Whether a definition out of a listing for a client is the approved one. What was seen counts for calls, too: news
+    /// can take an approval away at once; only a whole listing of our own gives it back.
     pub(super) fn screen(&self, definition: &str) -> Option<ToolName> {
         let (name, tool) = self.read(definition)?;
+        let good = self.standing(&name, &tool) == ToolStanding::Approved;
         let seen = self.listing.load();
-        let known = seen.tools.get(&name).is_some_and(|known| known.pin == tool.pin);
-        let standing = self.standing(&name, &tool);
-        if !known && seen.at.is_some() {
-            self.report(&name, &tool);
-            let mut tools = seen.tools.clone();
-            if tools.len() < TOOLS_MAX {
+        match seen.tools.get(&name) {
+            Some(known) if self.standing(&name, known) != ToolStanding::Approved && good => {
+                self.outdated();
+                return None;
+            }
+            Some(known) if known.pin == tool.pin => {}
+            _ if seen.at.is_none() => {}
+            _ if seen.tools.len() >= TOOLS_MAX => self.outdated(),
+            _ => {
+                self.report(&name, &tool);
+                let mut tools = seen.tools.clone();
                 tools.insert(name.clone(), Arc::new(tool));
                 self.listing.store(Arc::new(Listing::new(seen.at, tools)));
             }
         }
-        (standing == ToolStanding::Approved).then_some(name)
+        good.then_some(name)
     }
 
     fn standing(&self, name: &ToolName, tool: &LiveTool) -> ToolStanding {

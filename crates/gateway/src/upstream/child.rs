@@ -18,8 +18,8 @@ use secrecy::ExposeSecret;
 use std::process::Stdio;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::{ChildStdin, Command};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -193,12 +193,13 @@ fn command(transport: &Transport) -> Result<Command, UpstreamError> {
     Ok(out)
 }
 
-async fn write_lines(mut stdin: ChildStdin, mut lines: mpsc::Receiver<Bytes>, stop: CancellationToken) {
+async fn write_lines(mut stdin: impl AsyncWrite + Unpin, mut lines: mpsc::Receiver<Bytes>, stop: CancellationToken) {
     loop {
+        // The end first: what still waits belongs to a task that may have ended.
         let line = tokio::select! {
             biased;
-            line = lines.recv() => line,
             () = stop.cancelled() => return,
+            line = lines.recv() => line,
         };
         let Some(line) = line else { return };
         let mut framed = BytesMut::with_capacity(line.len() + 1);
@@ -309,5 +310,24 @@ impl ChildStream {
             _ => {}
         }
         Ok(event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[tokio::test]
+    async fn what_still_waits_when_a_connection_ends_is_not_written() {
+        let (ours, mut childs) = tokio::io::duplex(1_024);
+        let (outgoing, lines) = mpsc::channel(4);
+        outgoing.send(Bytes::from_static(b"{}")).await.unwrap();
+        let stop = CancellationToken::new();
+        stop.cancel();
+        write_lines(ours, lines, stop).await;
+        let mut written = Vec::new();
+        childs.read_to_end(&mut written).await.unwrap();
+        assert!(written.is_empty(), "{written:?}");
     }
 }

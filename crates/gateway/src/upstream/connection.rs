@@ -37,7 +37,7 @@ pub struct Outgoing<'a> {
 
 /// A connection; cheap to clone.
 #[derive(Clone)]
-pub struct Connection(pub(super) Arc<Link>);
+pub struct Connection(pub(super) Arc<Link>, #[expect(dead_code, reason = "held, so that the connection is not idle")] Arc<()>);
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -51,6 +51,18 @@ fn is_governed(method: &str) -> bool {
 }
 
 impl Connection {
+    pub(super) fn new(link: Arc<Link>) -> Self {
+        let holder = Arc::clone(&link.holders);
+        Self(link, holder)
+    }
+
+    /// Whether the upstream is still registered as it was when the connection was made. If not, the connection sends
+    /// nothing more.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        !self.0.is_closed() && self.0.hub.is_current()
+    }
+
     /// What the upstream says of itself.
     ///
     /// # Errors
@@ -93,15 +105,31 @@ impl Connection {
         if session.era.is_modern() && outgoing.method == "tools/call" {
             self.mirror(&mut headers, outgoing.params);
         }
+        // Before the request, so that what the upstream asks because of it finds the client.
+        let asks_aside = client_is_modern && !session.era.is_modern() && link.hub.endpoint.is_some();
+        let rider = asks_aside.then(|| link.riders.enter());
+        if asks_aside {
+            listen::ready(link, &session).await;
+        }
         let id = link.wire_id(outgoing.id, session.era);
         let request = Prepared { id, method: outgoing.method.to_owned(), params, headers };
         let in_rounds = !client_is_modern && session.era.is_modern();
         let rounds = in_rounds.then(|| Box::new(Rounds::new(request.clone())));
-        let source = link.open(request).await?;
+        let source = if asks_aside {
+            // It may be asked something before the first byte of the answer, so it goes on inside the exchange.
+            let link = Arc::clone(link);
+            Source::Opening(Box::pin(async move { link.open(request).await }))
+        } else {
+            link.open(request).await?
+        };
         let exchange = Exchange::new(Arc::clone(link), source, rounds, Some(place));
         // A stateless request that names no level wants no log messages; a session does not know that.
         let quiet = client_is_modern && !session.era.is_modern() && bridge::log_level(outgoing.params).is_none();
-        Ok(if quiet { exchange.without_log() } else { exchange })
+        let exchange = if quiet { exchange.without_log() } else { exchange };
+        Ok(match rider {
+            Some(rider) => exchange.with_rider(rider),
+            None => exchange,
+        })
     }
 
     /// What the upstream's era has no words for, or says in others.

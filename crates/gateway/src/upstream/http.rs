@@ -10,7 +10,7 @@ use crate::mcp::message::{Id, Message, Raw};
 use bytes::{Bytes, BytesMut};
 use domain::{Injection, Transport, Upstream};
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper_rustls::HttpsConnector;
@@ -38,8 +38,11 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("writ/", env!("CARGO_PKG_VERSION")));
 
-/// Headers of a client that an upstream may see: trace context (W3C). Everything else, its token first of all, stays.
-const FORWARDED: [&str; 3] = ["traceparent", "tracestate", "baggage"];
+/// The one header of a client that an upstream sees: the ids of its trace (W3C Trace Context). Everything else stays, its
+/// token first of all, and `tracestate` and `baggage` too: they are free text that no policy sees.
+const TRACE: HeaderName = HeaderName::from_static("traceparent");
+/// Length of a `traceparent`: version, trace, parent and flags, all hexadecimal.
+const TRACE_BYTES: usize = 55;
 
 /// The pool of TCP and TLS connections of all upstreams. They carry no state of a session, so tasks share them.
 #[derive(Clone)]
@@ -185,15 +188,14 @@ fn is_loopback(host: &str) -> bool {
 /// Copies what an upstream may see of a client's headers.
 pub(super) fn forwarded(from: &HeaderMap) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(16);
-    if from.is_empty() {
-        return headers;
-    }
-    for name in FORWARDED {
-        if let Some(value) = from.get(name) {
-            headers.insert(name, value.clone());
-        }
+    if let Some(value) = from.get(TRACE).filter(|value| is_trace(value.as_bytes())) {
+        headers.insert(TRACE, value.clone());
     }
     headers
+}
+
+fn is_trace(value: &[u8]) -> bool {
+    value.len() == TRACE_BYTES && value.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-'))
 }
 
 fn content_is(response: &Response<Incoming>, expected: &str) -> bool {

@@ -4,7 +4,7 @@
 use super::exchange::Event;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, watch};
 
 /// Events that a slow listener may fall behind.
 const BEHIND_MAX: usize = 256;
@@ -24,6 +24,10 @@ pub(super) struct Inbox {
     pub(super) changed: Notify,
     /// Whether somebody fetches events from the upstream.
     pumping: Mutex<bool>,
+    /// Whether the stream of announcements is open, or it is known that there is none.
+    opened: watch::Sender<bool>,
+    /// A listener that keeps the stream open for a client which has none of its own.
+    kept_open: Mutex<Option<broadcast::Receiver<Event>>>,
 }
 
 impl Default for Inbox {
@@ -35,6 +39,8 @@ impl Default for Inbox {
             resources: Mutex::default(),
             changed: Notify::new(),
             pumping: Mutex::default(),
+            opened: watch::Sender::new(false),
+            kept_open: Mutex::default(),
         }
     }
 }
@@ -84,6 +90,27 @@ impl Inbox {
             *pumping = false;
         }
         stops
+    }
+
+    /// From now on there is always a listener. Whether there was none of this kind before.
+    pub(super) fn keep_open(&self) -> bool {
+        let mut kept_open = locked(&self.kept_open);
+        let first = kept_open.is_none();
+        if first {
+            *kept_open = Some(self.events.subscribe());
+        }
+        first
+    }
+
+    /// The stream of announcements is open, or there is none.
+    pub(super) fn set_opened(&self, opened: bool) {
+        self.opened.send_replace(opened);
+    }
+
+    /// Resolves when that is so.
+    pub(super) async fn opened(&self) {
+        // The sender lives in `self`.
+        let _ = self.opened.subscribe().wait_for(|opened| *opened).await;
     }
 
     /// The log level that the client set for its session.

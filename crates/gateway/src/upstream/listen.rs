@@ -14,13 +14,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// The silence that a stream of announcements may keep.
 const SILENCE: Duration = Duration::from_secs(24 * 3_600);
 /// How often the stream is opened again in vain, and the first wait in between.
 const FAILURES_MAX: u32 = 6;
 const BACKOFF: Duration = Duration::from_secs(1);
+/// How long a request waits for the stream to be open.
+const READY_WAIT: Duration = Duration::from_secs(2);
 const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
 
 /// Makes sure that announcements are fetched while somebody listens.
@@ -44,6 +46,19 @@ pub(super) fn pump(link: &Arc<Link>) {
     });
 }
 
+/// Makes sure that a session's stream for what belongs to no request is open, as a client of the session revisions would,
+/// before a stateless client's request is sent: what the upstream asks because of it may come there.
+pub(super) async fn ready(link: &Arc<Link>, session: &Arc<Session>) {
+    if !matches!(session.carrier, Carrier::Http(Some(_))) {
+        return;
+    }
+    if link.inbox.keep_open() {
+        pump(link);
+    }
+    // An upstream that opens it late may lose a question, no more.
+    let _ = timeout(READY_WAIT, link.inbox.opened()).await;
+}
+
 /// Fetches until it is no longer possible.
 async fn fetch(link: &Arc<Link>) {
     let mut failures = 0;
@@ -54,7 +69,10 @@ async fn fetch(link: &Arc<Link>) {
         };
         match fetched {
             Ok(Next::Again) => continue,
-            Ok(Next::NotOffered) => return,
+            Ok(Next::NotOffered) => {
+                link.inbox.set_opened(true);
+                return std::future::pending().await;
+            }
             Err(error) => tracing::debug!(%error, upstream = %link.name(), "a stream of announcements broke off"),
         }
         tokio::time::sleep(BACKOFF * 2_u32.pow(failures)).await;
@@ -75,7 +93,10 @@ async fn fetch_once(link: &Arc<Link>, session: &Arc<Session>, failures: &mut u32
         (Carrier::Child(_), false) => return Ok(Next::NotOffered),
         (Carrier::Http(_), false) => {
             let deadline = Instant::now() + link.timeout();
-            let Some(body) = link.listen_http(session, None, deadline).await? else { return Ok(Next::NotOffered) };
+            let opened = link.listen_http(session, None, deadline).await;
+            // Open, refused or broken: nobody need wait for it.
+            link.inbox.set_opened(true);
+            let Some(body) = opened? else { return Ok(Next::NotOffered) };
             Source::Http(Box::new(HttpStream::new(Arc::clone(link), Arc::clone(session), body, None, patience)))
         }
         (_, true) if link.client.era.is_modern() => return Ok(Next::NotOffered),
@@ -109,8 +130,10 @@ pub(super) fn deliver(link: &Arc<Link>, event: Event) {
     }
     if let Event::Request { id, .. } = &event {
         if link.client.era.is_modern() {
-            // A stateless client has no stream on which it could be asked outside a request.
-            refuse(link, id.clone());
+            // A stateless client can only be asked within a request.
+            if let Some(Event::Request { id, .. }) = link.riders.give(event) {
+                refuse(link, id);
+            }
             return;
         }
         link.note_asked(id, None);

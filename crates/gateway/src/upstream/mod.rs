@@ -23,6 +23,7 @@ mod mirror;
 mod pool;
 mod profile;
 mod registry;
+mod riders;
 mod rounds;
 mod sse;
 mod waiting;

@@ -32,6 +32,8 @@ const CHILDREN_MAX: usize = 512;
 const IDLE: Duration = Duration::from_secs(600);
 /// How often that is looked for.
 const SWEEP: Duration = Duration::from_secs(30);
+/// How often changes of the registered upstreams are looked for. Requests look by themselves; this is for what is under way.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long the end of all sessions and children may take when the gateway stops.
 const FAREWELLS: Duration = Duration::from_secs(6);
 
@@ -145,7 +147,7 @@ impl Upstreams {
             match found.filter(|held| !held.link.is_closed() && Arc::ptr_eq(&held.link.hub, &hub)) {
                 Some(held) => {
                     held.used = Instant::now();
-                    return Ok(Connection(Arc::clone(&held.link)));
+                    return Ok(Connection::new(Arc::clone(&held.link)));
                 }
                 None => {
                     let is_child = hub.endpoint.is_none();
@@ -167,7 +169,7 @@ impl Upstreams {
             pool.end_task(task);
             return Err(UpstreamError::TaskEnded(reason));
         }
-        Ok(Connection(link))
+        Ok(Connection::new(link))
     }
 
     /// The live tool definitions of an upstream, for an operator: outside any task, with a connection of its own.
@@ -248,7 +250,12 @@ impl Pool {
             fault: Mutex::default(),
             farewells: self.farewells.clone(),
         });
-        table.hubs.insert(upstream.name.clone(), Arc::clone(&hub));
+        if let Some(old) = table.hubs.insert(upstream.name.clone(), Arc::clone(&hub)) {
+            let links = table.links.values().flat_map(HashMap::values);
+            for held in links.filter(|held| Arc::ptr_eq(&held.link.hub, &old)) {
+                held.link.shut();
+            }
+        }
         Ok(hub)
     }
 
@@ -268,10 +275,30 @@ impl Pool {
         }
     }
 
+    /// Whether any upstream is no longer registered as it was.
+    fn has_changed(&self) -> bool {
+        self.table().hubs.values().any(|hub| !hub.is_current())
+    }
+
+    /// Forgets upstreams that were removed or registered differently, with all that goes on there.
+    fn drop_changed(&self) {
+        let mut table = self.table();
+        table.hubs.retain(|_, hub| hub.is_current());
+        let mut gone = Vec::new();
+        table.links.retain(|_, links| {
+            gone.extend(links.extract_if(|_, held| !held.link.hub.is_current()).map(|(_, held)| held.link));
+            !links.is_empty()
+        });
+        drop(table);
+        for link in gone {
+            link.shut();
+        }
+    }
+
     fn drop_idle(&self) {
         let mut idle = Vec::new();
         self.table().links.retain(|_, links| {
-            let gone = links.extract_if(|_, held| held.link.is_closed() || (held.is_idle() && held.used.elapsed() > IDLE));
+            let gone = links.extract_if(|_, held| held.link.is_closed() || (held.link.is_idle() && held.used.elapsed() > IDLE));
             idle.extend(gone.map(|(_, held)| held.link));
             !links.is_empty()
         });
@@ -290,17 +317,10 @@ impl Table {
         if links.values().filter(|held| counts(held)).count() < max {
             return Ok(());
         }
-        let idle = links.iter().filter(|(_, held)| counts(held) && held.is_idle());
+        let idle = links.iter().filter(|(_, held)| counts(held) && held.link.is_idle());
         let oldest = idle.min_by_key(|(_, held)| held.used).map(|(key, _)| key.clone());
         let gone = oldest.and_then(|key| links.remove(&key));
         gone.map(|held| held.link.shut()).ok_or(UpstreamError::Busy(connections_of(is_child)))
-    }
-}
-
-impl Held {
-    /// The table alone holds it: no client, no request, nobody who listens.
-    fn is_idle(&self) -> bool {
-        Arc::strong_count(&self.link) == 1
     }
 }
 
@@ -332,11 +352,18 @@ async fn watch(pool: Weak<Pool>, mut ends: broadcast::Receiver<(TaskId, EndReaso
     }
 }
 
-/// Closes what nobody needs.
+/// Closes what nobody needs, and what goes to where an upstream is no longer.
 async fn sweep(pool: Weak<Pool>) {
+    let mut swept = Instant::now();
     loop {
-        tokio::time::sleep(SWEEP).await;
+        tokio::time::sleep(LOOK).await;
         let Some(pool) = pool.upgrade() else { return };
-        pool.drop_idle();
+        if pool.has_changed() {
+            pool.drop_changed();
+        }
+        if swept.elapsed() >= SWEEP {
+            swept = Instant::now();
+            pool.drop_idle();
+        }
     }
 }

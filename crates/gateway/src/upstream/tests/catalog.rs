@@ -114,6 +114,19 @@ async fn definitions_that_readers_could_read_differently_stay_unreachable() {
 }
 
 #[tokio::test]
+async fn a_listing_for_a_client_cannot_give_an_approval_back() {
+    let bad = json!({ "name": "refund", "description": "other" });
+    let fake = offering(Arc::new(Mutex::new(format!("[{},{bad}]", refund())))).await;
+    let bench = Bench::new(http(&fake.url));
+    bench.approve(&refund());
+    let connection = bench.connect(1, &modern()).await;
+    assert!(!connection.tool_is_approved(&tool()).await.unwrap());
+    assert_eq!(connection.screen(&bad.to_string()), None);
+    assert_eq!(connection.screen(&refund().to_string()), None);
+    assert!(!connection.tool_is_approved(&tool()).await.unwrap());
+}
+
+#[tokio::test]
 async fn tools_that_cannot_be_listed_cannot_be_called() {
     type Answer = fn(&Seen) -> axum::response::Response;
     let cases: [(&str, Answer); 4] = [

@@ -21,6 +21,8 @@ async fn a_stateless_request_arrives_as_it_was_decided() {
         ("dpop", "proof"),
         ("cookie", "a=b"),
         ("x-forwarded-for", "10.0.0.1"),
+        ("tracestate", "vendor=order-4711"),
+        ("baggage", "customer=jane"),
         ("mcp-session-id", "mine"),
         ("mcp-param-region", "forged"),
     ] {
@@ -39,10 +41,65 @@ async fn a_stateless_request_arrives_as_it_was_decided() {
     assert_eq!(arrived.header("mcp-protocol-version"), Some("2026-07-28"));
     assert_eq!(arrived.header("accept-encoding"), Some("identity"));
     assert!(arrived.header("traceparent").is_some());
-    for kept_here in ["dpop", "cookie", "x-forwarded-for", "mcp-session-id", "mcp-param-region"] {
+    for kept_here in ["dpop", "cookie", "tracestate", "baggage", "x-forwarded-for", "mcp-session-id", "mcp-param-region"] {
         assert_eq!(arrived.header(kept_here), None, "{kept_here}");
     }
     assert!(fake.seen().iter().all(|seen| !format!("{:?}", seen.headers).contains("agents-own-token")));
+}
+
+#[tokio::test]
+async fn a_trace_that_is_none_stays_here() {
+    let fake = Fake::start(|seen| stateless(seen, |seen| result(seen, &json!({})))).await;
+    let connection = Bench::new(http(&fake.url)).connect(1, &modern()).await;
+    for trace in ["the secret is 4711", "00-4BF92F3577B34DA6A3CE929D0E0E4736-00F067AA0BA902B7-01", ""] {
+        let headers = HeaderMap::from_iter([("traceparent".parse().unwrap(), trace.parse().unwrap())]);
+        let (id, params) = (Id::Number(1), Raw::from_value(&echo(1)));
+        let outgoing = Outgoing { id: &id, method: "tools/call", params: Some(&params), headers: &headers, released: None };
+        events(connection.forward(outgoing).await.unwrap()).await.unwrap();
+    }
+    assert!(fake.of("tools/call").iter().all(|seen| seen.header("traceparent").is_none()));
+}
+
+#[tokio::test]
+async fn a_session_that_asks_outside_the_request_reaches_a_stateless_client() {
+    let asked = Arc::new(tokio::sync::Notify::new());
+    let answered = Arc::new(tokio::sync::Notify::new());
+    let fake = Fake::start_async(move |seen| {
+        use futures_util::{FutureExt, StreamExt};
+        let (asked, answered) = (Arc::clone(&asked), Arc::clone(&answered));
+        async move {
+            if seen.body().get("result").is_some() {
+                answered.notify_one();
+            }
+            if seen.rpc() == "tools/call" {
+                asked.notify_one();
+                answered.notified().await;
+            }
+            with_sessions(&seen, |seen| match seen.method.as_str() {
+                // It asks on the stream that belongs to no request, because of a request.
+                "GET" => {
+                    let text = json!({ "jsonrpc": "2.0", "id": 8, "method": "roots/list" });
+                    let pieces = futures_util::stream::once(async move {
+                        asked.notified().await;
+                        Ok::<_, std::io::Error>(bytes::Bytes::from(format!("data: {text}\n\n")))
+                    });
+                    let body = axum::body::Body::from_stream(pieces.chain(futures_util::stream::pending()));
+                    let mut response = axum::response::Response::new(body);
+                    response.headers_mut().insert("content-type", "text/event-stream".parse().unwrap());
+                    response
+                }
+                _ => result(seen, &json!({ "content": [] })),
+            })
+        }
+        .boxed()
+    })
+    .await;
+    let connection = Bench::new(http(&fake.url)).connect(1, &modern()).await;
+    let mut exchange = send(&connection, 1, "tools/call", echo(1)).await.unwrap();
+    let Event::Request { id, method, .. } = exchange.next().await.unwrap() else { panic!("not asked") };
+    assert_eq!(method, "roots/list");
+    connection.answer(&id, Ok(&raw(r#"{"roots":[]}"#))).await.unwrap();
+    assert!(matches!(exchange.next().await.unwrap(), Event::Result(_)));
 }
 
 #[tokio::test]

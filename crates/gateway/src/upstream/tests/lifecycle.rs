@@ -219,14 +219,24 @@ async fn one_task_cannot_take_all_connections() {
 
 #[tokio::test]
 async fn a_changed_registration_takes_effect_at_once() {
-    let old = Fake::start(|seen| stateless(seen, |seen| result(seen, &json!({})))).await;
-    let new = Fake::start(|seen| stateless(seen, |seen| result(seen, &json!({})))).await;
+    let server = || Fake::start(|seen| stateless(seen, |_| stuck("text/event-stream", vec![": wait\n\n".into()])));
+    let (old, new) = (server().await, server().await);
     let bench = Bench::new(http(&old.url));
-    call(&bench.connect(1, &modern()).await, 1, "tools/call", echo(1)).await.unwrap();
-    bench.table.upstreams.lock().unwrap().insert(name(), Arc::new(upstream(http(&new.url))));
-    call(&bench.connect(1, &modern()).await, 2, "tools/call", echo(1)).await.unwrap();
+    let connection = bench.connect(1, &modern()).await;
+    let mut under_way = send(&connection, 1, "tools/call", echo(1)).await.unwrap();
+    let register = |upstreams: HashMap<_, _>| *bench.table.upstreams.lock().unwrap() = upstreams;
+
+    register(HashMap::from([(name(), Arc::new(upstream(http(&new.url))))]));
+    assert!(!connection.is_current());
+    assert_eq!(send(&connection, 2, "tools/call", echo(1)).await.unwrap_err(), UpstreamError::Closed);
+    assert_eq!(under_way.next().await.unwrap_err(), UpstreamError::Closed);
+    let connection = bench.connect(1, &modern()).await;
+    let mut under_way = send(&connection, 3, "tools/call", echo(1)).await.unwrap();
     assert_eq!((old.of("tools/call").len(), new.of("tools/call").len()), (1, 1));
-    bench.table.upstreams.lock().unwrap().clear();
+
+    // Removed, and nobody asks for it: what is under way ends all the same.
+    register(HashMap::new());
+    assert_eq!(under_way.next().await.unwrap_err(), UpstreamError::Closed);
     let error = bench.upstreams.connect(&name(), TaskId::from_bytes([1; 16]), &modern()).await.unwrap_err();
     assert_eq!(error, UpstreamError::Unknown);
 }
