@@ -26,10 +26,17 @@ impl Clock for SystemClock {
 }
 
 /// The wall clock.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
 pub(crate) fn now() -> Timestamp {
     // A clock before 1970 reads as 1970: everything has expired or is not yet valid, so nothing is allowed.
     let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
     Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
+}
+
+/// A variable of this process's environment, if it is set and is text.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// The operating system's generator, through aws-lc.

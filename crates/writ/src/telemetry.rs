@@ -6,22 +6,27 @@ use anyhow::Context;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{Protocol, WithExportConfig};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::runtime::Tokio;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use opentelemetry_sdk::trace::span_processor_with_async_runtime::BatchSpanProcessor;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::filter::targets::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry};
 
-/// Keeps the exporter of traces alive; dropping it sends what is left.
+/// Keeps the exporter of traces.
 #[must_use]
 pub(crate) struct Guard(Option<SdkTracerProvider>);
 
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if let Some(provider) = self.0.take()
-            && let Err(error) = provider.shutdown()
-        {
-            tracing::warn!(%error, "the last traces were not sent");
+impl Guard {
+    /// Sends what is left.
+    pub(crate) async fn finish(self) {
+        let Some(provider) = self.0 else { return };
+        // It waits for a task of the runtime, so it must not sit on one of the runtime's threads.
+        let sent = tokio::task::spawn_blocking(move || provider.shutdown()).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            tracing::warn!("the last traces were not sent");
         }
     }
 }
@@ -37,12 +42,14 @@ pub(crate) fn start(settings: &Telemetry) -> anyhow::Result<Guard> {
         LogFormat::Json => lines.json().flatten_event(true).with_filter(filter.clone()).boxed(),
         LogFormat::Text => {
             let colour = crate::cli::output::colour_on_stderr();
-            lines.with_ansi(colour).with_target(false).with_filter(filter.clone()).boxed()
+            lines.with_ansi(colour).with_target(false).with_filter(filter).boxed()
         }
     };
     let provider = settings.otlp_endpoint.as_deref().map(exporter).transpose()?;
-    let traces =
-        provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("writ")).with_filter(filter));
+    let traced = Targets::new().with_default(LevelFilter::INFO).with_target("writ", LevelFilter::DEBUG);
+    let traces = provider
+        .as_ref()
+        .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("writ")).with_filter(traced.clone()));
     tracing_subscriber::registry().with(lines).with(traces).try_init().context("logging cannot be started twice")?;
     Ok(Guard(provider))
 }
@@ -55,5 +62,7 @@ fn exporter(endpoint: &str) -> anyhow::Result<SdkTracerProvider> {
         .build()
         .context("the exporter of traces")?;
     let resource = Resource::builder().with_service_name("writ").build();
-    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+    // On the runtime: its HTTP client needs one, and the other kind of processor works on a bare thread.
+    let processor = BatchSpanProcessor::builder(exporter, Tokio).build();
+    Ok(SdkTracerProvider::builder().with_span_processor(processor).with_resource(resource).build())
 }

@@ -55,7 +55,9 @@ impl Evidence {
                 let text = tokio::fs::read_to_string(path).await;
                 text.map_err(|error| missing(&format!("`{}` cannot be read", path.display())).why(error.to_string()))?
             }
-            Self::Variable(name) => std::env::var(name).map_err(|_| missing(&format!("the variable `{name}` is not set")))?,
+            Self::Variable(name) => {
+                crate::system::variable(name).ok_or_else(|| missing(&format!("the variable `{name}` is not set")))?
+            }
             Self::Command(command) => of_command(command).await?,
             Self::Spiffe { socket, audience } => crate::workload_api::jwt_svid(socket.as_deref(), audience).await?,
             Self::GitHub { audience } => of_github(web, audience).await?,
@@ -85,8 +87,8 @@ async fn of_command(command: &str) -> Result<String, Failure> {
 /// GitHub Actions gives a job a URL and a token for asking (`permissions: id-token: write`).
 async fn of_github(web: &Web, audience: &str) -> Result<String, Failure> {
     let variable = |name: &str| {
-        std::env::var(name)
-            .map_err(|_| missing(&format!("`{name}` is not set")).next("give the job `permissions: id-token: write`"))
+        let unset = || missing(&format!("`{name}` is not set")).next("give the job `permissions: id-token: write`");
+        crate::system::variable(name).ok_or_else(unset)
     };
     let url = variable("ACTIONS_ID_TOKEN_REQUEST_URL")?;
     let bearer = SecretString::from(variable("ACTIONS_ID_TOKEN_REQUEST_TOKEN")?);

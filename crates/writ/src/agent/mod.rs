@@ -28,8 +28,9 @@ const DPOP: HeaderName = HeaderName::from_static("dpop");
 const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 /// Largest answer of the token endpoint or the task API.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
-/// How often the server hears that the task is alive.
+/// How often the server hears that the task is alive, at least and at most; a third of its liveness limit between them.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+const HEARTBEAT_MIN: Duration = Duration::from_millis(300);
 /// After a failed renewal, how long to wait before the next try.
 const RENEW_AGAIN: Duration = Duration::from_secs(10);
 /// How often the end of the task is tried before liveness must end it.
@@ -160,8 +161,9 @@ impl Agent {
     /// Keeps the token fresh and the server informed that the task is alive, until dropped.
     pub(crate) async fn keep_alive(self) {
         let mut renew_at = self.0.held.load().renew_at;
+        let pause = self.beat().await.map_or(HEARTBEAT, |idle| (idle / 3).clamp(HEARTBEAT_MIN, HEARTBEAT));
         loop {
-            let beat = Instant::now() + HEARTBEAT;
+            let beat = Instant::now() + pause;
             tokio::time::sleep_until(beat.min(renew_at)).await;
             if Instant::now() >= renew_at {
                 renew_at = match self.renew().await {
@@ -172,11 +174,17 @@ impl Agent {
                     }
                 };
             } else {
-                // Any proved request counts as a sign of life; what it answers does not matter.
-                let uri = format!("{}/v1/tasks/{}", self.0.server, self.task());
-                let _ = self.request(Method::GET, &uri, HeaderMap::new(), Bytes::new()).await;
+                let _ = self.beat().await;
             }
         }
+    }
+
+    /// Asks how the task stands, which is a sign of life; gives how long it may be silent.
+    async fn beat(&self) -> Option<Duration> {
+        let uri = format!("{}/v1/tasks/{}", self.0.server, self.task());
+        let answer = self.request(Method::GET, &uri, HeaderMap::new(), Bytes::new()).await.ok()?;
+        let task: Value = serde_json::from_slice(&answer.body).ok()?;
+        task.get("idle_secs")?.as_u64().map(Duration::from_secs)
     }
 
     /// Ends the task.

@@ -177,7 +177,7 @@ fn listed(form: Form, page: &Value) {
         return output::json(page);
     }
     let headers = ["INDEX", "AT", "TYPE", "AGENT", "TASK", "WHAT", "OUTCOME", "BY"];
-    let rows = super::items(page).map(|entry| row(entry)).collect();
+    let rows = super::items(page).map(row).collect();
     table(&headers, rows, "no entry of the log matches");
     let next = member(page, "/next");
     if !next.is_empty() {

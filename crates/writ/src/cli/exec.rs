@@ -88,6 +88,17 @@ struct EvidenceArgs {
     dev: Option<String>,
 }
 
+impl EvidenceArgs {
+    /// Variables from which evidence, or an operator's secret, could be had: the command must not prove itself by them
+    /// and open tasks of its own choice.
+    fn variables(&self) -> Vec<&str> {
+        let github = ["ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"];
+        let of_source = github.into_iter().filter(|_| self.github).chain(self.evidence_env.as_deref());
+        let spiffe = self.spiffe.iter().map(|_| "SPIFFE_ENDPOINT_SOCKET");
+        ["WRIT_OPERATOR_SECRET_FILE"].into_iter().chain(of_source).chain(spiffe).collect()
+    }
+}
+
 pub(crate) async fn run(common: &Common, args: ExecArgs) -> Result<ExitCode, Failure> {
     let config = configuration(common, &args)?;
     let server = server(&args, config.as_ref())?;
@@ -103,7 +114,7 @@ pub(crate) async fn run(common: &Common, args: ExecArgs) -> Result<ExitCode, Fai
     let keeper = tokio::spawn(agent.clone().keep_alive());
     let outcome = match args.stdio {
         Some(upstream) => serve_stdio(&agent, connector, upstream, signals).await,
-        None => run_command(&agent, connector, &args.command, signals).await,
+        None => run_command(&agent, connector, &args.command, &args.evidence.variables(), signals).await,
     };
     keeper.abort();
     if let Err(failure) = agent.end().await {
@@ -185,13 +196,22 @@ async fn serve_stdio(agent: &Agent, connector: Connector, upstream: String, mut 
     }
 }
 
-async fn run_command(agent: &Agent, connector: Connector, command: &[OsString], signals: Signals) -> Result<ExitCode, Failure> {
+async fn run_command(
+    agent: &Agent,
+    connector: Connector,
+    command: &[OsString],
+    withheld: &[&str],
+    signals: Signals,
+) -> Result<ExitCode, Failure> {
     let Some((program, arguments)) = command.split_first() else { return Err(Failure::usage("which command?")) };
     let upstreams = agent.upstreams();
     let bridge = Bridge::start(Sender::new(agent.clone(), connector), upstreams.clone()).await?;
     let listing = Listing::write(&bridge, &upstreams)?;
     let mut child = Command::new(program);
     child.args(arguments).env("WRIT_TASK", agent.task()).env("WRIT_MCP_CONFIG", &listing.file);
+    for name in withheld {
+        child.env_remove(name);
+    }
     for upstream in &upstreams {
         child.env(variable(upstream), bridge.url(upstream));
     }
@@ -290,6 +310,24 @@ mod tests {
         let given = [("a", "5"), ("b", "A-1001"), ("c", "\"5\""), ("d", "true"), ("e", "[\"x\"]")];
         let read = parameters(given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect());
         assert_eq!(Value::Object(read), json!({ "a": 5, "b": "A-1001", "c": "5", "d": true, "e": ["x"] }));
+    }
+
+    #[test]
+    fn the_command_gets_nothing_to_prove_itself_with() {
+        let none = || EvidenceArgs {
+            evidence_file: None,
+            evidence_env: None,
+            evidence_command: None,
+            spiffe: None,
+            github: false,
+            dev: None,
+        };
+        let (operator, [url, token]) =
+            ("WRIT_OPERATOR_SECRET_FILE", ["ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"]);
+        assert_eq!(none().variables(), [operator]);
+        assert_eq!(EvidenceArgs { github: true, ..none() }.variables(), [operator, url, token]);
+        assert_eq!(EvidenceArgs { evidence_env: Some("PROOF".into()), ..none() }.variables(), [operator, "PROOF"]);
+        assert_eq!(EvidenceArgs { spiffe: Some(String::new()), ..none() }.variables(), [operator, "SPIFFE_ENDPOINT_SOCKET"]);
     }
 
     #[test]

@@ -36,16 +36,24 @@ const REVIEWED_DAYS: i32 = 180;
 )]
 pub(crate) struct InitArgs {
     /// The folder; created if it is not there.
-    dir: PathBuf,
+    #[arg(required_unless_present = "options")]
+    dir: Option<PathBuf>,
+    /// Write nothing; print every option of the configuration and what it means (Markdown).
+    #[arg(long, conflicts_with = "dir")]
+    options: bool,
 }
 
 pub(crate) fn run(common: &Common, args: &InitArgs) -> Result<ExitCode, Failure> {
-    let written = write(&args.dir)?;
+    let Some(dir) = &args.dir else {
+        output::line(crate::config::markdown().trim_end());
+        return Ok(ExitCode::SUCCESS);
+    };
+    let written = write(dir)?;
     match common.form() {
-        Form::Json => output::json(&json!({ "dir": args.dir, "written": written })),
+        Form::Json => output::json(&json!({ "dir": dir, "written": written })),
         Form::Human => {
-            written.iter().for_each(|path| output::line(&format!("wrote {}", args.dir.join(path).display())));
-            let shown = args.dir.display();
+            written.iter().for_each(|path| output::line(&format!("wrote {}", dir.join(path).display())));
+            let shown = dir.display();
             output::line("");
             output::line("dev/issuer.key is for DEVELOPMENT ONLY: whoever reads it is every agent of provider `dev`.");
             output::line("");

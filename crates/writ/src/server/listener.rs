@@ -2,13 +2,14 @@
 //! (`/mcp/*`) or the control plane (all else). Owns limits of connections and the graceful end; decides nothing.
 
 use super::metrics::Metrics;
-use crate::config::Tls;
+use crate::config::{Server, Tls};
 use anyhow::Context;
 use axum::Router;
 use axum::body::Body;
 use control::Connection;
 use gateway::{ConnectionInfo, Gateway};
-use http::{Request, Response};
+use http::header::HOST;
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -29,6 +30,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+use tracing::Instrument;
 
 /// Longest time for a TLS handshake, and for the head of a request.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
@@ -47,6 +49,52 @@ pub(crate) struct Planes {
     pub(crate) gateway: Gateway,
     /// All else.
     pub(crate) control: Router,
+    /// The names under which the control plane answers.
+    pub(crate) names: Arc<Names>,
+}
+
+/// Values of `Host` under which the control plane answers: a page that rebound its own name to our address is not meant
+/// for us. The data plane checks its own.
+#[derive(Debug)]
+pub(crate) struct Names {
+    /// Known values, lower case, with the port if there is one.
+    hosts: Vec<String>,
+    /// Whether loopback names count, because we listen there only.
+    loopback: bool,
+}
+
+impl Names {
+    /// The names of a configured server.
+    pub(crate) fn of(server: &Server) -> Self {
+        let mut hosts: Vec<String> = server.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+        if let Some((_, authority)) = server.public_url.split_once("://") {
+            hosts.push(authority.to_ascii_lowercase());
+        }
+        Self { hosts, loopback: server.listen.ip().is_loopback() }
+    }
+
+    fn include(&self, request: &Request<Incoming>) -> bool {
+        let path = request.uri().path();
+        // What is public anyway may be asked by address, as probes and scrapers do.
+        if matches!(path, "/healthz" | "/readyz" | "/metrics") || path.starts_with("/log/") {
+            return true;
+        }
+        let mut given = request.headers().get_all(HOST).iter();
+        let host = match (given.next(), given.next()) {
+            (Some(host), None) => host.to_str().ok(),
+            (None, None) => request.uri().authority().map(http::uri::Authority::as_str),
+            _ => None,
+        };
+        host.is_some_and(|host| self.knows(&host.to_ascii_lowercase()))
+    }
+
+    fn knows(&self, host: &str) -> bool {
+        let name = host
+            .rsplit_once(':')
+            .filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
+            .map_or(host, |(name, _)| name);
+        self.hosts.iter().any(|known| known == host) || (self.loopback && matches!(name, "localhost" | "127.0.0.1" | "[::1]"))
+    }
 }
 
 /// The listener, ready to accept.
@@ -144,7 +192,7 @@ impl Opened {
         I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     {
         let remote = connection.remote;
-        let service = service_fn(|request| answer(self.planes.clone(), connection.clone(), request));
+        let service = service_fn(|request| traced(self.planes.clone(), connection.clone(), request));
         let served = watcher.watch(self.builder.serve_connection(io, service));
         if let Err(error) = served.await {
             tracing::debug!(?remote, %error, "a connection ended early");
@@ -152,11 +200,32 @@ impl Opened {
     }
 }
 
+/// Answers one request within a span of its own (OpenTelemetry's names for HTTP servers). A debug span, so that it costs
+/// nothing unless traces are wanted.
+async fn traced(planes: Planes, connection: Connection, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let span = tracing::debug_span!(
+        "request",
+        otel.kind = "server",
+        http.request.method = %request.method(),
+        url.path = request.uri().path(),
+        http.response.status_code = tracing::field::Empty,
+    );
+    let response = answer(planes, connection, request).instrument(span.clone()).await;
+    response.inspect(|answered| {
+        span.record("http.response.status_code", answered.status().as_u16());
+    })
+}
+
 async fn answer(planes: Planes, connection: Connection, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     if request.uri().path().starts_with("/mcp/") {
         let remote = connection.remote.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
         let info = ConnectionInfo { certificate: connection.thumbprint, remote };
         return Ok(planes.gateway.handle(request, info).await.map(Body::new));
+    }
+    if !planes.names.include(&request) {
+        let mut response = Response::new(Body::from("this host name is not served here\n"));
+        *response.status_mut() = StatusCode::MISDIRECTED_REQUEST;
+        return Ok(response);
     }
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(connection);
@@ -228,5 +297,30 @@ impl ClientCertVerifier for PossessionOnly {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_names_are_answered() {
+        let names = Names { hosts: vec!["writ.example.com".into(), "writ.internal:8443".into()], loopback: false };
+        for (host, known) in [
+            ("writ.example.com", true),
+            ("writ.internal:8443", true),
+            ("writ.internal", false),
+            ("writ.example.com.evil.example", false),
+            ("evil.example", false),
+            ("127.0.0.1", false),
+            ("localhost:8700", false),
+            ("", false),
+        ] {
+            assert_eq!(names.knows(host), known, "{host}");
+        }
+        let local = Names { hosts: Vec::new(), loopback: true };
+        assert!(local.knows("localhost:8700") && local.knows("127.0.0.1:1") && local.knows("[::1]:8700") && local.knows("[::1]"));
+        assert!(!local.knows("localhost.evil.example") && !local.knows("127.0.0.1.evil.example:8700"));
     }
 }

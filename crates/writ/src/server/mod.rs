@@ -19,7 +19,7 @@ use control::{Control, ControlConfig, Probe};
 use domain::{Agent, AgentState};
 use gateway::{Gateway, GatewayConfig};
 use key_source::ConfiguredKeys;
-use listener::{Listener, Planes};
+use listener::{Listener, Names, Planes};
 use metrics::Metrics;
 use policy_source::PolicyFolder;
 use std::collections::HashMap;
@@ -95,7 +95,8 @@ impl Server {
         let patience = Duration::from_secs(self.config.server.drain_secs);
         let sweeper = tokio::spawn(sweep(self.authority.clone()));
         let watcher = tokio::spawn(watch(self.authority.clone(), self.policy.clone(), self.config.clone()));
-        let planes = Planes { gateway: self.gateway.clone(), control: self.control };
+        let planes =
+            Planes { gateway: self.gateway.clone(), control: self.control, names: Arc::new(Names::of(&self.config.server)) };
         let draining = stopping.clone();
         let gateway = self.gateway.clone();
         let drained = tokio::spawn(async move {
