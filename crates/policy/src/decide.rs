@@ -46,8 +46,22 @@ impl<'a> Tally<'a> {
 }
 
 /// Whether the rule's condition holds; `None` if it cannot be evaluated.
+///
+/// INVARIANT(index-is-scope): a rule is only asked about in an environment where its scope holds.
 pub(crate) fn holds(evaluator: &Evaluator<'_>, rule: &Rule) -> Option<bool> {
+    debug_assert!(in_scope(evaluator, rule), "`{}` was indexed where its scope does not hold", rule.info.id);
     truth(evaluator, &rule.condition)
+}
+
+/// Whether the parts of the scope that the index settles hold indeed.
+fn in_scope(evaluator: &Evaluator<'_>, rule: &Rule) -> bool {
+    let template = rule.ast.template();
+    let parts = [
+        template.principal_constraint().as_expr(),
+        template.action_constraint().as_expr(),
+        template.resource_constraint().as_expr(),
+    ];
+    rule.condition == rule.ast.condition() || parts.iter().all(|part| truth(evaluator, part) == Some(true))
 }
 
 /// A request that passed every check before the policies.

@@ -7,7 +7,7 @@ use crate::check::Checker;
 use crate::request::RuleInfo;
 use crate::source::{SourceFile, Sources};
 use cedar_policy::{PolicyId, PolicySet, Schema};
-use cedar_policy_core::ast::{Expr, ExprKind, Policy as Ast};
+use cedar_policy_core::ast::{EntityReference, Expr, ExprKind, Policy as Ast, PrincipalOrResourceConstraint as Scope};
 use cedar_policy_core::parser::Loc;
 use cedar_policy_core::validator::ValidationError;
 use domain::{Effect, OwnerId};
@@ -28,7 +28,8 @@ const APPROVERS: &str = "approvers";
 pub(crate) struct Rule {
     pub(crate) info: RuleInfo,
     pub(crate) ast: Ast,
-    /// Scope and clauses as one expression, built once.
+    /// What is left to evaluate in an environment of the index: the clauses, and the scope where it says more than the
+    /// index has settled.
     pub(crate) condition: Expr,
     /// Who may approve, by the policy's own word.
     pub(crate) approvers: Vec<OwnerId>,
@@ -136,8 +137,8 @@ impl Reader<'_> {
             policy.annotations().filter(|(name, _)| *name != "id").map(|(name, text)| (name.to_owned(), text.to_owned()));
         let annotations: BTreeMap<String, String> = annotations.collect();
         let ast: Ast = policy.new_id(PolicyId::new(id)).as_ref().clone();
-        let condition = ast.condition();
-        if too_deep(&condition) {
+        let whole = ast.condition();
+        if too_deep(&whole) {
             let message = format!("the condition of policy `{id}` is nested deeper than {DEPTH_MAX}");
             found.push(
                 self.at(policy.as_ref().loc(), message)
@@ -145,7 +146,9 @@ impl Reader<'_> {
             );
             return None;
         }
-        let mentions = Mentions::of(&condition);
+        let mentions = Mentions::of(&whole);
+        let condition =
+            if settled(&ast) { ast.non_scope_constraints().cloned().unwrap_or_else(|| Expr::val(true)) } else { whole };
         let approvers = self.approvers(policy, annotations.get(APPROVERS), mentions, found)?;
         let effect = match policy.effect() {
             cedar_policy::Effect::Permit => Effect::Permit,
@@ -227,6 +230,15 @@ impl Reader<'_> {
             None => diagnostic,
         }
     }
+}
+
+/// Whether being in an environment of the index already means that the scope holds: it names types, actions, and at
+/// most the one resource.
+fn settled(ast: &Ast) -> bool {
+    let principal = matches!(ast.principal_constraint().as_inner(), Scope::Any | Scope::Is(_));
+    let resource =
+        matches!(ast.resource_constraint().as_inner(), Scope::Any | Scope::Is(_) | Scope::Eq(EntityReference::EUID(_)));
+    principal && resource
 }
 
 /// Whether the expression is nested deeper than [`DEPTH_MAX`]; itself without recursion.
