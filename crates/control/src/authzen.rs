@@ -10,7 +10,7 @@ use crate::problem::{Fault, Problem};
 use authority::{Caller, Decision, Denial};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use domain::{Binding, DecisionId, EndReason, TaskId};
+use domain::{Binding, DecisionId, EndReason, Outcome, TaskId};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
@@ -260,6 +260,15 @@ async fn decide(app: &App, asker: &Asker, question: Question<'_>) -> Result<Answ
         Asker::Agent(caller) => Some(app.authority.decide(caller, asked.operation()).await),
         Asker::Point => app.authority.decide_for(task, question.binding, asked.operation()).await,
     };
+    if let Some(decision) = &decision {
+        let (outcome, reason) = match decision {
+            Decision::Allow(_) => (Outcome::Allow, None),
+            Decision::Deny(denial) => (Outcome::Deny, Some(denial.reason)),
+            Decision::Ask(denial) => (Outcome::Ask, Some(denial.reason)),
+            Decision::Failed(denial) => (Outcome::Failed, Some(denial.reason)),
+        };
+        app.observer.decided(outcome, reason);
+    }
     Ok(match decision {
         None => unknown("there is no such open task"),
         Some(Decision::Allow(permit)) => match permit.hand_over() {

@@ -20,7 +20,9 @@ mod router;
 
 pub use config::{ConfigError, ControlConfig, Operator, Role};
 pub use connection::Connection;
-pub use ports::{KeyRotation, PolicySource, PortError, Probe, Probing, ToolState, ToolView, UpstreamCatalog, UpstreamStatus};
+pub use ports::{
+    KeyRotation, Observer, PolicySource, PortError, Probe, Probing, ToolState, ToolView, UpstreamCatalog, UpstreamStatus,
+};
 pub use router::router;
 
 use ::authority::Authority;
@@ -42,6 +44,8 @@ pub struct Control {
     pub probes: Vec<Probe>,
     /// The metrics as OpenMetrics text.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// Counts what is answered.
+    pub observer: Arc<dyn Observer>,
 }
 
 /// What every handler is given.

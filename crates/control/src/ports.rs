@@ -2,10 +2,11 @@
 //! whether the node is ready. Implementations are wired in `writ`; nothing here knows MCP, Cedar or a file system.
 
 use async_trait::async_trait;
-use domain::{Digest, ToolName, ToolTraits, UpstreamName};
+use domain::{Digest, Outcome, Reason, ToolName, ToolTraits, UpstreamName};
 use serde_json::Value;
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 /// How an upstream is doing, as far as the gateway knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +104,14 @@ pub trait KeyRotation: Send + Sync + 'static {
     /// Makes a new key the signing one, on behalf of the operator `by`, and answers its `kid`. Logged before it resolves;
     /// tokens of earlier keys stay verifiable until they expire.
     async fn rotate(&self, by: &str) -> Result<String, PortError>;
+}
+
+/// Counts what is answered. Called on the way of each answer: it must be quick and never wait.
+pub trait Observer: Send + Sync + 'static {
+    /// A request was decided for an enforcement point, or for an agent that asked.
+    fn decided(&self, outcome: Outcome, reason: Option<Reason>);
+    /// The token endpoint answered: `issued`, or the code of the error, after so long.
+    fn issued(&self, answer: &'static str, took: Duration);
 }
 
 /// The future of a [`Probe`].

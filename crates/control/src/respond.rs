@@ -27,6 +27,11 @@ impl OAuthAnswer {
         Self::from(OAuthError::new(code, description))
     }
 
+    /// The code of the error.
+    pub(crate) fn code(&self) -> ErrorCode {
+        self.error.code
+    }
+
     /// The same with another status: 413 and 408 say more than 400 to a client that did not read the body.
     pub(crate) fn status(mut self, status: StatusCode) -> Self {
         self.status = status;

@@ -3,7 +3,7 @@
 
 use crate::edge::{self, Edge};
 use crate::http::{agents, audit, health, intents, introspect, keys, log, metadata, policy, revoke, tasks, token, upstreams};
-use crate::ports::{KeyRotation, PolicySource, Probe, UpstreamCatalog};
+use crate::ports::{KeyRotation, Observer, PolicySource, Probe, UpstreamCatalog};
 use crate::problem::Problem;
 use crate::{App, Control, ControlConfig, authzen};
 use ::token::dpop::TargetUri;
@@ -26,6 +26,7 @@ pub(crate) struct Served {
     pub(crate) keys: Box<dyn KeyRotation>,
     pub(crate) probes: Vec<Probe>,
     pub(crate) metrics: Box<dyn Fn() -> String + Send + Sync>,
+    pub(crate) observer: Arc<dyn Observer>,
     pub(crate) targets: Targets,
     pub(crate) edge: Edge,
 }
@@ -49,8 +50,8 @@ pub fn router(control: Control) -> Result<Router, ::token::Error> {
         evaluations: target("/access/v1/evaluations")?,
     };
     let edge = Edge::new(control.config.issuer());
-    let Control { authority, config, upstreams, policy, keys, probes, metrics } = control;
-    let app: App = Arc::new(Served { authority, config, upstreams, policy, keys, probes, metrics, targets, edge });
+    let Control { authority, config, upstreams, policy, keys, probes, metrics, observer } = control;
+    let app: App = Arc::new(Served { authority, config, upstreams, policy, keys, probes, metrics, observer, targets, edge });
     let router = endpoints()
         .router
         .fallback(async || Problem::not_found("endpoint"))

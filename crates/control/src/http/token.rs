@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use secrecy::ExposeSecret;
+use std::time::Instant;
 use token::UnixSeconds;
 use token::oauth::error::{ErrorCode, OAuthError};
 use token::oauth::request::{FORM_BYTES_MAX, Grant, TokenRequest, WritTask};
@@ -18,7 +19,10 @@ use token::oauth::response::token_response;
 
 /// `POST /oauth/token`
 pub(crate) async fn issue(State(app): State<App>, request: Request) -> Response {
-    let mut response = match issued(&app, request).await {
+    let since = Instant::now();
+    let outcome = issued(&app, request).await;
+    app.observer.issued(outcome.as_ref().map_or_else(|answer| answer.code().as_str(), |_| "issued"), since.elapsed());
+    let mut response = match outcome {
         Ok(issued) => {
             let now = UnixSeconds(app.authority.now().secs());
             let body = token_response(issued.token.expose_secret(), &issued.claims, now);

@@ -255,3 +255,13 @@ async fn the_callers_request_id_comes_back() {
     assert_eq!(answer.header("x-request-id"), "bfe9eb29-ab87");
     assert_eq!(answer.json()["request_id"], "bfe9eb29-ab87");
 }
+
+#[tokio::test]
+async fn what_is_decided_and_issued_is_counted() {
+    let served = Served::new().await;
+    let (_, task) = served.opened().await;
+    let _ = evaluate(&served, &question(&task, "get_order", json!({"order_id": "o-1"}))).await;
+    let _ = evaluate(&served, &question(&task, "get_order", json!({"order_id": "o-2"}))).await;
+    let _ = served.token(&[]).await;
+    assert_eq!(*served.asked.heard.lock().unwrap(), ["issued", "allow ", "deny not_permitted", "invalid_request"]);
+}

@@ -7,16 +7,17 @@ use axum::body::Body;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use control::{
-    Connection, Control, ControlConfig, KeyRotation, Operator, PolicySource, PortError, Probe, Role, ToolState, ToolView,
-    UpstreamCatalog, UpstreamStatus,
+    Connection, Control, ControlConfig, KeyRotation, Observer, Operator, PolicySource, PortError, Probe, Role, ToolState,
+    ToolView, UpstreamCatalog, UpstreamStatus,
 };
-use domain::{Digest, ToolName, UpstreamName};
+use domain::{Digest, Outcome, Reason, ToolName, UpstreamName};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use testkit::{ISSUER, World};
 use tower::ServiceExt;
 
@@ -29,6 +30,18 @@ pub(crate) const POINT: &str = "wop_point-0123456789abcdef0123456789abcdef012345
 pub(crate) struct Asked {
     pub(crate) accepted: Mutex<Vec<(String, String)>>,
     pub(crate) broken: AtomicBool,
+    /// What the observer heard.
+    pub(crate) heard: Mutex<Vec<String>>,
+}
+
+impl Observer for Asked {
+    fn decided(&self, outcome: Outcome, reason: Option<Reason>) {
+        self.heard.lock().unwrap().push(format!("{} {}", outcome.as_str(), reason.map_or("", Reason::as_str)));
+    }
+
+    fn issued(&self, answer: &'static str, _: Duration) {
+        self.heard.lock().unwrap().push(answer.to_owned());
+    }
 }
 
 struct Catalog(Arc<Asked>);
@@ -157,6 +170,7 @@ impl Served {
                 }),
             }],
             metrics: Box::new(|| "# EOF\n".into()),
+            observer: asked.clone(),
         })
         .unwrap();
         Self { world, asked, router }

@@ -33,12 +33,18 @@ struct RefusalLabels {
     status: u32,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TokenLabels {
+    answer: &'static str,
+}
+
 /// The metrics of this process.
 pub(crate) struct Metrics {
     registry: Registry,
     decisions: Family<DecisionLabels, Counter>,
     stages: Family<StageLabels, Histogram>,
     refusals: Family<RefusalLabels, Counter>,
+    tokens: Family<TokenLabels, Counter>,
     sessions: Gauge,
     open_tasks: Gauge,
     durable: Gauge,
@@ -59,6 +65,7 @@ impl Metrics {
             decisions: Family::default(),
             stages,
             refusals: Family::default(),
+            tokens: Family::default(),
             sessions: Gauge::default(),
             open_tasks: Gauge::default(),
             durable: Gauge::default(),
@@ -76,6 +83,7 @@ impl Metrics {
             metrics.stages.clone(),
         );
         registry.register("refusals", "Requests refused before they were decided, by HTTP status", metrics.refusals.clone());
+        registry.register("tokens", "Answers of the token endpoint: `issued`, or the OAuth error code", metrics.tokens.clone());
         registry.register("sessions", "Open sessions of clients of the session revisions", metrics.sessions.clone());
         registry.register("open_tasks", "Open tasks", metrics.open_tasks.clone());
         registry.register("log_durable_entries", "Entries that are durable", metrics.durable.clone());
@@ -117,5 +125,16 @@ impl Observer for Metrics {
 
     fn sessions(&self, open: usize) {
         self.sessions.set(i64::try_from(open).unwrap_or(i64::MAX));
+    }
+}
+
+impl control::Observer for Metrics {
+    fn decided(&self, outcome: Outcome, reason: Option<Reason>) {
+        Observer::decided(self, outcome, reason);
+    }
+
+    fn issued(&self, answer: &'static str, took: Duration) {
+        self.tokens.get_or_create(&TokenLabels { answer }).inc();
+        self.stages.get_or_create(&StageLabels { stage: "issue" }).observe(took.as_secs_f64());
     }
 }

@@ -237,6 +237,7 @@ fn control(
         keys: Box::new(keys),
         probes: vec![store_probe(authority.clone()), ledger_probe(store.clone())],
         metrics: Box::new(move || if serve_metrics { shown.text(&asked) } else { String::new() }),
+        observer: Arc::clone(metrics) as Arc<dyn control::Observer>,
     };
     Ok(control::router(control)?)
 }
