@@ -274,9 +274,11 @@ async fn changed_tool(stage: &Stage, report: &mut Report) -> Result<(), Failure>
         changed.starts_with("refund changed") && changed.contains("IMPORTANT"),
     );
     stage.tamper.change_definition(false);
+    // What an agent's listing shows can take an approval away at once; only a look of the gateway's own gives it back.
+    Operator::of(stage)?.ask(Method::GET, "/v1/upstreams/helpdesk/diff").await?;
     let listed = outsider::mcp(&agent, "tools/list", json!({})).await?.tools();
     report.step(
-        "the upstream is repaired; the agent lists its tools",
+        "the upstream is repaired, the operator looks again, the agent lists its tools",
         "get_order, refund",
         &listed.join(", "),
         listed == ["get_order", "refund"],
