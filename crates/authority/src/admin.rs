@@ -10,7 +10,7 @@ use crate::inventory::UpstreamTable;
 use crate::opening::Openings;
 use crate::ports::{Change, LedgerError, LogEntry, Write};
 use crate::sign::TokenKeys;
-use domain::{Agent, AgentId, AgentState, EndReason, Operation, Transport, Upstream, UpstreamName};
+use domain::{Agent, AgentId, AgentState, EndReason, Operation, TaskId, Transport, Upstream, UpstreamName};
 use policy::{Explanation, Policy, Request};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -280,8 +280,11 @@ impl Authority {
         let detail =
             [("index", entry.index.into()), ("name", name.into()), ("why", why.chars().take(500).collect::<String>().into())];
         let event = change("redaction", &by.name(), self.0.clock.now(), detail)?;
-        let change = Change::RedactOpening { index: entry.index, remaining };
-        self.0.ledger.commit(Write { events: vec![event], changes: vec![change] }).await?;
+        let mut changes = vec![Change::RedactOpening { index: entry.index, remaining }];
+        if sealing.of_params {
+            changes.push(Change::RedactParam { task: sealing.task, name: name.to_owned() });
+        }
+        self.0.ledger.commit(Write { events: vec![event], changes }).await?;
         Ok(())
     }
 
@@ -290,13 +293,14 @@ impl Authority {
         let leaf: Value = serde_json::from_slice(&entry.leaf).map_err(|_| Error::OpeningDamaged)?;
         let event = leaf.get("event").ok_or(Error::OpeningDamaged)?;
         let text = |name: &str| event.get(name).and_then(Value::as_str).ok_or(Error::OpeningDamaged);
-        let task = text("task")?.parse().map_err(|_| Error::OpeningDamaged)?;
+        let task: TaskId = text("task")?.parse().map_err(|_| Error::OpeningDamaged)?;
         let decision: domain::DecisionId = text("decision")?.parse().map_err(|_| Error::OpeningDamaged)?;
         let key = self.0.wrapping.unwrap_key(task, &wrapped)?;
         let openings = key.open(decision.as_bytes(), &sealed)?;
         let committed =
             ["arguments", "params"].iter().find_map(|member| event.get(*member)?.get("committed")?.as_object().cloned());
-        Ok(Some((openings, committed.unwrap_or_default(), Sealing { key, event: decision.as_bytes().to_vec() })))
+        let sealing = Sealing { task, key, event: decision.as_bytes().to_vec(), of_params: event.get("params").is_some() };
+        Ok(Some((openings, committed.unwrap_or_default(), sealing)))
     }
 }
 
@@ -308,8 +312,11 @@ async fn to_the_end(change: impl Future<Output = Result<(), Error>> + Send + 'st
 }
 
 struct Sealing {
+    task: TaskId,
     key: crate::opening::TaskKey,
     event: Vec<u8>,
+    /// Whether the entry is about the parameters of a task: their values stand in the task's record as well.
+    of_params: bool,
 }
 
 fn acceptable(agent: &Agent) -> Result<(), Error> {

@@ -85,6 +85,13 @@ pub enum Change {
         /// What remains of the openings, sealed again; `None` deletes all.
         remaining: Option<Vec<u8>>,
     },
+    /// Blanks a parameter of a task's record (text becomes empty): what was redacted in the log must not stand here.
+    RedactParam {
+        /// The task.
+        task: TaskId,
+        /// The parameter.
+        name: String,
+    },
     /// Deletes the key of a task's openings: none of them can be read again.
     ForgetTaskKey(TaskId),
 }

@@ -311,6 +311,21 @@ async fn sensitive_values_open_for_an_auditor_until_they_are_redacted_and_the_lo
     assert!(world.authority.redact(&entry, "note", "again", &Actor::System).await.is_err());
 }
 
+#[tokio::test]
+async fn a_redacted_parameter_is_gone_from_the_task_as_well() {
+    let world = World::fixture().await;
+    let parameters = json!({ "order_id": "1001", "max_amount_cents": 5000, "reason": "Ms Doe is ill" });
+    let issued = world.issue("bot", task_request("refund-order", parameters)).await.unwrap();
+    let query = authority::ports::LogQuery { terms: vec![("operation".into(), "task.open".into())], limit: 1, ..Default::default() };
+    let entry = world.ledger.search(query).await.unwrap().remove(0);
+    assert!(!String::from_utf8(entry.leaf.clone()).unwrap().contains("Doe"));
+    assert_eq!(world.authority.opened(&entry).await.unwrap().get("reason"), Some(&json!("Ms Doe is ill")));
+    world.authority.redact(&entry, "reason", "erasure", &Actor::Operator("olga".into())).await.unwrap();
+    let stored = world.ledger.task(issued.task.task().id).await.unwrap().unwrap();
+    assert_eq!(stored.params.get("reason"), Some(&domain::Value::Text(String::new())));
+    assert_eq!(stored.params.get("order_id"), Some(&domain::Value::Text("1001".into())));
+}
+
 fn entry_decision(entry: &authority::ports::LogEntry) -> domain::DecisionId {
     let leaf: Value = serde_json::from_slice(&entry.leaf).unwrap();
     leaf["event"]["decision"].as_str().unwrap().parse().unwrap()

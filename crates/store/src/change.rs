@@ -33,6 +33,7 @@ pub(crate) enum Row {
     RevokeToken { jti: String, expires: Timestamp },
     PutOpening { event: usize, task: TaskId, sealed: Vec<u8> },
     RedactOpening { index: u64, remaining: Option<Vec<u8>> },
+    RedactParam { task: TaskId, name: String },
     ForgetTaskKey(TaskId),
 }
 
@@ -97,6 +98,8 @@ fn prepare(change: Change, events: usize) -> Result<Row, Unreadable> {
         Change::PutOpening { event, .. } if event >= events => return Err(Unreadable("opening of a missing event")),
         Change::PutOpening { event, task, sealed } => Row::PutOpening { event, task, sealed },
         Change::RedactOpening { index, remaining } => Row::RedactOpening { index, remaining },
+        Change::RedactParam { name, .. } if name.contains(['"', '\\']) => return Err(Unreadable("parameter's name")),
+        Change::RedactParam { task, name } => Row::RedactParam { task, name },
         Change::ForgetTaskKey(task) => Row::ForgetTaskKey(task),
     })
 }
@@ -163,6 +166,10 @@ fn execute(db: &Connection, row: Row, first: u64) -> rusqlite::Result<()> {
         Row::RedactOpening { index, remaining: Some(sealed) } => {
             run("UPDATE opening SET sealed = ?2 WHERE entry = ?1", params![index, sealed])
         }
+        Row::RedactParam { task, name } => run(
+            "UPDATE task SET record = json_replace(record, '$.params.\"' || ?2 || '\"', '') WHERE id = ?1",
+            params![task.as_bytes().as_slice(), name],
+        ),
         Row::ForgetTaskKey(task) => run("UPDATE task SET wrapped_key = NULL WHERE id = ?1", params![task.as_bytes().as_slice()]),
         // Joined by the caller.
         Row::Progress(..) => Ok(()),

@@ -137,6 +137,11 @@ impl State {
                 Some(sealed) => drop(self.openings.entry(index).and_modify(|opening| opening.1 = sealed)),
                 None => drop(self.openings.remove(&index)),
             },
+            Change::RedactParam { task, name } => {
+                if let Some((task, _)) = self.tasks.get_mut(&task) {
+                    task.params.0.insert(name, domain::Value::Text(String::new()));
+                }
+            }
             Change::ForgetTaskKey(id) => drop(self.tasks.entry(id).and_modify(|task| task.1.clear())),
         }
     }

@@ -83,6 +83,23 @@ async fn openings_are_kept_shortened_deleted_and_forgotten_with_their_key() {
 }
 
 #[tokio::test]
+async fn a_redacted_parameter_leaves_the_record_of_its_task_alone_otherwise() {
+    let dir = TempDir::new().unwrap();
+    let store = try_open(dir.path()).unwrap();
+    let mut opened = task(1, "a");
+    let text = |text: &str| domain::Value::Text(text.to_owned());
+    opened.params.0.extend([("reason".to_owned(), text("Ms Doe is ill")), ("order".to_owned(), text("7"))]);
+    let change = Change::OpenTask { task: Box::new(opened.clone()), wrapped_key: vec![1] };
+    store.commit(with(1, vec![change])).await.unwrap();
+    let redact = |name: &str| Change::RedactParam { task: opened.id, name: name.to_owned() };
+    store.commit(with(2, vec![redact("reason"), redact("no-such")])).await.unwrap();
+    let kept = store.task(opened.id).await.unwrap().unwrap();
+    assert_eq!((kept.params.get("reason"), kept.params.get("order")), (Some(&text("")), Some(&text("7"))));
+    assert_eq!(kept.params.0.len(), 2);
+    assert!(store.commit(with(3, vec![redact("a\".b")])).await.is_err());
+}
+
+#[tokio::test]
 async fn a_write_that_names_an_event_it_does_not_have_is_refused() {
     let dir = TempDir::new().unwrap();
     let store = try_open(dir.path()).unwrap();
