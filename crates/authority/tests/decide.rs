@@ -316,7 +316,8 @@ async fn a_redacted_parameter_is_gone_from_the_task_as_well() {
     let world = World::fixture().await;
     let parameters = json!({ "order_id": "1001", "max_amount_cents": 5000, "reason": "Ms Doe is ill" });
     let issued = world.issue("bot", task_request("refund-order", parameters)).await.unwrap();
-    let query = authority::ports::LogQuery { terms: vec![("operation".into(), "task.open".into())], limit: 1, ..Default::default() };
+    let query =
+        authority::ports::LogQuery { terms: vec![("operation".into(), "task.open".into())], limit: 1, ..Default::default() };
     let entry = world.ledger.search(query).await.unwrap().remove(0);
     assert!(!String::from_utf8(entry.leaf.clone()).unwrap().contains("Doe"));
     assert_eq!(world.authority.opened(&entry).await.unwrap().get("reason"), Some(&json!("Ms Doe is ill")));
