@@ -1,10 +1,13 @@
 //! What is wrong with a policy folder, and where: file, line, column, what to do. Owns the translation of offsets
 //! into places; prints nothing itself (the binary renders it through `miette`).
 
-use miette::{LabeledSpan, NamedSource, SourceCode, SourceSpan};
+use miette::{LabeledSpan, MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanContents};
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+
+/// Most bytes of a file that a finding keeps on either side: a folder with a fault in each of 10,000 policies must not
+/// hold 10,000 copies of its text.
+const EXCERPT_BYTES_MAX: usize = 2_048;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,7 +34,7 @@ pub struct Diagnostic {
     /// How bad it is.
     pub severity: Severity,
     span: Option<SourceSpan>,
-    source: Option<Arc<NamedSource<String>>>,
+    excerpt: Option<Excerpt>,
 }
 
 impl Diagnostic {
@@ -45,7 +48,7 @@ impl Diagnostic {
             help: None,
             severity: Severity::Error,
             span: None,
-            source: None,
+            excerpt: None,
         }
     }
 
@@ -53,12 +56,14 @@ impl Diagnostic {
     pub(crate) fn at(path: &str, text: &str, span: Range<usize>, message: impl Into<String>) -> Self {
         let start = span.start.min(text.len());
         let before = text.get(..start).unwrap_or_default();
+        let line = before.matches('\n').count();
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let end = span.end.clamp(start, text.len()).min(start + EXCERPT_BYTES_MAX);
         Self {
-            line: before.matches('\n').count() + 1,
+            line: line + 1,
             column: before.get(line_start..).unwrap_or_default().chars().count() + 1,
-            span: Some(SourceSpan::from(start..span.end.clamp(start, text.len()))),
-            source: Some(Arc::new(NamedSource::new(path, text.to_owned()))),
+            span: Some(SourceSpan::from(start..end)),
+            excerpt: Excerpt::around(path, text, line, line_start..end),
             ..Self::whole(path, message)
         }
     }
@@ -86,6 +91,58 @@ impl Diagnostic {
     pub(crate) fn sort(found: &mut Vec<Self>) {
         found.sort_by(|a, b| (&a.path, a.line, a.column, &a.message).cmp(&(&b.path, b.line, b.column, &b.message)));
         found.dedup_by(|a, b| (&a.path, a.line, a.column, &a.message) == (&b.path, b.line, b.column, &b.message));
+    }
+}
+
+/// The lines of a file around a finding.
+#[derive(Clone)]
+struct Excerpt {
+    path: String,
+    text: String,
+    /// Where the text begins in the file: bytes and lines before it.
+    start: usize,
+    line: usize,
+}
+
+impl Excerpt {
+    /// The given bytes, which begin a line with this number (from 0), and two lines on either side; nothing if the line
+    /// is too long to be shown.
+    fn around(path: &str, text: &str, line: usize, bytes: Range<usize>) -> Option<Self> {
+        if bytes.len() > 2 * EXCERPT_BYTES_MAX {
+            return None;
+        }
+        let mut start = bytes.start;
+        let mut first = line;
+        for _ in 0..2 {
+            let Some(above) = start.checked_sub(1) else { break };
+            let begin = text.get(..above)?.rfind('\n').map_or(0, |newline| newline + 1);
+            if bytes.start - begin > EXCERPT_BYTES_MAX {
+                break;
+            }
+            (start, first) = (begin, first - 1);
+        }
+        let longest = (bytes.end + EXCERPT_BYTES_MAX).min(text.len());
+        let below = text.as_bytes().get(bytes.end..longest).unwrap_or_default();
+        let third = below.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(2);
+        let end = third.map_or(longest, |(place, _)| bytes.end + place);
+        let end = (end..=text.len()).find(|end| text.is_char_boundary(*end))?;
+        let start = (0..=start).rev().find(|start| text.is_char_boundary(*start))?;
+        Some(Self { path: path.to_owned(), text: text.get(start..end)?.to_owned(), start, line: first })
+    }
+}
+
+impl SourceCode for Excerpt {
+    fn read_span<'a>(
+        &'a self,
+        span: &SourceSpan,
+        above: usize,
+        below: usize,
+    ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
+        let local = span.offset().checked_sub(self.start).ok_or(MietteError::OutOfBounds)?;
+        let read = self.text.read_span(&SourceSpan::from(local..local + span.len()), above, below)?;
+        let span = SourceSpan::from(read.span().offset() + self.start..read.span().offset() + self.start + read.span().len());
+        let (line, lines) = (read.line() + self.line, read.line_count());
+        Ok(Box::new(MietteSpanContents::new_named(self.path.clone(), read.data(), span, line, read.column(), lines)))
     }
 }
 
@@ -119,10 +176,49 @@ impl miette::Diagnostic for Diagnostic {
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        self.source.as_ref().map(|source| &**source as &dyn SourceCode)
+        self.excerpt.as_ref().map(|excerpt| excerpt as &dyn SourceCode)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        self.span.map(|span| Box::new(std::iter::once(LabeledSpan::underline(span))) as Box<dyn Iterator<Item = _>>)
+        let span = self.span.filter(|_| self.excerpt.is_some());
+        span.map(|span| Box::new(std::iter::once(LabeledSpan::underline(span))) as Box<dyn Iterator<Item = _>>)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use miette::Diagnostic as _;
+
+    #[test]
+    fn an_excerpt_is_small_and_knows_its_place() {
+        let text: String = (1..=5_000).map(|line| format!("line {line} äöü\n")).collect();
+        for (wanted, line) in [("line 1 ", 1), ("line 2 ", 2), ("line 2500 ", 2_500), ("line 5000 ", 5_000)] {
+            let start = text.find(wanted).unwrap();
+            let found = Diagnostic::at("a.cedar", &text, start..start + 4, "x");
+            assert_eq!((found.line, found.column), (line, 1));
+            let excerpt = found.excerpt.as_ref().unwrap();
+            assert!(excerpt.text.len() < 200, "{}", excerpt.text);
+            let label = found.labels().unwrap().next().unwrap();
+            let read = found.source_code().unwrap().read_span(label.inner(), 1, 1).unwrap();
+            let shown = String::from_utf8(read.data().to_vec()).unwrap();
+            assert!(shown.contains(wanted), "{shown}");
+            assert_eq!(read.line() + 1, line.saturating_sub(1).max(1), "context begins a line above");
+        }
+    }
+
+    #[test]
+    fn odd_spans_are_harmless() {
+        let one_line = "ä".repeat(100_000);
+        for (text, span) in
+            [("", 0..0), ("", 5..9), ("ab", 1..1_000), (one_line.as_str(), 3..150_000), (one_line.as_str(), 199_999..200_000)]
+        {
+            let found = Diagnostic::at("a", text, span.clone(), "x");
+            if let (Some(mut labels), Some(source)) = (found.labels(), found.source_code()) {
+                let _ = source.read_span(labels.next().unwrap().inner(), 1, 1);
+            }
+            assert!(found.excerpt.is_none_or(|excerpt| excerpt.text.len() <= 4 * EXCERPT_BYTES_MAX), "{span:?}");
+        }
     }
 }

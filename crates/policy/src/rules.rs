@@ -79,8 +79,12 @@ pub(crate) fn read(sources: &Sources, schema: Option<&Schema>, found: &mut Vec<D
         let Some(set) = reader.parse(found) else { continue };
         let mut policies: Vec<_> = set.policies().collect();
         policies.sort_by_key(|policy| policy.as_ref().loc().map_or(0, Loc::start));
+        let (mut line, mut counted) = (1, 0);
         for policy in policies {
-            let Some(rule) = reader.rule(policy, found) else { continue };
+            let start = policy.as_ref().loc().map_or(counted, Loc::start);
+            line += file.text.get(counted..start).unwrap_or_default().matches('\n').count();
+            counted = start;
+            let Some(rule) = reader.rule(policy, line, found) else { continue };
             if let Some(other) = rules.get(&rule.info.id) {
                 let message = format!("policy `{}` is also in `{}` on line {}", rule.info.id, other.info.path, other.info.line);
                 found.push(reader.at(rule.ast.loc(), message).help("give each policy its own `@id`"));
@@ -118,7 +122,7 @@ impl Reader<'_> {
         }
     }
 
-    fn rule(&self, policy: &cedar_policy::Policy, found: &mut Vec<Diagnostic>) -> Option<Rule> {
+    fn rule(&self, policy: &cedar_policy::Policy, line: usize, found: &mut Vec<Diagnostic>) -> Option<Rule> {
         let Some(id) = policy.annotation("id") else {
             let help = "write `@id(\"what-it-says\")` above it: decisions and the log name policies by their id";
             found.push(self.at(policy.as_ref().loc(), "the policy has no `@id`").help(help));
@@ -154,7 +158,6 @@ impl Reader<'_> {
             cedar_policy::Effect::Permit => Effect::Permit,
             cedar_policy::Effect::Forbid => Effect::Forbid,
         };
-        let line = self.at(policy.as_ref().loc(), "").line;
         let info = RuleInfo { id: id.to_owned(), effect, annotations, path: self.file.path.clone(), line };
         Some(Rule { info, ast, condition, approvers, mentions })
     }
