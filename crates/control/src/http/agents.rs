@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Most identity rules of one agent, and most claims of one rule: each is compared at every issuance.
 const RULES_MAX: usize = 32;
 const PURPOSE_BYTES_MAX: usize = 1_024;
+const CLAIM_PATH_BYTES_MAX: usize = 256;
 
 /// An agent as an operator writes it.
 #[derive(Debug, Deserialize)]
@@ -199,6 +200,9 @@ impl RuleRecord {
         }
         let mut claims = Vec::new();
         for (path, value) in self.claims {
+            if path.is_empty() || path.len() > CLAIM_PATH_BYTES_MAX {
+                faults.push(fault(format!("{at}.claims"), format!("a claim's path has 1 to {CLAIM_PATH_BYTES_MAX} bytes")));
+            }
             if let Some(pattern) = noted(faults, format!("{at}.claims.{path}"), pattern(value)) {
                 claims.push((path, pattern));
             }
@@ -209,6 +213,8 @@ impl RuleRecord {
 
 fn pattern(value: Value) -> Result<ClaimPattern, &'static str> {
     match value {
+        // Two writings of one fraction need not compare equal, and no issuer has such a claim.
+        Value::Number(number) if number.is_f64() => Err("expected a whole number"),
         Value::String(_) | Value::Number(_) | Value::Bool(_) => Ok(ClaimPattern::Exact(value)),
         Value::Object(members) => match (members.len(), members.get("prefix").and_then(Value::as_str)) {
             (1, Some(prefix)) if !prefix.is_empty() => Ok(ClaimPattern::Prefix(prefix.to_owned())),
@@ -227,7 +233,7 @@ mod tests {
     fn every_fault_of_a_record_is_named_at_once() {
         let record: AgentRecord = serde_json::from_value(json!({
             "owner": "No One", "purpose": " ", "review_by": "soon", "intents": ["ok", "Not ok"],
-            "identity": [{"provider": "ci", "claims": {}}, {"provider": "ci", "claims": {"sub": null, "ref": {"prefix": ""}}}],
+            "identity": [{"provider": "ci", "claims": {}}, {"provider": "ci", "claims": {"sub": null, "ref": {"prefix": ""}, "n": 1.5, "": "x"}}],
         }))
         .unwrap();
         let faults = record.read("bot".parse().unwrap(), AgentState::Active).unwrap_err();
@@ -237,6 +243,8 @@ mod tests {
             places,
             [
                 "identity[0].claims",
+                "identity[1].claims",
+                "identity[1].claims.n",
                 "identity[1].claims.ref",
                 "identity[1].claims.sub",
                 "intents[1]",
