@@ -3,7 +3,6 @@
 //! The other governed requests (resources, prompts, completion) go the same way in [`governed`].
 //! MCP "Tools", "Resources", "Prompts", "Completion".
 
-use crate::admission::one;
 use crate::flight::{Reply, upstream_fault};
 use crate::mcp::message::{Id, Params, Raw, numbers_are_exact};
 use crate::mcp::stream;
@@ -11,7 +10,7 @@ use crate::mcp::version::{Era, code};
 use crate::observe::{Stage, Stopwatch};
 use crate::respond::{DENIAL_META, Fault, Refusal, denial_data, denial_text, own_code};
 use crate::serve::modern::check_mirrored;
-use crate::serve::{Incoming, modern, rewritten};
+use crate::serve::{Incoming, rewritten};
 use crate::shape::Kind;
 use authority::{Decision, Denial};
 use domain::{Operation, Outcome, Reason, ToolName};
@@ -25,23 +24,23 @@ pub(crate) async fn call_tool(mut incoming: Incoming) -> Result<Reply, Refusal> 
         Ok(tool) => tool,
         Err(_) => return Err(unknown_tool(incoming.text("name")?, &incoming.request.id).into()),
     };
-    let arguments = incoming.arguments()?;
     incoming.keep_only(&["name", "arguments", "_meta", "task", "inputResponses", "requestState"]);
     // 2. A state that the client brings back is opened, or the call that waits for its input goes on.
     if let Some(reply) = incoming.continue_from_state().await? {
         return Ok(reply);
     }
+    let none = Map::new();
+    let arguments = incoming.arguments()?.unwrap_or(&none);
     // 3. The catalog: is what the upstream offers under this name now what an operator approved?
     let approved = match incoming.connection.tool_is_approved(&tool).await {
         Ok(approved) => approved,
         Err(error) => return Err(upstream_fault(&error, Some(&incoming.request.id), incoming.era).into()),
     };
-    let operation = Operation::CallTool { upstream: incoming.upstream(), tool: &tool, arguments: &arguments };
+    let operation = Operation::CallTool { upstream: incoming.upstream(), tool: &tool, arguments };
     // A tool that the task cannot reach must not show itself by what it expects of headers.
     if approved && incoming.era.is_modern() && incoming.gateway.authority.could_allow(&incoming.admitted.caller, &operation) {
-        check_mirrored(&incoming, &tool, &arguments)?;
+        check_mirrored(&incoming, &tool, arguments)?;
     }
-    incoming.check_mirrors(&tool, &arguments)?;
     // 4. The decision, with these arguments, durable in the log before it is known here.
     let decision = if approved { incoming.decide(operation).await } else { incoming.refuse_unavailable(operation).await };
     let permit = match decision {
@@ -84,7 +83,7 @@ pub(crate) async fn governed(mut incoming: Incoming, about: Governed, kind: Kind
         return Err(incoming.invalid("`uri` must not hold dot segments: what it names would depend on who resolves them"));
     }
     let arguments = match about {
-        Governed::Prompt => incoming.arguments()?,
+        Governed::Prompt => incoming.arguments()?.cloned().unwrap_or_default(),
         Governed::Completion => incoming.completing(),
         Governed::Resource => Map::new(),
     };
@@ -136,35 +135,12 @@ impl Incoming {
             || (denial.reason == Reason::NotPermitted && !self.gateway.authority.could_allow(&self.admitted.caller, operation))
     }
 
-    /// Arguments that a stateless client must say again in headers, since others may have trusted those
-    /// (MCP 2026-07-28 "Server Behavior for Custom Headers").
-    fn check_mirrors(&self, tool: &ToolName, arguments: &Map<String, Value>) -> Result<(), Refusal> {
-        if !self.era.is_modern() {
-            return Ok(());
-        }
-        for parameter in self.connection.mirrored(tool) {
-            let said = parameter.text(arguments);
-            let header = one(&self.admitted.headers, parameter.header.as_str());
-            let agrees = match (&header, &said) {
-                (Ok(None), None) => true,
-                (Ok(Some(header)), Some(said)) => modern::decoded(header).is_some_and(|header| alike(&header, said)),
-                _ => false,
-            };
-            if !agrees {
-                let text = format!("Header mismatch: the {} header is not what the arguments say", parameter.header);
-                let fault = Fault::new(StatusCode::BAD_REQUEST, Some(&self.request.id), code::HEADER_MISMATCH, text);
-                return Err(fault.into());
-            }
-        }
-        Ok(())
-    }
-
     /// `arguments` as an object, in which each number is one that all readers hold alike.
-    fn arguments(&self) -> Result<Map<String, Value>, Refusal> {
+    fn arguments(&self) -> Result<Option<&Map<String, Value>>, Refusal> {
         let arguments = self.request.params.as_ref().and_then(|params| params.value().get("arguments"));
         match arguments {
-            None => Ok(Map::new()),
-            Some(value @ Value::Object(members)) if numbers_are_exact(value) => Ok(members.clone()),
+            None => Ok(None),
+            Some(value @ Value::Object(members)) if numbers_are_exact(value) => Ok(Some(members)),
             Some(Value::Object(_)) => Err(self.invalid("a number in `arguments` is too large to be read alike by everybody")),
             Some(_) => Err(self.invalid("`arguments` must be an object")),
         }
@@ -214,11 +190,6 @@ fn has_dot_segments(uri: &str) -> bool {
     let path = uri.split(['?', '#']).next().unwrap_or_default();
     let plain = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "\\");
     plain.split(['/', '\\']).any(|segment| matches!(segment, "." | ".."))
-}
-
-/// Whether a header says what an argument says; integers are compared as numbers.
-fn alike(header: &str, said: &str) -> bool {
-    header == said || matches!((said.parse::<i64>(), header.parse::<f64>()), (Ok(said), Ok(header)) if header == said as f64)
 }
 
 /// What an honest upstream answers for a tool that it does not have (MCP "Tools", error handling).

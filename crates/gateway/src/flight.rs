@@ -5,7 +5,7 @@
 
 use crate::envelope::{Bond, State};
 use crate::listen::Inner;
-use crate::mcp::message::{Id, Raw};
+use crate::mcp::message::{Id, Params, Raw};
 use crate::mcp::object::Members;
 use crate::mcp::stream;
 use crate::mcp::version::{Era, code, meta};
@@ -91,8 +91,8 @@ pub(crate) struct Flight {
     /// What the client said it can do.
     pub(crate) capabilities: Value,
     pub(crate) shape: Shape,
-    /// What a state that goes to the client is bound to.
-    pub(crate) bond: Option<Bond>,
+    /// What was asked, where a state that goes to the client is bound to it.
+    pub(crate) asking: Option<(String, Params)>,
     /// Its place in the session of a legacy client.
     pub(crate) underway: Option<Underway>,
     pub(crate) slot: Option<Slot>,
@@ -250,7 +250,7 @@ impl Flight {
             "roots/list" => "roots",
             _ => "",
         };
-        if self.bond.is_none() || self.capabilities.get(needs).is_none() {
+        if self.asking.is_none() || self.capabilities.get(needs).is_none() {
             let refusal = Raw::from_value(&error_object(code::METHOD_NOT_FOUND, "the client cannot do this", None));
             return match self.connection.answer(&id, Err(&refusal)).await {
                 Ok(()) => Step::Again,
@@ -316,11 +316,17 @@ impl Flight {
         }
     }
 
+    /// What a state that goes to the client is bound to. Made only when there is one.
+    pub(crate) fn bond(&self) -> Option<Bond> {
+        let (method, params) = self.asking.as_ref()?;
+        Some(Bond::new(self.caller.task(), self.shape.upstream(), method, params.value()))
+    }
+
     /// Keeps the request for the client's retry and asks for the input by a result.
     fn hold(mut self) -> Result<Bytes, Refusal> {
         self.slot = None;
         let gateway = Arc::clone(&self.gateway);
-        let (id, bond) = (self.id.clone(), self.bond);
+        let (id, bond) = (self.id.clone(), self.bond());
         let asked = self.asked.as_ref().map(|(_, request)| request.clone());
         let number = gateway.held.keep(self).ok_or(Refusal::Busy("requests that wait for input"))?;
         let sealed = bond.and_then(|bond| gateway.seal(&bond, &State::Held(number)));

@@ -189,7 +189,7 @@ fn make_private(members: &mut Members<'_>) {
 fn seal(flight: &Flight, members: &mut Members<'_>) -> Result<(), UpstreamError> {
     let Some(state) = members.value("requestState") else { return Ok(()) };
     let broken = UpstreamError::Protocol("`requestState` is no string");
-    let (Value::String(state), Some(bond)) = (state, flight.bond) else { return Err(broken) };
+    let (Value::String(state), Some(bond)) = (state, flight.bond()) else { return Err(broken) };
     let sealed =
         flight.gateway.seal(&bond, &State::Upstream(state)).ok_or(UpstreamError::Protocol("`requestState` cannot be sealed"))?;
     members.set("requestState", &json!(sealed));

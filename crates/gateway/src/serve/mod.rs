@@ -22,6 +22,8 @@ use domain::UpstreamName;
 use http::StatusCode;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 /// The extension for long-running work.
 pub(crate) const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
@@ -38,8 +40,55 @@ pub(crate) struct Incoming {
     pub(crate) underway: Option<Underway>,
 }
 
-/// Sends a request its way.
+/// Sends a request its way, in a span of its own.
 pub(crate) async fn dispatch(incoming: Incoming) -> Result<Reply, Refusal> {
+    let span = span(&incoming);
+    routed(incoming).instrument(span).await
+}
+
+/// The span of a request, named and attributed as OpenTelemetry's conventions for MCP have it. Arguments are never in it.
+fn span(incoming: &Incoming) -> tracing::Span {
+    let span = tracing::info_span!(
+        "mcp",
+        otel.name = Empty,
+        otel.kind = "server",
+        mcp.method.name = %incoming.request.method,
+        mcp.protocol.version = incoming.era.version().as_str(),
+        mcp.session.id = Empty,
+        jsonrpc.request.id = Empty,
+        gen_ai.operation.name = Empty,
+        gen_ai.tool.name = Empty,
+        traceparent = Empty,
+        writ.upstream = %incoming.upstream(),
+        writ.task = Empty,
+    );
+    if span.is_disabled() {
+        return span;
+    }
+    let params = incoming.request.params.as_ref();
+    let method = incoming.request.method.as_str();
+    match params.and_then(|params| params.text("name")).filter(|_| method == "tools/call") {
+        Some(tool) => {
+            span.record("otel.name", format!("{method} {tool}"));
+            span.record("gen_ai.operation.name", "execute_tool");
+            span.record("gen_ai.tool.name", tool);
+        }
+        None => drop(span.record("otel.name", method)),
+    }
+    span.record("jsonrpc.request.id", tracing::field::display(&incoming.request.id));
+    span.record("writ.task", tracing::field::display(incoming.admitted.caller.task()));
+    if let Some(underway) = &incoming.underway {
+        span.record("mcp.session.id", &*underway.session.id);
+    }
+    // W3C trace context: of `_meta` first, which says more of this message than the connection's header does.
+    let header = incoming.admitted.headers.get("traceparent").and_then(|value| value.to_str().ok());
+    if let Some(parent) = params.and_then(|params| params.meta("traceparent")).and_then(Value::as_str).or(header) {
+        span.record("traceparent", parent);
+    }
+    span
+}
+
+async fn routed(incoming: Incoming) -> Result<Reply, Refusal> {
     let modern = incoming.era.is_modern();
     match incoming.request.method.as_str() {
         "tools/call" => call_tool(incoming).await,
@@ -162,7 +211,6 @@ impl Incoming {
         let watch = Stopwatch::start();
         let stateful =
             self.era.is_modern() && matches!(self.request.method.as_str(), "tools/call" | "resources/read" | "prompts/get");
-        let bond = if stateful { self.bond() } else { None };
         let outgoing = Outgoing {
             id: &self.request.id,
             method: &self.request.method,
@@ -203,7 +251,7 @@ impl Incoming {
             era: self.era,
             capabilities: self.capabilities,
             shape,
-            bond,
+            asking: self.request.params.filter(|_| stateful).map(|params| (self.request.method, params)),
             underway: self.underway,
             watch,
             cursor: None,

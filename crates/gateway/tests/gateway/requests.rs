@@ -167,7 +167,8 @@ async fn large_and_slow_bodies_are_refused() {
 
     let never = StreamBody::new(futures_util::stream::pending::<Result<http_body::Frame<Bytes>, std::io::Error>>());
     let (parts, _) = client.request("POST", "").into_parts();
-    assert_eq!(setup.gateway.handle(Request::from_parts(parts, never), info()).await.status(), 408);
+    let slow = setup.gateway.handle(Request::from_parts(parts, never), info());
+    assert_eq!(tokio::time::timeout(std::time::Duration::from_secs(10), slow).await.unwrap().status(), 408);
 
     let broken =
         StreamBody::new(futures_util::stream::once(async { Err::<http_body::Frame<Bytes>, _>(std::io::Error::other("gone")) }));
