@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import ssl
 import urllib.request
 
 from . import peers, servers
@@ -18,13 +19,15 @@ PROGRAM = servers.BINARIES / "writ"
 CONFIG = """
 [server]
 listen = "127.0.0.1:{port}"
-public_url = "http://127.0.0.1:{port}"
+public_url = "{url}"
+{tls}
 [tokens]
 dpop_nonce = "{nonce}"
 [telemetry]
 log_level = "info"
 [client]
 operator_secret_file = "operator.secret"
+{ca}
 [[operator]]
 name = "admin"
 secret_sha256 = "{secret_sha256}"
@@ -49,24 +52,48 @@ class Writ:
     """A running `writ serve`; use it with `with`.
 
     `upstreams` maps names to a URL or to a command; `providers` is text for `writ.toml`; `identities` are
-    pairs of provider and claims by which the one agent proves itself; `nonce` is `optional` or `required`.
+    pairs of provider and claims by which the one agent proves itself; `nonce` is `optional` or `required`; `tls`
+    serves HTTPS with a certificate of its own (`ca`) and asks clients for theirs.
     """
 
-    def __init__(self, folder, upstreams, providers="", identities=(), nonce="optional"):
+    def __init__(self, folder, upstreams, providers="", identities=(), nonce="optional", tls=False):
         self.folder = folder / "writ"
         self.upstreams = upstreams
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        self.ca = self.folder / "server.pem" if tls else None
         run([PROGRAM, "init", self.folder])
         secret = (self.folder / "operator.secret").read_text().strip()
         self.operator = {"name": "admin", "secret": secret}
-        text = CONFIG.format(port=self.port, nonce=nonce, secret_sha256=hashlib.sha256(secret.encode()).hexdigest())
+        text = CONFIG.format(
+            port=self.port, url=self.url, nonce=nonce, secret_sha256=hashlib.sha256(secret.encode()).hexdigest(),
+            tls='tls = { cert = "server.pem", key = "server.key", client_certs = "request" }' if tls else "",
+            ca='ca_file = "server.pem"' if tls else "",
+        )
+        if tls:
+            self._make_certificate()
         text += providers + "".join(self._upstream(name, target) for name, target in upstreams.items())
         (self.folder / "writ.toml").write_text(text)
         self._write_agent([("dev", {"sub": AGENT}), *identities])
         self._write_policy()
         log = folder / "writ.log"
         self.service = Service([PROGRAM, "serve", "--config", self.config], log, ready=self._ready, seconds=30)
+
+    def _make_certificate(self):
+        run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
+             "-subj", "/CN=writ.test", "-addext", "subjectAltName=IP:127.0.0.1",
+             "-addext", "basicConstraints=critical,CA:FALSE", "-keyout", self.folder / "server.key",
+             "-out", self.ca])
+        (self.folder / "server.key").chmod(0o600)
+
+    def context(self, certificate=None, key=None):
+        """How a client speaks TLS to it, with a certificate of its own or without."""
+        if not self.ca:
+            return None
+        context = ssl.create_default_context(cafile=self.ca)
+        if certificate:
+            context.load_cert_chain(certificate, key)
+        return context
 
     @property
     def config(self):
@@ -106,7 +133,7 @@ class Writ:
 
     def _ready(self):
         try:
-            with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=2, context=self.context()) as answer:
                 return answer.status == 200
         except OSError:
             return False

@@ -3,6 +3,9 @@ write: metadata, task by token exchange, DPoP, introspection, revocation, and wh
 """
 
 import json
+import urllib.error
+import urllib.parse
+import urllib.request
 
 from harness import oidc, peers, servers, spire
 from harness.processes import run
@@ -93,3 +96,44 @@ def svid(stage):
             elsewhere = issuer.jwt_svid("https://elsewhere.test")
             told = run([peers.node(), peers.npm() / "clients" / "oauth.mjs", writ.job("helpdesk", evidence=elsewhere)], check=False)
             assert told.returncode != 0, "an SVID for another audience opened a task"
+
+
+def _post(context, url, body, **headers):
+    """Status and JSON of an answer."""
+    asked = urllib.request.Request(url, body.encode(), {name.replace("_", "-"): value for name, value in headers.items()})
+    try:
+        with urllib.request.urlopen(asked, timeout=10, context=context) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        text = error.read()
+        return error.code, json.loads(text) if text.startswith(b"{") else text.decode()
+
+
+DISCOVER = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "server/discover", "params": {"_meta": {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}}})
+MODERN = {"content_type": "application/json", "accept": "application/json, text/event-stream",
+          "mcp_protocol_version": "2026-07-28", "mcp_method": "server/discover"}
+
+
+@scenario("oauth: X.509-SVID of SPIRE over mTLS")
+def mutual(stage):
+    """The client certificate is the evidence, and binds the token (RFC 8705): without it the token is nothing."""
+    with spire.Spire(stage.folder) as issuer, servers.helpdesk(stage.folder) as server:
+        provider = (f'\n[[provider]]\nname = "mesh"\nkind = "spiffe"\ntrust_domain = "{spire.DOMAIN}"\n'
+                    f'workload_api = "{issuer.socket}"\nsingle_use = false\n')
+        identity = ("mesh", {"sub": spire.WORKLOAD})
+        with Writ(stage.folder, {"helpdesk": server.url}, provider, [identity], tls=True) as writ:
+            certificate, key, _ = issuer.x509_svid()
+            own, nobody = writ.context(certificate, key), writ.context()
+            form = urllib.parse.urlencode({
+                "grant_type": "client_credentials", "client_id": spire.WORKLOAD, "resource": writ.resource("helpdesk"),
+                "authorization_details": json.dumps(writ.details())})
+            status, token = _post(own, f"{writ.url}/oauth/token", form, content_type="application/x-www-form-urlencoded")
+            assert status == 200 and token["token_type"] == "Bearer", (status, token)
+            status, refused = _post(nobody, f"{writ.url}/oauth/token", form, content_type="application/x-www-form-urlencoded")
+            assert status in (400, 401), f"no certificate, and answered {status}: {refused}"
+            bearer = {"authorization": f"Bearer {token['access_token']}", **MODERN}
+            status, said = _post(own, writ.resource("helpdesk"), DISCOVER, **bearer)
+            assert status == 200 and "result" in said, (status, said)
+            status, _ = _post(nobody, writ.resource("helpdesk"), DISCOVER, **bearer)
+            assert status == 401, f"a certificate-bound token was accepted without the certificate: {status}"
