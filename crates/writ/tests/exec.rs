@@ -2,91 +2,14 @@
 //! killed, its liveness ends it.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use serde_json::Value;
-use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+mod served;
+
+use served::{Server, text};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-
-/// Longest time that anything here may take.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A server over a fresh folder, whose tasks for tickets may be silent for two seconds only.
-struct Server {
-    dir: tempfile::TempDir,
-    process: Child,
-}
-
-impl Server {
-    fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(writ(dir.path(), &["init", "."]).status.success());
-        // Taken and given back: free at this moment.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        edit(&dir.path().join("writ.toml"), "127.0.0.1:8700", &format!("127.0.0.1:{port}"));
-        edit(&dir.path().join("policy/intents/answer-ticket.toml"), "idle_secs = 300", "idle_secs = 2");
-        let mut process = command(dir.path(), &["serve"]).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
-        let serving = lines.by_ref().map_while(Result::ok).any(|line| line.contains("serving"));
-        assert!(serving, "the server did not start");
-        // Keep reading, so that the server never waits for us.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { dir, process }
-    }
-
-    fn exec<'a>(&self, intent: &[&'a str], rest: &[&'a str]) -> Command {
-        let args = [&["exec", "--dev", "support-bot", "--intent"], intent, rest].concat();
-        command(self.dir.path(), &args)
-    }
-
-    /// The newest task.
-    fn task(&self) -> Value {
-        let output = writ(self.dir.path(), &["task", "list", "--limit", "1", "--json"]);
-        let page: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        page.pointer("/items/0").cloned().unwrap_or_default()
-    }
-
-    /// Waits until the newest task is so.
-    fn until(&self, what: &str, so: impl Fn(&Value) -> bool) -> Value {
-        let start = Instant::now();
-        loop {
-            let task = self.task();
-            if so(&task) {
-                return task;
-            }
-            assert!(start.elapsed() < PATIENCE, "{what}: {task:#}");
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn command(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_writ"));
-    command.args(args).current_dir(dir).env_remove("WRIT_CONFIG").env_remove("WRIT_SERVER");
-    command
-}
-
-fn writ(dir: &Path, args: &[&str]) -> Output {
-    command(dir, args).output().unwrap()
-}
-
-fn edit(path: &Path, from: &str, to: &str) {
-    let text = fs::read_to_string(path).unwrap();
-    assert!(text.contains(from));
-    fs::write(path, text.replace(from, to)).unwrap();
-}
-
-fn text<'a>(task: &'a Value, member: &str) -> &'a str {
-    task.get(member).and_then(Value::as_str).unwrap_or_default()
-}
 
 const REFUND: [&str; 5] = ["refund-order", "--param", "order_id=A-1001", "--param", "max_amount_cents=5000"];
 const TICKET: [&str; 3] = ["answer-ticket", "--param", "ticket_id=4710"];
@@ -170,4 +93,33 @@ fn the_stdio_bridge_ends_its_task_with_its_input() {
     drop(input);
     assert!(exec.wait().unwrap().success());
     assert_eq!(text(&server.task(), "end_reason"), "completed");
+}
+
+#[test]
+fn only_who_was_told_the_path_reaches_the_endpoint() {
+    let server = Server::start();
+    let mut exec = server
+        .exec(&REFUND, &["--", "sh", "-c", "echo $WRIT_MCP_HELPDESK_URL; exec sleep 60"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut url = String::new();
+    BufReader::new(exec.stdout.take().unwrap()).read_line(&mut url).unwrap();
+    let (host, path) = url.trim().strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let status = |path: &str, headers: &str| {
+        let mut stream = TcpStream::connect(host).unwrap();
+        write!(stream, "POST /{path} HTTP/1.1\r\n{headers}connection: close\r\ncontent-length: 2\r\n\r\n{{}}").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    let own = format!("host: {host}\r\n");
+    assert!(!["403", "404"].contains(&&*status(path, &own)), "the command itself gets through");
+    assert_eq!(status("helpdesk", &own), "404", "without the secret");
+    assert_eq!(status(&format!("x{path}"), &own), "404", "with another secret");
+    assert_eq!(status(&path.replace("helpdesk", "other"), &own), "404", "another upstream");
+    assert_eq!(status(path, &format!("{own}origin: https://evil.example\r\n")), "403", "a page in a browser");
+    assert_eq!(status(path, "host: evil.example\r\n"), "403", "a name that was bound to this address");
+    exec.kill().unwrap();
+    exec.wait().unwrap();
 }

@@ -188,7 +188,7 @@ fn listed(form: Form, page: &Value) {
 fn row(entry: &Value) -> Vec<String> {
     let event = |name: &str| member(entry, &format!("/leaf/event/{name}"));
     let first = |names: &[&str]| names.iter().map(|name| event(name)).find(|text| !text.is_empty()).unwrap_or_default();
-    let what = [event("upstream"), first(&["subject", "operation", "intent"])].join(" ").trim().to_owned();
+    let what = [event("upstream"), first(&["subject", "operation", "intent", "detail"])].join(" ").trim().to_owned();
     vec![
         member(entry, "/index"),
         moment(entry.pointer("/leaf/event/at")),

@@ -1,7 +1,7 @@
 //! `writ demo`: the whole story on this machine, or only its sample upstream.
 
 use super::output::{self, Form, line, note};
-use super::serve::stop_on_signal;
+use super::serve::StopSignals;
 use super::{Common, Failure};
 use crate::demo::{Report, Stage, tell};
 use clap::Args;
@@ -38,8 +38,9 @@ pub(crate) async fn run(common: &Common, args: DemoArgs) -> Result<ExitCode, Fai
     let temporary = args.dir.is_none();
     let dir = args.dir.unwrap_or_else(|| std::env::temp_dir().join(format!("writ-demo-{}", crate::system::random_text::<9>())));
     // Signals from here on strike the stage in good order.
+    let signals = StopSignals::new()?;
     let stage = Stage::set(&dir).await?;
-    tokio::spawn(stop_on_signal(stage.stopping()));
+    signals.cancel(stage.stopping());
     let mut report = Report::new(form);
     if form == Form::Human {
         line(&format!("Writ at {}, everything in {}", stage.url, dir.display()));
@@ -92,7 +93,7 @@ async fn sample_upstream(address: SocketAddr) -> Result<ExitCode, Failure> {
     let helpdesk = Helpdesk::in_memory().map_err(anyhow::Error::new)?;
     note(&format!("the sample upstream serves MCP at http://{address}/mcp"));
     let stopping = CancellationToken::new();
-    tokio::spawn(stop_on_signal(stopping.clone()));
+    StopSignals::new()?.cancel(stopping.clone());
     helpdesk.serve(listener, stopping.cancelled_owned()).await.map_err(anyhow::Error::new)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,7 @@ use crate::cli::output::note;
 use crate::server::Server;
 use clap::Args;
 use std::process::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Args)]
@@ -23,6 +23,8 @@ pub(crate) struct ServeArgs {
 
 pub(crate) async fn run(common: &Common, args: ServeArgs) -> Result<ExitCode, Failure> {
     let config = common.load()?;
+    // Before anything is opened: a signal from here on stops it in good order.
+    let signals = StopSignals::new()?;
     let telemetry = crate::telemetry::start(&config.telemetry)?;
     let server = Server::start(config).await.map_err(|error| Failure::from(error).exit(Exit::Failed))?;
     if args.check {
@@ -31,27 +33,39 @@ pub(crate) async fn run(common: &Common, args: ServeArgs) -> Result<ExitCode, Fa
     }
     tracing::info!(listen = %server.address(), url = server.url(), "serving");
     let stopping = CancellationToken::new();
-    tokio::spawn(stop_on_signal(stopping.clone()));
+    signals.cancel(stopping.clone());
     server.run(stopping).await;
     tracing::info!("stopped");
     telemetry.finish().await;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Cancels `stopping` on the first signal; a second one ends the process at once.
-#[expect(clippy::disallowed_methods, reason = "who signals twice does not want to wait for anything")]
-pub(crate) async fn stop_on_signal(stopping: CancellationToken) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        return tracing::error!("signals cannot be received; stop this process with SIGKILL");
-    };
-    for _ in 0..2 {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        if stopping.is_cancelled() {
-            std::process::exit(130);
-        }
-        stopping.cancel();
+/// The signals that stop this process. From when it exists they no longer end it by themselves.
+pub(crate) struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// Takes them over.
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Cancels `stopping` on the first signal, in the background; a second one ends the process at once.
+    #[expect(clippy::disallowed_methods, reason = "who signals twice does not want to wait for anything")]
+    pub(crate) fn cancel(mut self, stopping: CancellationToken) {
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = self.terminate.recv() => {}
+                    _ = self.interrupt.recv() => {}
+                }
+                if stopping.is_cancelled() {
+                    std::process::exit(130);
+                }
+                stopping.cancel();
+            }
+        });
     }
 }

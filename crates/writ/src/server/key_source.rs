@@ -19,6 +19,8 @@ use tokio::sync::Mutex;
 const RENEW_AFTER: Duration = Duration::from_secs(300);
 /// An unknown key causes at most one fetch in this time; a failed fetch is not repeated sooner either.
 const FETCH_FLOOR: Duration = Duration::from_secs(60);
+/// As long as there are no keys at all, a fetch may be tried this often.
+const FIRST_FLOOR: Duration = Duration::from_secs(5);
 /// Keys that could not be renewed for this long no longer count: unsure means no.
 const STALE_AFTER: Duration = Duration::from_secs(3_600);
 
@@ -75,7 +77,8 @@ impl Entry {
         let now = Instant::now();
         let age = |at: Instant| now.saturating_duration_since(at);
         let fresh = cached.keys.as_ref().is_some_and(|(_, at)| age(*at) < age_max);
-        let tried_lately = cached.tried_at.is_some_and(|at| age(at) < self.origin.floor());
+        let floor = if cached.keys.is_some() { self.origin.floor() } else { self.origin.floor().min(FIRST_FLOOR) };
+        let tried_lately = cached.tried_at.is_some_and(|at| age(at) < floor);
         if !fresh && !tried_lately {
             cached.tried_at = Some(now);
             match self.origin.fetch().await {
@@ -140,5 +143,57 @@ impl KeySource for ConfiguredKeys {
 
     async fn refreshed(&self, provider: &ProviderName) -> Option<ProviderKeys> {
         self.0.get(provider)?.current(Duration::ZERO).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use axum::Router;
+    use axum::routing::get;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Keys over HTTP, and how often they were asked for.
+    async fn serving() -> (ConfiguredKeys, ProviderName, Arc<AtomicUsize>) {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        let keys = Router::new().route(
+            "/keys",
+            get(move || {
+                counted.fetch_add(1, Ordering::SeqCst);
+                async { r#"{"keys":[]}"# }
+            }),
+        );
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/keys", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, keys).await });
+        let name: ProviderName = "ci".parse().unwrap();
+        let provider = Provider {
+            name: name.clone(),
+            audience: None,
+            leeway_secs: 0,
+            max_age_secs: 60,
+            max_lifetime_secs: 60,
+            single_use: true,
+            algorithms: Vec::new(),
+            kind: Kind::Oidc { issuer: "https://ci.example".to_owned(), keys: Keys::Url(url) },
+            dev_key_file: None,
+        };
+        (ConfiguredKeys::new(&[provider]), name, asked)
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_unknown_keys_is_one_fetch() {
+        let (keys, name, asked) = serving().await;
+        let many = (0..50).map(|_| async { keys.keys(&name).await.is_some() && keys.refreshed(&name).await.is_some() });
+        assert!(futures_util::future::join_all(many).await.into_iter().all(|known| known));
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_provider_that_nobody_configured_has_no_keys() {
+        let (keys, _, _) = serving().await;
+        assert!(keys.keys(&"other".parse().unwrap()).await.is_none());
     }
 }

@@ -1,0 +1,94 @@
+//! Claims about a running server: HTTPS, reload of policy and agents, who may ask by which name, a good end.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod served;
+
+use serde_json::Value;
+use served::{Server, edit, writ};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+fn version(server: &Server) -> String {
+    let output = writ(server.dir.path(), &["audit", "search", "--type", "policy.reload", "--limit", "1", "--json"]);
+    let page: Value = serde_json::from_slice(&output.stdout).unwrap();
+    page.pointer("/items/0/leaf/event/detail/to").and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn https_is_served_with_the_configured_certificate_and_no_plain_http() {
+    let server = Server::start_with(|dir| {
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        fs::write(dir.join("cert.pem"), made.cert.pem()).unwrap();
+        fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        fs::set_permissions(dir.join("key.pem"), fs::Permissions::from_mode(0o600)).unwrap();
+        let config = dir.join("writ.toml");
+        edit(&config, "# tls = {", "tls = {");
+        edit(&config, "tls/cert.pem", "cert.pem");
+        edit(&config, "tls/key.pem", "key.pem");
+        edit(&config, "public_url = \"http:", "public_url = \"https:");
+        edit(&config, "operator_secret_file = ", "ca_file = \"cert.pem\"\noperator_secret_file = ");
+    });
+    let listed = writ(server.dir.path(), &["agent", "list"]);
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+    edit(&server.dir.path().join("writ.toml"), "ca_file = \"cert.pem\"\n", "");
+    assert!(!writ(server.dir.path(), &["agent", "list"]).status.success(), "a certificate that nobody vouches for is refused");
+}
+
+#[test]
+fn a_tls_key_that_others_can_read_is_refused_at_start() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(writ(dir.path(), &["init", "."]).status.success());
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    fs::write(dir.path().join("cert.pem"), made.cert.pem()).unwrap();
+    fs::write(dir.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    fs::set_permissions(dir.path().join("key.pem"), fs::Permissions::from_mode(0o644)).unwrap();
+    let config = dir.path().join("writ.toml");
+    edit(&config, "listen = \"127.0.0.1:8700\"", "listen = \"127.0.0.1:0\"\ntls = { cert = \"cert.pem\", key = \"key.pem\" }");
+    let output = writ(dir.path(), &["serve", "--check"]);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("chmod 600"));
+}
+
+#[test]
+fn a_policy_that_does_not_validate_changes_nothing_and_a_good_one_takes_effect() {
+    let server = Server::start();
+    let path = server.dir.path().join("policy/helpdesk.cedar");
+    let good = fs::read_to_string(&path).unwrap();
+    fs::write(&path, good.replace("principal.max_amount_cents", "principal.nonsense")).unwrap();
+    let reloaded = writ(server.dir.path(), &["policy", "reload"]);
+    assert!(!reloaded.status.success(), "an operator who asks is told");
+    assert_eq!(version(&server), "", "nothing was put in force");
+    fs::write(&path, good.replace("<= principal.max_amount_cents", "< principal.max_amount_cents")).unwrap();
+    let start = Instant::now();
+    while version(&server).is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(20), "the change was not noticed");
+    }
+}
+
+#[test]
+fn whom_an_operator_suspended_no_file_brings_back() {
+    let server = Server::start();
+    let state = || {
+        let output = writ(server.dir.path(), &["agent", "show", "support-bot", "--json"]);
+        let agent: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (agent.get("state").cloned().unwrap(), agent.get("purpose").cloned().unwrap())
+    };
+    assert!(writ(server.dir.path(), &["agent", "suspend", "support-bot"]).status.success());
+    edit(&server.dir.path().join("agents/support-bot.toml"), "Answers tickets", "Handles tickets");
+    let start = Instant::now();
+    while !state().1.as_str().unwrap().starts_with("Handles") {
+        assert!(start.elapsed() < Duration::from_secs(20), "the change was not noticed");
+    }
+    assert_eq!(state().0, Value::from("suspended"));
+}
+
+#[test]
+fn sigterm_ends_the_server_in_good_order() {
+    let mut server = Server::start();
+    assert!(Command::new("kill").args(["-TERM", &server.process.id().to_string()]).status().unwrap().success());
+    assert!(server.process.wait().unwrap().success());
+    let verified = writ(server.dir.path(), &["audit", "verify", "--data", "data"]);
+    assert_eq!(verified.status.code(), Some(0));
+}

@@ -1,0 +1,104 @@
+//! A server of its own for each test, and the commands that talk to it. Not every test file uses all of it.
+#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(dead_code, reason = "each test file uses its part")]
+#![expect(unreachable_pub, reason = "a module of test files")]
+
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longest time that anything here may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server over a fresh folder, whose tasks for tickets may be silent for two seconds only.
+pub struct Server {
+    /// Its folder.
+    pub dir: tempfile::TempDir,
+    /// Its process.
+    pub process: Child,
+}
+
+impl Server {
+    /// A server as `init` configures it.
+    pub fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    /// The same after a change of the folder, with further environment.
+    pub fn start_with(change: impl FnOnce(&Path)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(writ(dir.path(), &["init", "."]).status.success());
+        // Taken and given back: free at this moment.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        edit(&dir.path().join("writ.toml"), "127.0.0.1:8700", &format!("127.0.0.1:{port}"));
+        edit(&dir.path().join("policy/intents/answer-ticket.toml"), "idle_secs = 300", "idle_secs = 2");
+        change(dir.path());
+        let mut process = command(dir.path(), &["serve"]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let serving = lines.by_ref().map_while(Result::ok).any(|line| line.contains("serving"));
+        assert!(serving, "the server did not start");
+        // Keep reading, so that the server never waits for us.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { dir, process }
+    }
+
+    /// `writ exec` as support-bot.
+    pub fn exec<'a>(&self, intent: &[&'a str], rest: &[&'a str]) -> Command {
+        let args = [&["exec", "--dev", "support-bot", "--intent"], intent, rest].concat();
+        command(self.dir.path(), &args)
+    }
+
+    /// The newest task.
+    pub fn task(&self) -> Value {
+        let output = writ(self.dir.path(), &["task", "list", "--limit", "1", "--json"]);
+        let page: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        page.pointer("/items/0").cloned().unwrap_or_default()
+    }
+
+    /// Waits until the newest task is so.
+    pub fn until(&self, what: &str, so: impl Fn(&Value) -> bool) -> Value {
+        let start = Instant::now();
+        loop {
+            let task = self.task();
+            if so(&task) {
+                return task;
+            }
+            assert!(start.elapsed() < PATIENCE, "{what}: {task:#}");
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// See its name.
+pub fn command(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_writ"));
+    command.args(args).current_dir(dir).env_remove("WRIT_CONFIG").env_remove("WRIT_SERVER");
+    command
+}
+
+/// See its name.
+pub fn writ(dir: &Path, args: &[&str]) -> Output {
+    command(dir, args).output().unwrap()
+}
+
+/// See its name.
+pub fn edit(path: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(path).unwrap();
+    assert!(text.contains(from));
+    fs::write(path, text.replace(from, to)).unwrap();
+}
+
+/// See its name.
+pub fn text<'a>(task: &'a Value, member: &str) -> &'a str {
+    task.get(member).and_then(Value::as_str).unwrap_or_default()
+}
