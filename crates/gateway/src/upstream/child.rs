@@ -2,12 +2,13 @@
 //! certainty that nothing of the process group survives the connection. Knows nothing of eras.
 //! MCP 2025-11-25 and 2026-07-28 "stdio".
 
+use super::cancel::Cancel;
 use super::credential;
 use super::error::UpstreamError;
 use super::exchange::Event;
 use super::http::ANSWER_BYTES_MAX;
 use super::http_stream::Patience;
-use super::link::{ANSWER_WAIT, Cancel, Link, Prepared};
+use super::link::{ANSWER_WAIT, Link, Prepared};
 use super::listen::deliver;
 use super::waiting::{Delivered, Waiting};
 use crate::mcp::message::{Id, Message};

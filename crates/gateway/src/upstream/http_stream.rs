@@ -2,10 +2,11 @@
 //! that, and an end in any case: a stream that says nothing, or never ends, runs into its deadline.
 //! MCP 2025-11-25 "Resumability and Redelivery"; MCP 2026-07-28 "Receiving Messages".
 
+use super::cancel::Cancel;
 use super::error::UpstreamError;
 use super::exchange::Event;
 use super::http::{ANSWER_BYTES_MAX, next_chunk};
-use super::link::{Cancel, Link, Session};
+use super::link::{Link, Session};
 use super::sse::{SseEvent, SseParser};
 use crate::mcp::message::{Id, Message};
 use bytes::Bytes;

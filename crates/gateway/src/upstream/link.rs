@@ -1,16 +1,15 @@
 //! One task's line to one upstream, below the public [`super::Connection`]: its ids, its session (found or made when it
 //! is needed), what was asked of the client, and its end. A request that is under way takes no lock.
 
-use super::catalog::Catalog;
+use super::cancel::Cancel;
 use super::child::{Child, ChildStream};
-use super::era::Eras;
 use super::error::UpstreamError;
 use super::exchange::{Event, Source};
 use super::http::{Endpoint, Reply};
 use super::http_stream::{HttpStream, Patience};
+use super::hub::Hub;
 use super::inbox::Inbox;
 use super::profile::{ClientProfile, ServerProfile};
-use super::registry::Registry;
 use super::riders::Riders;
 use super::rounds::AnswerTo;
 use crate::mcp::message::{Id, Raw};
@@ -18,18 +17,16 @@ use crate::mcp::version::{Era, header};
 use crate::mcp::{object::Members, stream};
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use domain::{TaskId, Upstream, UpstreamName};
+use domain::{TaskId, UpstreamName};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use hyper::body::Incoming;
-use serde_json::json;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 /// How long a person may take to answer what an upstream asks during a call.
 pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(600);
@@ -47,43 +44,6 @@ const ASKED_MAX: usize = 128;
 /// the gateway busy.
 const RESTARTS_MAX: usize = 5;
 const RESTART_WINDOW: Duration = Duration::from_secs(60);
-
-/// What all connections to one upstream share: nothing that one task could see of another.
-pub(super) struct Hub {
-    pub(super) upstream: Arc<Upstream>,
-    pub(super) endpoint: Option<Endpoint>,
-    pub(super) eras: Eras,
-    pub(super) catalog: Catalog,
-    /// Requests that may be under way at once.
-    pub(super) places: Arc<Semaphore>,
-    pub(super) registry: Arc<dyn Registry>,
-    /// How the last attempt to speak with it went.
-    pub(super) fault: Mutex<Option<Result<(), UpstreamError>>>,
-    /// What must be done before the gateway may stop.
-    pub(super) farewells: TaskTracker,
-}
-
-impl Hub {
-    /// Whether the upstream is still registered as it was when this was made.
-    pub(super) fn is_current(&self) -> bool {
-        let registered = self.registry.upstream(&self.upstream.name);
-        registered.is_some_and(|now| Arc::ptr_eq(&now, &self.upstream) || now == self.upstream)
-    }
-
-    fn note(&self, outcome: Result<(), &UpstreamError>) {
-        let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
-        *fault = Some(outcome.map_err(Clone::clone));
-    }
-
-    /// Whether it answered when it was last spoken to, and what went wrong if not.
-    pub(super) fn health(&self) -> (Option<bool>, Option<String>) {
-        match &*self.fault.lock().unwrap_or_else(PoisonError::into_inner) {
-            None => (None, None),
-            Some(Ok(())) => (Some(true), None),
-            Some(Err(error)) => (Some(false), Some(error.to_string())),
-        }
-    }
-}
 
 /// How a session reaches its upstream.
 pub(super) enum Carrier {
@@ -498,50 +458,4 @@ fn subject(request: &Prepared) -> Option<String> {
     };
     let members = Members::of(request.params.as_ref()?)?;
     serde_json::from_str(members.get(key)?).ok()
-}
-
-/// Tells the upstream that nobody waits for a request any more, when it is dropped before its end.
-pub(super) struct Cancel {
-    link: Arc<Link>,
-    session: Arc<Session>,
-    id: Id,
-    /// The upstream is not told.
-    silent: bool,
-    armed: bool,
-}
-
-impl Cancel {
-    fn new(link: &Arc<Link>, session: &Arc<Session>, request: &Prepared) -> Self {
-        // `initialize` must not be cancelled (MCP 2025-11-25 "Cancellation"), and who does not know `server/discover`
-        // need not know of its cancellation before a session has begun.
-        let silent = matches!(request.method.as_str(), "initialize" | "server/discover");
-        Self { link: Arc::clone(link), session: Arc::clone(session), id: request.id.clone(), silent, armed: true }
-    }
-
-    /// The request has come to its end.
-    pub(super) fn disarm(&mut self) {
-        self.armed = false;
-    }
-}
-
-impl Drop for Cancel {
-    fn drop(&mut self) {
-        if !self.armed {
-            return;
-        }
-        let params = Raw::from_value(&json!({ "requestId": self.id.to_value(), "reason": "the client no longer waits" }));
-        let message = stream::call(None, "notifications/cancelled", Some(&params));
-        match &self.session.carrier {
-            Carrier::Child(child) => child.abandon(&self.id, (!self.silent).then_some(message)),
-            Carrier::Http(_) if self.silent => {}
-            Carrier::Http(_) => {
-                let (link, session) = (Arc::clone(&self.link), Arc::clone(&self.session));
-                spawn(async move {
-                    if let Err(error) = link.send(&session, message).await {
-                        tracing::debug!(%error, upstream = %link.name(), "a cancellation did not reach the upstream");
-                    }
-                });
-            }
-        }
-    }
 }

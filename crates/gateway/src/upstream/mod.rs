@@ -7,6 +7,7 @@
 //! events in the order in which the upstream sent them, the last of them the outcome.
 
 mod bridge;
+mod cancel;
 mod catalog;
 mod child;
 mod connection;
@@ -16,6 +17,7 @@ mod error;
 mod exchange;
 mod http;
 mod http_stream;
+mod hub;
 mod inbox;
 mod link;
 mod listen;

@@ -218,6 +218,17 @@ async fn one_task_cannot_take_all_connections() {
 }
 
 #[tokio::test]
+async fn whoever_learns_first_of_a_changed_registration_ends_what_others_have_under_way() {
+    let server = || Fake::start(|seen| stateless(seen, |_| stuck("text/event-stream", vec![": wait\n\n".into()])));
+    let (old, new) = (server().await, server().await);
+    let bench = Bench::new(http(&old.url));
+    let mut under_way = send(&bench.connect(1, &modern()).await, 1, "tools/call", echo(1)).await.unwrap();
+    bench.table.upstreams.lock().unwrap().insert(name(), Arc::new(upstream(http(&new.url))));
+    bench.connect(2, &modern()).await;
+    assert_eq!(under_way.next().await.unwrap_err(), UpstreamError::Closed);
+}
+
+#[tokio::test]
 async fn a_changed_registration_takes_effect_at_once() {
     let server = || Fake::start(|seen| stateless(seen, |_| stuck("text/event-stream", vec![": wait\n\n".into()])));
     let (old, new) = (server().await, server().await);
