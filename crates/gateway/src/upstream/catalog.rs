@@ -193,10 +193,8 @@ impl Catalog {
         let good = self.standing(&name, &tool) == ToolStanding::Approved;
         let seen = self.listing.load();
         match seen.tools.get(&name) {
-            Some(known) if self.standing(&name, known) != ToolStanding::Approved && good => {
-                self.outdated();
-                return None;
-            }
+            // It may be repaired, or one of two of the same name: it is shown, and the next call looks at the whole list.
+            Some(known) if self.standing(&name, known) != ToolStanding::Approved && good => self.outdated(),
             Some(known) if known.pin == tool.pin => {}
             _ if seen.at.is_none() => {}
             _ if seen.tools.len() >= TOOLS_MAX => self.outdated(),
