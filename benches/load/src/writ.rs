@@ -95,10 +95,16 @@ impl Server {
     }
 
     async fn token(&self, agent: &'static str, holder: Option<Arc<Holder>>) -> Result<String> {
+        Ok(self.task(agent, holder).await?.0)
+    }
+
+    /// Opens a task: its token and its id.
+    async fn task(&self, agent: &'static str, holder: Option<Arc<Holder>>) -> Result<(String, String)> {
         let target = self.exchange_target(agent, holder);
         let (_, body) = Connection::open(&target).await?.exchange(&target.request()).await?;
         let answer: Value = serde_json::from_slice(&body)?;
-        Ok(answer.get("access_token").and_then(Value::as_str).context("no token")?.to_owned())
+        let text = |at: &str| answer.pointer(at).and_then(Value::as_str).map(str::to_owned).context("the answer has no token");
+        Ok((text("/access_token")?, text("/authorization_details/0/task")?))
     }
 
     /// Initialises a session and gives the target of its calls.
@@ -143,9 +149,9 @@ impl Server {
 
     /// Decisions through the API (AuthZEN), each durably logged.
     pub(crate) async fn measure_decisions(&self, clients: &[usize], time: Duration) -> Result<()> {
-        let token = self.token("loose", None).await?;
+        let (token, task) = self.task("loose", None).await?;
         let request = json!({
-            "subject": { "type": "task", "id": "self" },
+            "subject": { "type": "task", "id": task },
             "action": { "name": "tools/call" },
             "resource": { "type": "tool", "id": "echo/echo", "properties": { "arguments": { "text": "hello" } } },
         });
