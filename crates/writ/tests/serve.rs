@@ -1,6 +1,7 @@
 //! Claims about a running server: HTTPS, reload of policy and agents, who may ask by which name, a good end.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[expect(dead_code, reason = "the tests of `exec` use the rest")]
 mod served;
 
 use serde_json::Value;
@@ -32,6 +33,16 @@ fn https_is_served_with_the_configured_certificate_and_no_plain_http() {
     });
     let listed = writ(server.dir.path(), &["agent", "list"]);
     assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+    // Another certificate takes the place of the first, without a restart.
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    fs::write(server.dir.path().join("cert.pem"), made.cert.pem()).unwrap();
+    fs::write(server.dir.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    assert!(!writ(server.dir.path(), &["agent", "list"]).status.success(), "the server still shows the first one");
+    assert!(Command::new("kill").args(["-HUP", &server.process.id().to_string()]).status().unwrap().success());
+    let start = Instant::now();
+    while !writ(server.dir.path(), &["agent", "list"]).status.success() {
+        assert!(start.elapsed() < Duration::from_secs(20), "the new certificate was not taken");
+    }
     edit(&server.dir.path().join("writ.toml"), "ca_file = \"cert.pem\"\n", "");
     assert!(!writ(server.dir.path(), &["agent", "list"]).status.success(), "a certificate that nobody vouches for is refused");
 }

@@ -48,11 +48,8 @@ const SERVER_OPTIONS: &[Opt] = &[
 ];
 
 /// `[server.tls]`.
-pub(crate) static TLS: Section = Section {
-    header: "[server.tls]",
-    doc: "HTTPS on the listener. Files are read again when they change on `SIGHUP`.",
-    options: TLS_OPTIONS,
-};
+pub(crate) static TLS: Section =
+    Section { header: "[server.tls]", doc: "HTTPS on the listener. The files are read again on `SIGHUP`.", options: TLS_OPTIONS };
 
 const TLS_OPTIONS: &[Opt] = &[
     opt("cert", "a path", "required", "Certificate chain in PEM, the server's own first."),

@@ -4,6 +4,7 @@
 use super::metrics::Metrics;
 use crate::config::{Server, Tls};
 use anyhow::Context;
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body;
 use control::Connection;
@@ -100,14 +101,14 @@ impl Names {
 /// The listener, ready to accept.
 pub(crate) struct Listener {
     tcp: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<Certificates>>,
     slots: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
 
 impl Listener {
     /// Over a bound socket.
-    pub(crate) fn new(tcp: TcpListener, tls: Option<TlsAcceptor>, connections_max: usize, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(tcp: TcpListener, tls: Option<Arc<Certificates>>, connections_max: usize, metrics: Arc<Metrics>) -> Self {
         Self { tcp, tls, slots: Arc::new(Semaphore::new(connections_max)), metrics }
     }
 
@@ -163,7 +164,7 @@ fn builder() -> Builder<TokioExecutor> {
 
 /// What every connection needs.
 struct Opened {
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<Certificates>>,
     planes: Planes,
     builder: Builder<TokioExecutor>,
     metrics: Arc<Metrics>,
@@ -176,7 +177,7 @@ impl Opened {
         let Some(tls) = &self.tls else {
             return self.requests(TokioIo::new(stream), Connection::new(remote, Vec::new()), watcher).await;
         };
-        match tokio::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await {
+        match tokio::time::timeout(HANDSHAKE_MAX, tls.acceptor().accept(stream)).await {
             Ok(Ok(stream)) => {
                 let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
                 let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
@@ -232,11 +233,40 @@ async fn answer(planes: Planes, connection: Connection, request: Request<Incomin
     planes.control.oneshot(request).await
 }
 
+/// The certificate and key of the listener, which can be renewed while it serves.
+pub(crate) struct Certificates {
+    settings: Tls,
+    current: ArcSwap<TlsAcceptor>,
+}
+
+impl Certificates {
+    /// As the configured files have them now.
+    ///
+    /// # Errors
+    /// As [`Certificates::renew`].
+    pub(crate) fn read(settings: &Tls) -> anyhow::Result<Arc<Self>> {
+        Ok(Arc::new(Self { settings: settings.clone(), current: ArcSwap::from_pointee(tls(settings)?) }))
+    }
+
+    /// Reads the files again, for connections from now on.
+    ///
+    /// # Errors
+    /// They cannot be read or do not fit: then the ones before stay.
+    pub(crate) fn renew(&self) -> anyhow::Result<()> {
+        self.current.store(Arc::new(tls(&self.settings)?));
+        Ok(())
+    }
+
+    fn acceptor(&self) -> Arc<TlsAcceptor> {
+        self.current.load_full()
+    }
+}
+
 /// TLS as configured.
 ///
 /// # Errors
 /// The certificate or key cannot be read or do not fit; others than its owner can read the key.
-pub(crate) fn tls(settings: &Tls) -> anyhow::Result<TlsAcceptor> {
+fn tls(settings: &Tls) -> anyhow::Result<TlsAcceptor> {
     let shown = || format!("the certificates in `{}`", settings.cert.display());
     let chain = CertificateDer::pem_file_iter(&settings.cert).with_context(shown)?;
     let chain = chain.collect::<Result<Vec<_>, _>>().with_context(shown)?;

@@ -19,7 +19,7 @@ use control::{Control, ControlConfig, Probe};
 use domain::{Agent, AgentState};
 use gateway::{Gateway, GatewayConfig};
 use key_source::ConfiguredKeys;
-use listener::{Listener, Names, Planes};
+use listener::{Certificates, Listener, Names, Planes};
 use metrics::Metrics;
 use policy_source::PolicyFolder;
 use std::collections::HashMap;
@@ -48,6 +48,7 @@ pub(crate) struct Server {
     gateway: Gateway,
     control: axum::Router,
     listener: Listener,
+    certificates: Option<Arc<Certificates>>,
     policy: PolicyFolder,
     store: Store,
 }
@@ -75,9 +76,9 @@ impl Server {
         let policy = PolicyFolder::new(config.policy_dir.clone(), authority.clone(), Arc::clone(&metrics));
         let catalog = Catalog { authority: authority.clone(), upstreams, policy: policy.clone() };
         let control = control(&config, &authority, (catalog, policy.clone()), &metrics, &store)?;
-        let tls = config.server.tls.as_ref().map(listener::tls).transpose()?;
-        let listener = Listener::new(socket, tls, config.server.connections_max, metrics);
-        Ok(Self { address, url, config, authority, gateway, control, listener, policy, store })
+        let certificates = config.server.tls.as_ref().map(Certificates::read).transpose()?;
+        let listener = Listener::new(socket, certificates.clone(), config.server.connections_max, metrics);
+        Ok(Self { address, url, config, authority, gateway, control, listener, certificates, policy, store })
     }
 
     /// Where it listens.
@@ -94,7 +95,13 @@ impl Server {
     pub(crate) async fn run(self, stopping: CancellationToken) {
         let patience = Duration::from_secs(self.config.server.drain_secs);
         let sweeper = tokio::spawn(sweep(self.authority.clone()));
-        let watcher = tokio::spawn(watch(self.authority.clone(), self.policy.clone(), self.config.clone()));
+        let watched = Watched {
+            authority: self.authority.clone(),
+            policy: self.policy.clone(),
+            config: self.config.clone(),
+            certificates: self.certificates,
+        };
+        let watcher = tokio::spawn(watch(watched));
         let planes =
             Planes { gateway: self.gateway.clone(), control: self.control, names: Arc::new(Names::of(&self.config.server)) };
         let draining = stopping.clone();
@@ -276,8 +283,17 @@ async fn sweep(authority: Authority) {
     }
 }
 
+/// What is read again while the server runs.
+struct Watched {
+    authority: Authority,
+    policy: PolicyFolder,
+    config: Config,
+    certificates: Option<Arc<Certificates>>,
+}
+
 /// Notices changed policy and agent files, by looking every two seconds, or at once on `SIGHUP`.
-async fn watch(authority: Authority, policy: PolicyFolder, config: Config) {
+async fn watch(watched: Watched) {
+    let Watched { authority, policy, config, certificates } = watched;
     let mut ticks = tokio::time::interval(WATCH_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let Ok(mut hangups) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) else {
@@ -290,6 +306,9 @@ async fn watch(authority: Authority, policy: PolicyFolder, config: Config) {
             _ = hangups.recv() => true,
         };
         if asked {
+            if let Some(Err(error)) = certificates.as_ref().map(|certificates| certificates.renew()) {
+                tracing::error!(error = format!("{error:#}"), "the TLS certificate could not be renewed; the one before stays");
+            }
             policy.reload_now().await;
         } else {
             policy.reload_if_changed().await;

@@ -1,6 +1,5 @@
 //! A server of its own for each test, and the commands that talk to it. Not every test file uses all of it.
 #![expect(clippy::unwrap_used, reason = "tests")]
-#![expect(dead_code, reason = "each test file uses its part")]
 #![expect(unreachable_pub, reason = "a module of test files")]
 
 use serde_json::Value;
