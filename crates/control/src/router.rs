@@ -41,7 +41,7 @@ pub(crate) struct Targets {
 /// The control plane as a service. Put a [`crate::Connection`] into the extensions of each request.
 ///
 /// # Errors
-/// [`token::Error::UriMalformed`], which a [`ControlConfig`] excludes.
+/// `token::Error::UriMalformed`, which a [`ControlConfig`] excludes.
 pub fn router(control: Control) -> Result<Router, ::token::Error> {
     let target = |path: &str| TargetUri::parse(&format!("{}{path}", control.config.issuer()));
     let targets = Targets {
