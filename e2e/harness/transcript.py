@@ -68,7 +68,9 @@ def meaning(transcript, replaced=()):
 def _unsteady(entry):
     # The last progress notice may overtake the result; a changed list is announced when the server likes.
     last = "progress" in entry and entry["progress"] == entry["total"]
-    return last or str(entry.get("notified", "")).endswith("list_changed")
+    # Where a call asks for input in rounds, the TypeScript client reports each round itself, without a total.
+    own = "progress" in entry and entry["total"] is None
+    return last or own or str(entry.get("notified", "")).endswith("list_changed")
 
 
 def _stripped(result):

@@ -101,6 +101,20 @@ pub(crate) struct Flight {
     pub(crate) cursor: Option<String>,
     /// The upstream's request that a stateless client was asked to answer.
     pub(crate) asked: Option<(Id, Value)>,
+    /// Under which token the client hears of progress.
+    pub(crate) progress: ProgressToken,
+}
+
+/// Under which token a client hears of progress: each round of a stateless client brings its own, while the upstream keeps
+/// to that of the first (MCP "Progress").
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum ProgressToken {
+    /// As the upstream says it: the round that started the call.
+    AsSent,
+    /// This one: of the round that goes on with the call.
+    Of(Value),
+    /// The round that goes on with the call wants to hear nothing.
+    Unwanted,
 }
 
 /// What comes next.
@@ -224,6 +238,11 @@ impl Flight {
 
     fn notification(&self, method: &str, params: Option<Raw>) -> Step {
         let params = if self.shape.is_endless() { Some(self.tagged(params)) } else { params };
+        let params = match (&self.progress, method) {
+            (ProgressToken::Unwanted, "notifications/progress") => return Step::Again,
+            (ProgressToken::Of(token), "notifications/progress") => params.map(|params| with_progress_token(&params, token)),
+            _ => params,
+        };
         Step::Piece(Piece::Message(stream::call(None, method, params.as_ref())))
     }
 
@@ -410,4 +429,10 @@ pub(crate) fn upstream_fault(error: &UpstreamError, id: Option<&Id>, era: Era) -
 pub(crate) fn method_not_found(id: Option<&Id>, era: Era) -> Fault {
     let status = if era.is_modern() { StatusCode::NOT_FOUND } else { StatusCode::OK };
     Fault::new(status, id, code::METHOD_NOT_FOUND, "Method not found")
+}
+
+fn with_progress_token(params: &Raw, token: &Value) -> Raw {
+    let Some(mut members) = Members::of(params) else { return params.clone() };
+    members.set("progressToken", token);
+    members.to_raw()
 }

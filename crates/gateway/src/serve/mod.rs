@@ -6,7 +6,7 @@ pub(crate) mod modern;
 
 use crate::call::{Governed, call_tool, governed};
 use crate::envelope::{Bond, State};
-use crate::flight::{Flight, Reply, method_not_found, status_of, upstream_fault};
+use crate::flight::{Flight, ProgressToken, Reply, method_not_found, status_of, upstream_fault};
 use crate::held::INPUT_KEY;
 use crate::listen::{Admitted, Inner};
 use crate::mcp::message::{Params, Raw, Request};
@@ -202,6 +202,8 @@ impl Incoming {
             .await
             .map_err(|error| upstream_fault(&error, Some(&self.request.id), self.era))?;
         flight.id = self.request.id.clone();
+        let token = self.request.params.as_ref().and_then(|params| params.value().get("_meta")?.get("progressToken").cloned());
+        flight.progress = token.map_or(ProgressToken::Unwanted, ProgressToken::Of);
         flight.slot = self.admitted.slot.take();
         flight.answer().await
     }
@@ -241,6 +243,7 @@ impl Incoming {
         };
         let shape = Shape::new(kind, self.upstream());
         let flight = Flight {
+            progress: ProgressToken::AsSent,
             slot: self.admitted.slot.take(),
             gateway: self.gateway,
             caller: self.admitted.caller,

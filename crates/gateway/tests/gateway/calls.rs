@@ -337,6 +337,26 @@ async fn a_stateless_client_answers_by_its_retry_whatever_the_upstream() {
 }
 
 #[tokio::test]
+async fn progress_after_an_answer_comes_under_the_token_of_the_round_that_brought_it() {
+    for (token, expected) in [(Some(12), Some(12)), (None, None)] {
+        let setup = Setup::new(false).await;
+        let client = setup.client().await;
+        let params = json!({ "name": "read_ticket", "arguments": { "ticket_id": "ask" }, "_meta": { "progressToken": 11 } });
+        let first = client.ask("tools/call", params.clone()).await.json()["result"].clone();
+        let mut retry = params;
+        retry["_meta"] = token.map_or_else(|| json!({}), |token| json!({ "progressToken": token }));
+        retry["inputResponses"] = json!({ "input": { "action": "accept" } });
+        retry["requestState"] = first["requestState"].clone();
+        let answer = client.ask("tools/call", retry).await;
+        let heard = answer.text.lines().filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok());
+        let heard: Vec<_> =
+            heard.filter_map(|message| message.pointer("/params/progressToken").and_then(Value::as_i64)).collect();
+        assert_eq!(heard, expected.into_iter().collect::<Vec<_>>(), "{}", answer.text);
+        assert!(answer.text.contains(r#""text":"accept""#), "{}", answer.text);
+    }
+}
+
+#[tokio::test]
 async fn a_held_request_ends_with_its_task() {
     let setup = Setup::new(false).await;
     let client = setup.client().await;

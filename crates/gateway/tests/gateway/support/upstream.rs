@@ -223,13 +223,20 @@ async fn call(shared: Arc<Shared>, id: Value, params: &Value, complete: &str) ->
             },
             "ask" => {
                 let question = r#"{"jsonrpc":"2.0","id":"q-1","method":"elicitation/create","params":{"message":"sure?","requestedSchema":{"type":"object","properties":{}}}}"#;
+                let token = params.pointer("/_meta/progressToken").cloned();
                 let rest = stream::once(async move {
                     shared.answered.notified().await;
                     let said = shared.answers.lock().unwrap().pop().unwrap();
                     let said = said.pointer("/result/action").cloned().unwrap_or_default();
-                    Ok::<_, Infallible>(event(&format!(
+                    let progress = token.map_or_else(Vec::new, |token| {
+                        let note =
+                            r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progress":1,"progressToken":"#;
+                        event(&format!("{note}{token}}}}}")).to_vec()
+                    });
+                    let result = event(&format!(
                         r#"{{"jsonrpc":"2.0","id":{id},"result":{{"content":[{{"type":"text","text":{said}}}]}}}}"#
-                    )))
+                    ));
+                    Ok::<_, Infallible>([progress, result.to_vec()].concat().into())
                 });
                 sse(Body::from_stream(stream::once(async move { Ok(event(question)) }).chain(rest)))
             }
