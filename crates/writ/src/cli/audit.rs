@@ -188,17 +188,27 @@ fn listed(form: Form, page: &Value) {
 fn row(entry: &Value) -> Vec<String> {
     let event = |name: &str| member(entry, &format!("/leaf/event/{name}"));
     let first = |names: &[&str]| names.iter().map(|name| event(name)).find(|text| !text.is_empty()).unwrap_or_default();
-    let what = [event("upstream"), first(&["subject", "operation", "intent", "detail"])].join(" ").trim().to_owned();
+    let what = [event("upstream"), first(&["subject", "operation", "intent", "detail"])].join(" ");
     vec![
         member(entry, "/index"),
         moment(entry.pointer("/leaf/event/at")),
         event("type"),
         event("agent"),
         event("task"),
-        what,
+        cut(what.trim()),
         first(&["outcome", "status", "reason"]),
         first(&["determining", "by"]),
     ]
+}
+
+/// What fits a column; `writ audit show` has the whole.
+fn cut(text: &str) -> String {
+    const CHARS_MAX: usize = 60;
+    let mut shown: String = text.chars().take(CHARS_MAX).collect();
+    if text.chars().nth(CHARS_MAX).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// Milliseconds since 1970 as RFC 3339.
