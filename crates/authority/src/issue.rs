@@ -8,10 +8,10 @@ use crate::decide::{owner, sensitive_params};
 use crate::end::Actor;
 use crate::error::IssueError;
 use crate::event::{Arguments, DecisionEvent, WorkloadRecord, encode, hex, ids, reason};
+use crate::gate::{Consistency, Refused};
 use crate::live::LiveTask;
 use crate::opening::{Openings, TaskKey};
 use crate::ports::{Change, LedgerError, Write};
-use crate::sign::{Consistency, Refused};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use domain::limits::OPEN_TASKS_PER_AGENT_MAX;
@@ -374,7 +374,7 @@ impl Authority {
         inclusion: &crate::ports::Inclusion,
         seen: u64,
     ) -> Result<String, IssueError> {
-        let size = crate::sign::tree_size(inclusion).map_err(|error| IssueError::Unavailable(error.to_string()))?;
+        let size = crate::gate::tree_size(inclusion).map_err(|error| IssueError::Unavailable(error.to_string()))?;
         let (mut old, mut new, mut proof) = (seen, size, inclusion.consistency.clone());
         for _ in 0..SIGN_ATTEMPTS_MAX {
             match self.0.signer.sign(claims, inclusion, &Consistency { old, new, proof: &proof }) {

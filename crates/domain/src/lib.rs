@@ -7,11 +7,13 @@
 mod agent;
 mod error;
 mod facts;
+mod grant;
 mod identity;
 mod intent;
 mod label;
 pub mod limits;
 mod name;
+mod offer;
 mod operation;
 mod task;
 mod time;
@@ -23,10 +25,14 @@ mod verdict;
 pub use agent::{Agent, AgentState, NotEligible};
 pub use error::Error;
 pub use facts::{Binding, Facts};
+pub use grant::{Ending, Grant, GrantState, RevokeReason};
 pub use identity::{ClaimPattern, IdentityRule, WorkloadIdentity};
 pub use intent::{Intent, Param, ParamFault, ParamType, TaskLimits};
 pub use label::{Labels, Reading, Sensitivity, Sink};
-pub use name::{AgentId, DecisionId, IntentName, OwnerId, ProviderName, TaskId, ToolName, UpstreamName};
+pub use name::{
+    AgentId, DecisionId, GrantId, IntentName, OfferName, OwnerId, ProviderName, TargetName, TaskId, ToolName, UpstreamName,
+};
+pub use offer::{Offer, SecretOrigin};
 pub use operation::Operation;
 pub use task::{EndReason, Progress, Task, TaskState};
 pub use time::Timestamp;

@@ -91,6 +91,15 @@ name!(
     ToolName, "tool name", is_tool_name, TOOL_RULE
 );
 
+name!(
+    /// A system in which credentials are minted, as its operator named it.
+    TargetName, "target name", is_name, NAME_RULE
+);
+name!(
+    /// What may be asked for at a target: one action of the policy schema.
+    OfferName, "offer name", is_name, NAME_RULE
+);
+
 macro_rules! id {
     ($(#[$doc:meta])* $type:ident, $what:literal, $prefix:literal) => {
         $(#[$doc])*
@@ -143,6 +152,11 @@ id!(
 id!(
     /// One decision about one request.
     DecisionId, "decision id", "dec_"
+);
+
+id!(
+    /// One grant: the right of one task to hold one credential. The credential's name at its target is made of it.
+    GrantId, "grant id", "grt_"
 );
 
 /// Lower-case hexadecimal only, so that an identifier has one spelling.

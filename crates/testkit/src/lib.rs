@@ -6,10 +6,12 @@
 pub mod fixture;
 mod issuer;
 mod ledger;
+mod target;
 mod world;
 
 pub use issuer::{Holder, TestIssuer};
 pub use ledger::{Fault, MemoryLedger};
+pub use target::shown;
 pub use world::{ISSUER, StaticKeys, World, agent, task_request};
 
 use authority::ports::{Clock, Entropy};

@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
-use auditlog::checkpoint::Head;
+use crate::event::hex;
+use auditlog::checkpoint::{Checkpoint, Head};
+use auditlog::hash::Hash;
 use auditlog::note::{Ed25519Signer, Note};
 use auditlog::port::{HashReader, NoteSigner};
 use auditlog::proof::{prove_consistency, prove_inclusion};
