@@ -1,3 +1,70 @@
 //! Credential backends: one module for each kind of target, each an implementation of [`authority::target::Target`].
 //! This crate owns how a credential is made and taken back at a real system. It must never know tasks, policy or the log
 //! beyond the plan that it is shown, and it never touches anything without our mark.
+//!
+//! A new kind is a module with `open` and `install_script`, and one line in [`KINDS`].
+
+pub mod config;
+pub mod https;
+
+use authority::target::Target;
+use config::{Config, ConfigFault, ConfigFaults, SecretSource, TargetConfig};
+use std::sync::Arc;
+
+/// One kind of target.
+pub struct Kind {
+    /// The word in target files.
+    pub name: &'static str,
+    /// What a caller that makes the secret itself hands over ([`authority::target::Verifier::kind`]); `None` if only
+    /// Writ or the target can make it.
+    pub verifier: Option<&'static str>,
+    open: fn(&Config<'_>) -> Result<Arc<dyn Target>, ConfigFaults>,
+    install_script: fn(&Config<'_>) -> Result<String, ConfigFaults>,
+}
+
+/// Every kind, by its word.
+static KINDS: &[Kind] = &[];
+
+/// Every kind that can be configured.
+#[must_use]
+pub fn kinds() -> &'static [Kind] {
+    KINDS
+}
+
+/// The kind of this word.
+#[must_use]
+pub fn kind(name: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|kind| kind.name == name)
+}
+
+/// Opens a configured target. Nothing is connected yet: a target that is down opens like any other.
+///
+/// # Errors
+/// Every fault of its own part of the configuration.
+pub fn open(target: &TargetConfig, secrets: &Arc<dyn SecretSource>) -> Result<Arc<dyn Target>, ConfigFaults> {
+    let kind = known(target)?;
+    let config = Config::new(kind.name, target, secrets);
+    let opened = (kind.open)(&config);
+    config.check()?;
+    opened
+}
+
+/// What the administrator of the target runs once, so that our account there can do what it must and nothing more.
+///
+/// # Errors
+/// Every fault of the target's own part of the configuration.
+pub fn install_script(target: &TargetConfig, secrets: &Arc<dyn SecretSource>) -> Result<String, ConfigFaults> {
+    let kind = known(target)?;
+    let config = Config::new(kind.name, target, secrets);
+    let script = (kind.install_script)(&config);
+    config.check()?;
+    script
+}
+
+fn known(target: &TargetConfig) -> Result<&'static Kind, ConfigFaults> {
+    kind(&target.kind).ok_or_else(|| {
+        let words: Vec<_> = KINDS.iter().map(|kind| format!("`{}`", kind.name)).collect();
+        let message = format!("`{}` is not a kind of target", target.kind);
+        ConfigFaults::from(ConfigFault::new(&["kind"], message).help(format!("use one of {}", words.join(", "))))
+    })
+}
