@@ -4,7 +4,10 @@
 //! Terms are stored as 64-bit hashes: a collision costs a bundle read in vain, never a wrong answer, because
 //! every hit is checked against the entry itself.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeSet, HashSet},
+    path::Path,
+};
 
 use auditlog::{
     edge::read_or_full,
@@ -80,14 +83,16 @@ pub(crate) fn catch_up(index: &mut Connection, files: &impl LogFiles, published:
     let step = index.transaction().map_err(failed())?;
     for n in start..end {
         let (_, bytes) = read_or_full(files, Resource::Bundle { n, width: 256 })?;
-        let (mut postings, mut at_min, mut at_max) = (BTreeSet::new(), i64::MAX, i64::MIN);
+        let (mut distinct, mut at_min, mut at_max) = (HashSet::new(), i64::MAX, i64::MIN);
         for entry in Entries::new(&bytes) {
             let terms = Terms::of_leaf(entry?);
             at_min = at_min.min(terms.at);
             at_max = at_max.max(terms.at);
             // Decisions are found by the time in their id: a posting for each would be as large as the log.
-            postings.extend(terms.terms.iter().filter(|(field, _)| *field != "decision").map(|(f, v)| term_hash(f, v)));
+            distinct.extend(terms.terms.into_iter().filter(|(field, _)| *field != "decision"));
         }
+        // In order, as the table keeps them.
+        let postings: BTreeSet<i64> = distinct.iter().map(|(field, value)| term_hash(field, value)).collect();
         for term in postings {
             step.prepare_cached("INSERT OR IGNORE INTO posting (term, bundle) VALUES (?1, ?2)")
                 .and_then(|mut statement| statement.execute((term, n)))

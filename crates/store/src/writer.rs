@@ -46,6 +46,9 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 const SWEEP_AFTER: Duration = Duration::from_secs(10);
 /// How long the writer sleeps at most when nothing comes.
 const IDLE: Duration = Duration::from_secs(1);
+/// How long posted entries wait for a write that somebody waits for, to share its transaction and flush: the outcome
+/// of one call goes with the decision of the next.
+const LINGER: Duration = Duration::from_millis(5);
 
 /// What the writer is asked to do.
 pub(crate) enum Job {
@@ -168,14 +171,16 @@ impl Writer {
         }
     }
 
-    /// Takes what waits, up to the limits of a batch.
+    /// Takes what waits, up to the limits of a batch. If nobody waits for any of it, lingers for somebody who does.
     fn collect(&self, first: Option<Job>) -> (Vec<Job>, bool) {
         let (mut jobs, mut weight, mut next) = (Vec::new(), 0, first);
+        let (mut hurry, mut until) = (false, None);
         loop {
             match next {
                 Some(Job::Stop) => return (jobs, true),
                 Some(job) => {
                     weight += if let Job::Write(write, _) = &job { write.weight() } else { 0 };
+                    hurry |= !matches!(job, Job::Write(_, Reply::Nobody) | Job::Forget(_));
                     jobs.push(job);
                 }
                 None => return (jobs, false),
@@ -184,6 +189,11 @@ impl Writer {
                 return (jobs, false);
             }
             next = self.queue.try_recv().ok();
+            if next.is_none() && !hurry {
+                let now = self.shared.clock.elapsed();
+                let rest = until.get_or_insert(now.saturating_add(LINGER)).saturating_sub(now);
+                next = self.queue.recv_timeout(rest).ok();
+            }
         }
     }
 
