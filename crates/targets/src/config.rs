@@ -3,7 +3,7 @@
 //! key by name. Keys are paths, so that the reader of the whole file can point at the line.
 
 use authority::target::TargetError;
-use domain::{Offer, OfferName, SecretRef, TargetName};
+use domain::{Offer, OfferName, SecretRef, TargetName, Timestamp};
 use secrecy::SecretString;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,8 +18,8 @@ use toml::{Table, Value};
 /// Largest file (certificates, keys) that a target file names, in bytes.
 const FILE_BYTES_MAX: u64 = 1_024 * 1_024;
 
-/// Where secrets come from. The binary implements it: it alone reads environment and files of secrets.
-pub trait SecretSource: Send + Sync + 'static {
+/// What the binary lends to targets: it alone reads the clock, the environment and files of secrets.
+pub trait Surroundings: Send + Sync + 'static {
     /// The secret behind a reference, as it is now: a rotated secret works at once.
     ///
     /// # Errors
@@ -28,6 +28,9 @@ pub trait SecretSource: Send + Sync + 'static {
 
     /// A path of a target file, made absolute by the folder of the configuration.
     fn locate(&self, path: &str) -> PathBuf;
+
+    /// The wall clock.
+    fn now(&self) -> Timestamp;
 }
 
 /// A target file, split: what policy needs of it is an [`Offer`], the rest is its kind's own.
@@ -100,7 +103,7 @@ impl From<ConfigFault> for ConfigFaults {
 struct Reading {
     faults: RefCell<Vec<ConfigFault>>,
     asked: RefCell<BTreeSet<Vec<String>>>,
-    secrets: Arc<dyn SecretSource>,
+    surroundings: Arc<dyn Surroundings>,
 }
 
 /// A target file being read by its kind.
@@ -129,9 +132,12 @@ pub struct OfferSection<'a> {
 
 impl<'a> Config<'a> {
     /// Begins to read.
-    pub(crate) fn new(kind: &'static str, target: &'a TargetConfig, secrets: &Arc<dyn SecretSource>) -> Self {
-        let reading =
-            std::rc::Rc::new(Reading { faults: RefCell::default(), asked: RefCell::default(), secrets: Arc::clone(secrets) });
+    pub(crate) fn new(kind: &'static str, target: &'a TargetConfig, surroundings: &Arc<dyn Surroundings>) -> Self {
+        let reading = std::rc::Rc::new(Reading {
+            faults: RefCell::default(),
+            asked: RefCell::default(),
+            surroundings: Arc::clone(surroundings),
+        });
         let section = |path: &[&str], table: &'a Table| Section {
             path: path.iter().map(|&part| part.to_owned()).collect(),
             table,
@@ -143,6 +149,12 @@ impl<'a> Config<'a> {
             (name, OfferSection { offer: &config.offer, own })
         });
         Self { kind, name: &target.name, connect, offers: offers.collect(), reading: std::rc::Rc::clone(&reading) }
+    }
+
+    /// The clock and the secrets, for a kind that needs them later.
+    #[must_use]
+    pub fn surroundings(&self) -> Arc<dyn Surroundings> {
+        Arc::clone(&self.reading.surroundings)
     }
 
     /// Whether everything so far was in order, and nothing stands in the file that was not asked for.
@@ -391,7 +403,7 @@ impl<'a> Section<'a> {
         let reference = match reference.and_then(|(word, place)| Some((word.as_str(), place.as_str()?))) {
             Some(("env", name)) if !name.is_empty() => SecretRef::Env(name.to_owned()),
             Some(("file", path)) if !path.is_empty() => {
-                SecretRef::File(self.reading.secrets.locate(path).to_string_lossy().into_owned())
+                SecretRef::File(self.reading.surroundings.locate(path).to_string_lossy().into_owned())
             }
             _ => {
                 // What stands there may be the secret itself: it is not shown.
@@ -400,7 +412,7 @@ impl<'a> Section<'a> {
                 return None;
             }
         };
-        Some(Secret { reference, source: Arc::clone(&self.reading.secrets) })
+        Some(Secret { reference, source: Arc::clone(&self.reading.surroundings) })
     }
 
     /// A secret that must be there.
@@ -411,13 +423,16 @@ impl<'a> Section<'a> {
             self.fault(key, format!("`{key}` is missing"), format!("for example: {key} = {{ file = \"secrets/{key}\" }}"));
         }
         // After a fault the target is never opened, so that this stands in for nothing.
-        found.unwrap_or_else(|| Secret { reference: SecretRef::Env(String::new()), source: Arc::clone(&self.reading.secrets) })
+        found.unwrap_or_else(|| Secret {
+            reference: SecretRef::Env(String::new()),
+            source: Arc::clone(&self.reading.surroundings),
+        })
     }
 
     /// A path, made absolute, if it stands there.
     #[must_use]
     pub fn path_if(&self, key: &str) -> Option<PathBuf> {
-        self.text_if(key).map(|path| self.reading.secrets.locate(&path))
+        self.text_if(key).map(|path| self.reading.surroundings.locate(&path))
     }
 
     /// What stands in a file that holds nothing secret (certificates), if the key stands there. At most 1 MiB.
@@ -449,7 +464,7 @@ impl<'a> Section<'a> {
 #[derive(Clone)]
 pub struct Secret {
     reference: SecretRef,
-    source: Arc<dyn SecretSource>,
+    source: Arc<dyn Surroundings>,
 }
 
 impl Secret {

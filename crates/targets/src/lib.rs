@@ -8,7 +8,7 @@ pub mod config;
 pub mod https;
 
 use authority::target::Target;
-use config::{Config, ConfigFault, ConfigFaults, SecretSource, TargetConfig};
+use config::{Config, ConfigFault, ConfigFaults, Surroundings, TargetConfig};
 use std::sync::Arc;
 
 /// One kind of target.
@@ -41,9 +41,9 @@ pub fn kind(name: &str) -> Option<&'static Kind> {
 ///
 /// # Errors
 /// Every fault of its own part of the configuration.
-pub fn open(target: &TargetConfig, secrets: &Arc<dyn SecretSource>) -> Result<Arc<dyn Target>, ConfigFaults> {
+pub fn open(target: &TargetConfig, surroundings: &Arc<dyn Surroundings>) -> Result<Arc<dyn Target>, ConfigFaults> {
     let kind = known(target)?;
-    let config = Config::new(kind.name, target, secrets);
+    let config = Config::new(kind.name, target, surroundings);
     let opened = (kind.open)(&config);
     config.check()?;
     opened
@@ -53,9 +53,9 @@ pub fn open(target: &TargetConfig, secrets: &Arc<dyn SecretSource>) -> Result<Ar
 ///
 /// # Errors
 /// Every fault of the target's own part of the configuration.
-pub fn install_script(target: &TargetConfig, secrets: &Arc<dyn SecretSource>) -> Result<String, ConfigFaults> {
+pub fn install_script(target: &TargetConfig, surroundings: &Arc<dyn Surroundings>) -> Result<String, ConfigFaults> {
     let kind = known(target)?;
-    let config = Config::new(kind.name, target, secrets);
+    let config = Config::new(kind.name, target, surroundings);
     let script = (kind.install_script)(&config);
     config.check()?;
     script

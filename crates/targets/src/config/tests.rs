@@ -5,13 +5,17 @@ use super::*;
 
 struct Fixed;
 
-impl SecretSource for Fixed {
+impl Surroundings for Fixed {
     fn read(&self, reference: &SecretRef) -> Result<SecretString, String> {
         Err(format!("{reference:?} is not there"))
     }
 
     fn locate(&self, path: &str) -> PathBuf {
         PathBuf::from("/conf").join(path)
+    }
+
+    fn now(&self) -> domain::Timestamp {
+        domain::Timestamp::from_secs(1_795_305_600)
     }
 }
 
@@ -27,7 +31,7 @@ fn target(connect: &str) -> TargetConfig {
 /// The faults after `read` asked for what it wants.
 fn faults(connect: &str, read: impl Fn(&Section<'_>)) -> Vec<String> {
     let target = target(connect);
-    let secrets: Arc<dyn SecretSource> = Arc::new(Fixed);
+    let secrets: Arc<dyn Surroundings> = Arc::new(Fixed);
     let config = Config::new("x", &target, &secrets);
     read(&config.connect);
     config.check().err().map_or_else(Vec::new, |faults| faults.0.iter().map(ToString::to_string).collect())
@@ -63,7 +67,7 @@ fn a_secret_in_the_file_is_refused_and_not_repeated() {
 #[test]
 fn paths_are_those_of_the_folder_of_the_configuration() {
     let target = target("password = { file = \"secrets/p\" }");
-    let secrets: Arc<dyn SecretSource> = Arc::new(Fixed);
+    let secrets: Arc<dyn Surroundings> = Arc::new(Fixed);
     let config = Config::new("x", &target, &secrets);
     assert_eq!(format!("{:?}", config.connect.secret("password")), "Secret(File(\"/conf/secrets/p\"))");
     assert!(config.check().is_ok());
