@@ -385,13 +385,10 @@ impl Asked<'_> {
         let task = self.acting.live.task();
         let entropy = &*authority.0.entropy;
         let mut openings = Openings::default();
-        let arguments = match self.operation {
-            Operation::CallTool { arguments, .. } | Operation::GetPrompt { arguments, .. } if !arguments.is_empty() => {
-                let clear = self.policy.traits(&self.operation).map_or(&[][..], |traits| &traits.clear_arguments);
-                Some(Arguments::record(arguments, clear, &mut openings, entropy))
-            }
-            _ => None,
-        };
+        let arguments = self.operation.arguments().filter(|arguments| !arguments.is_empty()).map(|arguments| {
+            let clear = self.policy.traits(&self.operation).map_or(&[][..], |traits| &traits.clear_arguments);
+            Arguments::record(arguments, clear, &mut openings, entropy)
+        });
         let (decision_text, task_text) = (decision.to_string(), task.id.to_string());
         let event = encode(&DecisionEvent {
             agent: task.agent.as_str(),
@@ -410,6 +407,7 @@ impl Asked<'_> {
             predecessor: None,
             reason: reason(verdict),
             subject: self.operation.subject(),
+            target: self.operation.target().map(domain::TargetName::as_str),
             task: &task_text,
             r#type: "decision",
             upstream: self.operation.upstream().map(domain::UpstreamName::as_str),

@@ -43,6 +43,8 @@ pub(crate) struct DecisionEvent<'a> {
     pub reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<&'a str>,
     pub task: &'a str,
     pub r#type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]

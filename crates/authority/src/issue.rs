@@ -421,6 +421,7 @@ impl Authority {
             predecessor: predecessor.as_deref(),
             reason: reason(verdict),
             subject: None,
+            target: None,
             task: &draft.task.id.to_string(),
             r#type: "decision",
             upstream: None,

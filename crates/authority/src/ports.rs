@@ -165,7 +165,7 @@ pub struct Loaded {
 #[derive(Debug, Clone, Default)]
 pub struct LogQuery {
     /// `(field, value)` pairs, for example `("agent", "support-bot")`. Fields: `agent`, `task`, `intent`, `upstream`,
-    /// `subject` (the tool, resource or prompt), `owner`, `outcome`, `type`, `decision`, `resource` (a declared
+    /// `target`, `grant`, `subject` (the tool, resource, prompt or offer), `owner`, `outcome`, `type`, `decision`, `resource` (a declared
     /// parameter or clear argument, as `name=value`).
     pub terms: Vec<(String, String)>,
     /// Not before.

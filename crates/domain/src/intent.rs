@@ -2,7 +2,7 @@
 //! format is the policy crate's, and what an intent may do is decided by policies.
 
 use crate::limits::{PARAM_TEXT_BYTES_MAX, PARAMS_MAX, TASK_CALLS_MAX, TASK_LIFETIME_SECS_MAX};
-use crate::name::{IntentName, OwnerId, UpstreamName};
+use crate::name::{IntentName, OwnerId, TargetName, UpstreamName};
 use crate::value::{Params, Value};
 use serde_json::{Map, Value as Json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,6 +94,8 @@ pub struct Intent {
     pub params: BTreeMap<String, Param>,
     /// The upstreams that a task of it may ever use.
     pub reach: BTreeSet<UpstreamName>,
+    /// The targets that a task of it may ever ask for credentials at.
+    pub targets: BTreeSet<TargetName>,
     /// Its bounds.
     pub limits: TaskLimits,
 }
@@ -131,25 +133,7 @@ impl Intent {
     /// # Errors
     /// Every fault, so that they can be mended at once.
     pub fn bind(&self, declared: &Map<String, Json>) -> Result<Params, Vec<ParamFault>> {
-        let mut faults: Vec<_> = declared
-            .keys()
-            .filter(|name| !self.params.contains_key(*name))
-            .take(PARAMS_MAX)
-            .map(|name| ParamFault::Unknown(name.chars().take(64).collect()))
-            .collect();
-        let mut bound = BTreeMap::new();
-        for (name, param) in &self.params {
-            let value = match (declared.get(name), &param.default) {
-                (Some(json), _) => param.read(name, json),
-                (None, Some(default)) => Ok(default.clone()),
-                (None, None) => Err(ParamFault::Missing(name.clone())),
-            };
-            match value {
-                Ok(value) => drop(bound.insert(name.clone(), value)),
-                Err(fault) => faults.push(fault),
-            }
-        }
-        if faults.is_empty() { Ok(Params(bound)) } else { Err(faults) }
+        bind(&self.params, declared)
     }
 
     /// Whether parameters that were bound under an earlier version of this intent still fit it.
@@ -165,6 +149,29 @@ impl Intent {
             None => Err(ParamFault::Missing(name.clone())),
         })
     }
+}
+
+/// Checks what is said against what is declared, and fills in defaults.
+pub(crate) fn bind(params: &BTreeMap<String, Param>, declared: &Map<String, Json>) -> Result<Params, Vec<ParamFault>> {
+    let mut faults: Vec<_> = declared
+        .keys()
+        .filter(|name| !params.contains_key(*name))
+        .take(PARAMS_MAX)
+        .map(|name| ParamFault::Unknown(name.chars().take(64).collect()))
+        .collect();
+    let mut bound = BTreeMap::new();
+    for (name, param) in params {
+        let value = match (declared.get(name), &param.default) {
+            (Some(json), _) => param.read(name, json),
+            (None, Some(default)) => Ok(default.clone()),
+            (None, None) => Err(ParamFault::Missing(name.clone())),
+        };
+        match value {
+            Ok(value) => drop(bound.insert(name.clone(), value)),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    if faults.is_empty() { Ok(Params(bound)) } else { Err(faults) }
 }
 
 impl Param {

@@ -1,9 +1,11 @@
 //! What a target offers: one typed thing that a task may ask a credential for. Owns the words that policy and the log
 //! use for it; how it is expressed at the target (a template role, a key pattern, a role to assume) is the target's own.
 
-use crate::intent::Param;
+use crate::intent::{Param, ParamFault};
 use crate::name::OfferName;
 use crate::tool::ToolTraits;
+use crate::value::Params;
+use serde_json::{Map, Value as Json};
 use std::collections::BTreeMap;
 
 /// Who makes the secret of a credential.
@@ -40,4 +42,14 @@ pub struct Offer {
     pub traits: ToolTraits,
     /// Longest life of a credential, in seconds.
     pub lifetime_secs: u64,
+}
+
+impl Offer {
+    /// Checks what is said and fills in defaults.
+    ///
+    /// # Errors
+    /// Every fault, so that they can be mended at once.
+    pub fn bind(&self, said: &Map<String, Json>) -> Result<Params, Vec<ParamFault>> {
+        crate::intent::bind(&self.params, said)
+    }
 }

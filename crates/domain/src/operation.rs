@@ -1,6 +1,7 @@
 //! What a task asks for. Each operation is one action of the policy schema; what is not here cannot be asked.
 
-use crate::name::{ToolName, UpstreamName};
+use crate::name::{OfferName, TargetName, ToolName, UpstreamName};
+use crate::offer::SecretOrigin;
 use serde_json::{Map, Value};
 
 /// One thing that a task wants to do, borrowed from the parsed request: what was parsed is what is decided.
@@ -35,6 +36,28 @@ pub enum Operation<'a> {
         /// Its arguments.
         arguments: &'a Map<String, Value>,
     },
+    /// Have a credential issued (design.md §9).
+    IssueCredential {
+        /// At which target.
+        target: &'a TargetName,
+        /// What of all that it offers.
+        offer: &'a OfferName,
+        /// What is said about it, as parsed; defaults are filled in when it is decided.
+        arguments: &'a Map<String, Value>,
+        /// How long the credential shall live, in seconds.
+        lifetime_secs: u64,
+        /// Who makes the secret.
+        secret: SecretOrigin,
+    },
+    /// Send a request to an HTTP API, whose secret the gateway injects.
+    SendHttp {
+        /// The API.
+        target: &'a TargetName,
+        /// Which of its routes.
+        offer: &'a OfferName,
+        /// What the path, the query and the body say, by the names that the route gives them.
+        arguments: &'a Map<String, Value>,
+    },
 }
 
 impl<'a> Operation<'a> {
@@ -42,10 +65,31 @@ impl<'a> Operation<'a> {
     #[must_use]
     pub fn upstream(&self) -> Option<&'a UpstreamName> {
         match self {
-            Self::OpenTask | Self::RenewTask => None,
+            Self::OpenTask | Self::RenewTask | Self::IssueCredential { .. } | Self::SendHttp { .. } => None,
             Self::CallTool { upstream, .. } | Self::ReadResource { upstream, .. } | Self::GetPrompt { upstream, .. } => {
                 Some(upstream)
             }
+        }
+    }
+
+    /// The target that the operation is about, if any.
+    #[must_use]
+    pub fn target(&self) -> Option<&'a TargetName> {
+        match self {
+            Self::IssueCredential { target, .. } | Self::SendHttp { target, .. } => Some(target),
+            _ => None,
+        }
+    }
+
+    /// The arguments, of those operations that have some.
+    #[must_use]
+    pub fn arguments(&self) -> Option<&'a Map<String, Value>> {
+        match self {
+            Self::CallTool { arguments, .. }
+            | Self::GetPrompt { arguments, .. }
+            | Self::IssueCredential { arguments, .. }
+            | Self::SendHttp { arguments, .. } => Some(arguments),
+            Self::OpenTask | Self::RenewTask | Self::ReadResource { .. } => None,
         }
     }
 
@@ -58,10 +102,12 @@ impl<'a> Operation<'a> {
             Self::CallTool { .. } => "tools/call",
             Self::ReadResource { .. } => "resources/read",
             Self::GetPrompt { .. } => "prompts/get",
+            Self::IssueCredential { .. } => "credential.issue",
+            Self::SendHttp { .. } => "http.request",
         }
     }
 
-    /// What the operation is about: the tool's name, the resource's URI, the prompt's name.
+    /// What the operation is about: the tool's name, the resource's URI, the prompt's name, the offer.
     #[must_use]
     pub fn subject(&self) -> Option<&'a str> {
         match self {
@@ -69,6 +115,7 @@ impl<'a> Operation<'a> {
             Self::CallTool { tool, .. } => Some(tool.as_str()),
             Self::ReadResource { uri, .. } => Some(uri),
             Self::GetPrompt { name, .. } => Some(name),
+            Self::IssueCredential { offer, .. } | Self::SendHttp { offer, .. } => Some(offer.as_str()),
         }
     }
 }

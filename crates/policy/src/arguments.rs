@@ -37,6 +37,9 @@ pub(crate) enum Fault {
         /// What is expected.
         expected: &'static str,
     },
+    /// What is said about a credential or a request does not fit what its offer declares.
+    #[error("was asked for wrongly: {0}")]
+    Param(domain::ParamFault),
     /// There is more of it than policy can look at.
     #[error("takes at most {ITEMS_MAX} list items in one call")]
     TooMany,

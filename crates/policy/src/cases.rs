@@ -4,10 +4,10 @@
 use crate::catalog::{Kind, kind};
 use crate::request::Request;
 use crate::spelling::did_you_mean;
-use crate::{Diagnostic, Policy, SourceFile, Sources};
+use crate::{Diagnostic, Policy, SourceFile, Sources, TargetOffers};
 use domain::{
-    Agent, AgentState, Binding, Facts, Intent, Labels, Operation, Outcome, Progress, Sensitivity, Task, TaskId, TaskState,
-    Timestamp, ToolName, UpstreamName, Verdict, WorkloadIdentity,
+    Agent, AgentState, Binding, Facts, Intent, Labels, Offer, OfferName, Operation, Outcome, Progress, SecretOrigin, Sensitivity,
+    Task, TaskId, TaskState, Timestamp, ToolName, UpstreamName, Verdict, WorkloadIdentity,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -71,6 +71,10 @@ struct Case {
     tool: Option<String>,
     resource: Option<String>,
     prompt: Option<String>,
+    target: Option<String>,
+    offer: Option<String>,
+    lifetime_secs: Option<u64>,
+    secret: Option<Secret>,
     #[serde(default)]
     arguments: toml::Table,
     #[serde(default)]
@@ -93,6 +97,13 @@ fn default_agent() -> String {
 enum TaskOperation {
     Open,
     Renew,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+enum Secret {
+    Caller,
+    Writ,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -144,6 +155,9 @@ pub fn run_tests(policy: &Policy, sources: &Sources) -> TestReport {
     report
 }
 
+/// What a case must name.
+const WHAT: &str = "a case names `operation`, or `upstream` and one of `tool`, `resource`, `prompt`, or `target` and `offer`";
+
 /// What is wrong with a case itself, in words.
 type Broken = String;
 
@@ -172,16 +186,49 @@ impl Case {
         let upstream = self.upstream.as_deref().map(word::<UpstreamName>).transpose()?;
         let tool = self.tool.as_deref().map(word::<ToolName>).transpose()?;
         let arguments = object(&self.arguments)?;
+        let offered = self.offered(policy)?;
         let operation = match (self.operation, &upstream, &tool, &self.resource, &self.prompt) {
             (Some(TaskOperation::Open), None, None, None, None) => Operation::OpenTask,
             (Some(TaskOperation::Renew), None, None, None, None) => Operation::RenewTask,
             (None, Some(upstream), Some(tool), None, None) => Operation::CallTool { upstream, tool, arguments: &arguments },
             (None, Some(upstream), None, Some(uri), None) => Operation::ReadResource { upstream, uri },
             (None, Some(upstream), None, None, Some(name)) => Operation::GetPrompt { upstream, name, arguments: &arguments },
-            _ => return Err("a case names `operation`, or `upstream` and one of `tool`, `resource`, `prompt`".to_owned()),
+            (None, None, None, None, None) if let Some((target, offer)) = &offered => self.asked(target, offer, &arguments),
+            _ => return Err(WHAT.to_owned()),
         };
         let request = Request { task: &task, agent: &agent, workload: &workload, operation, facts: &facts };
         Ok((policy.decide(&request), policy.could_allow(&task, &agent, &operation)))
+    }
+
+    /// The offer that the case names, and its target.
+    fn offered<'p>(&self, policy: &'p Policy) -> Result<Option<(&'p TargetOffers, &'p Offer)>, Broken> {
+        let (target, offer) = match (&self.target, &self.offer) {
+            (None, None) => return Ok(None),
+            (Some(target), Some(offer)) => (target, offer),
+            _ => return Err(WHAT.to_owned()),
+        };
+        let known = policy.targets().map(|target| target.name.as_str());
+        let found = target.parse().ok().and_then(|name| policy.target(&name)).ok_or_else(|| unknown("target", target, known))?;
+        let known = found.offers.keys().map(OfferName::as_str);
+        let offer = offer
+            .parse()
+            .ok()
+            .and_then(|name: OfferName| found.offers.get(&name))
+            .ok_or_else(|| unknown("offer", offer, known))?;
+        Ok(Some((found, offer)))
+    }
+
+    fn asked<'a>(&self, target: &'a TargetOffers, offer: &'a Offer, arguments: &'a Map<String, Value>) -> Operation<'a> {
+        let (target, http) = (&target.name, target.is_http());
+        if http {
+            return Operation::SendHttp { target, offer: &offer.name, arguments };
+        }
+        let secret = match self.secret {
+            Some(Secret::Writ) => SecretOrigin::Writ,
+            Some(Secret::Caller) | None => SecretOrigin::Caller,
+        };
+        let lifetime_secs = self.lifetime_secs.unwrap_or(offer.lifetime_secs);
+        Operation::IssueCredential { target, offer: &offer.name, arguments, lifetime_secs, secret }
     }
 
     fn task(&self, intent: &Intent, workload: &WorkloadIdentity, facts: &Facts) -> Result<Task, Broken> {

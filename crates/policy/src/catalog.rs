@@ -8,7 +8,8 @@ use crate::lock::{self, ApprovedTool};
 use crate::shape::{Members, signature};
 use crate::source::{FILE_BYTES_MAX, FILES_MAX, SourceFile, Sources, TOTAL_BYTES_MAX};
 use crate::spelling::{did_you_mean, pascal_case};
-use domain::{Intent, IntentName, ToolName, ToolTraits, UpstreamName};
+use crate::targets::{self, TargetEntry};
+use domain::{Intent, IntentName, TargetName, ToolName, ToolTraits, UpstreamName};
 use std::collections::BTreeMap;
 
 /// Namespaces of the schema that no upstream may take.
@@ -19,6 +20,7 @@ const TAKEN: [&str; 2] = ["Writ", "Intent"];
 pub(crate) struct Catalog {
     pub(crate) intents: BTreeMap<IntentName, Intent>,
     pub(crate) upstreams: BTreeMap<UpstreamName, UpstreamEntry>,
+    pub(crate) targets: BTreeMap<TargetName, TargetEntry>,
 }
 
 /// An upstream that an intent reaches or that has files in `tools/`.
@@ -47,6 +49,7 @@ pub(crate) enum Kind<'a> {
     Intent,
     Labels(&'a str),
     Lock(&'a str),
+    Target(&'a str),
     Tests,
     Stray,
     Ignored,
@@ -67,6 +70,7 @@ pub(crate) fn kind(path: &str) -> Kind<'_> {
     match (folder, name.strip_suffix(".toml"), name.strip_suffix(".lock.json")) {
         ("intents", Some(_), _) => Kind::Intent,
         ("tests", Some(_), _) => Kind::Tests,
+        ("targets", Some(target), _) => Kind::Target(target),
         ("tools", Some(upstream), _) => Kind::Labels(upstream),
         ("tools", _, Some(upstream)) => Kind::Lock(upstream),
         _ => Kind::Stray,
@@ -121,6 +125,11 @@ pub(crate) fn read(sources: &Sources, found: &mut Vec<Diagnostic>) -> Catalog {
                 if let Some(upstream) = upstream_name(file, upstream, found) {
                     let locked = lock::read(&file.path, &upstream, &file.text, found);
                     locks.insert(upstream, (file, locked));
+                }
+            }
+            Kind::Target(name) => {
+                if let Some(entry) = targets::read(file, name, found) {
+                    catalog.targets.insert(entry.offers.name.clone(), entry);
                 }
             }
             Kind::Stray => {
@@ -204,7 +213,16 @@ fn check_reach(
         .filter(|(_, entry)| !entry.tools.is_empty() || !entry.readable)
         .map(|(name, _)| name.as_str())
         .collect();
+    let targets: Vec<_> = catalog.targets.keys().map(TargetName::as_str).collect();
     for (name, (file, span)) in spans {
+        for target in catalog.intents.get(name).into_iter().flat_map(|intent| &intent.targets) {
+            if !targets.contains(&target.as_str()) {
+                let message = format!("intent `{name}` reaches target `{target}`, which is not configured");
+                let add = || format!("describe it in `targets/{target}.toml`");
+                let help = did_you_mean(target.as_str(), targets.iter().copied()).unwrap_or_else(add);
+                found.push(Diagnostic::at(&file.path, &file.text, span.clone(), message).help(help).warning());
+            }
+        }
         for upstream in catalog.intents.get(name).into_iter().flat_map(|intent| &intent.reach) {
             if !known.contains(&upstream.as_str()) {
                 let message = format!("intent `{name}` reaches upstream `{upstream}`, which has no approved tools");
@@ -218,19 +236,21 @@ fn check_reach(
 
 /// Two names must not become one in Cedar: a policy for the one would govern the other.
 fn check_spelling(catalog: &Catalog, found: &mut Vec<Diagnostic>) {
-    let mut clash = |kind: &str, names: Vec<(String, &str)>| {
-        let mut by_spelling: BTreeMap<String, &str> = BTreeMap::new();
-        for (spelling, name) in names {
-            if kind == "upstream" && TAKEN.contains(&spelling.as_str()) {
-                let message = format!("upstream `{name}` would be `{spelling}` in policies, which is Writ's own namespace");
-                found.push(Diagnostic::whole("", message).help("register the upstream under another name"));
+    let mut clash = |names: Vec<(String, &str, &str)>| {
+        let mut by_spelling: BTreeMap<String, (&str, &str)> = BTreeMap::new();
+        for (spelling, kind, name) in names {
+            if kind != "intent" && TAKEN.contains(&spelling.as_str()) {
+                let message = format!("{kind} `{name}` would be `{spelling}` in policies, which is Writ's own namespace");
+                found.push(Diagnostic::whole("", message).help("give it another name"));
             }
-            if let Some(other) = by_spelling.insert(spelling.clone(), name) {
-                let message = format!("{kind}s `{other}` and `{name}` would both be `{spelling}` in policies");
+            if let Some((other_kind, other)) = by_spelling.insert(spelling.clone(), (kind, name)) {
+                let message = format!("{other_kind} `{other}` and {kind} `{name}` would both be `{spelling}` in policies");
                 found.push(Diagnostic::whole("", message).help("rename one of them"));
             }
         }
     };
-    clash("intent", catalog.intents.keys().map(|name| (pascal_case(name.as_str()), name.as_str())).collect());
-    clash("upstream", catalog.upstreams.iter().map(|(name, entry)| (entry.namespace.clone(), name.as_str())).collect());
+    clash(catalog.intents.keys().map(|name| (pascal_case(name.as_str()), "intent", name.as_str())).collect());
+    let upstreams = catalog.upstreams.iter().map(|(name, entry)| (entry.namespace.clone(), "upstream", name.as_str()));
+    let targets = catalog.targets.iter().map(|(name, entry)| (entry.namespace.clone(), "target", name.as_str()));
+    clash(upstreams.chain(targets).collect());
 }

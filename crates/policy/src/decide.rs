@@ -11,7 +11,7 @@ use crate::policy::Policy;
 use crate::possible;
 use crate::request::Request;
 use crate::rules::Rule;
-use crate::situation::{Parts, Situation, own_input, truth};
+use crate::situation::{Parts, Situation, bound_input, own_input, truth};
 use cedar_policy_core::ast::Value;
 use cedar_policy_core::evaluator::Evaluator;
 use domain::{Determining, Effect, Intent, Operation, Outcome, OwnerId, Reason, Verdict};
@@ -104,7 +104,7 @@ pub(crate) fn prepare<'a>(policy: &'a Policy, request: &Request<'_>) -> Result<R
     let Some(owner) = &request.agent.owner else {
         return refuse(Reason::AgentNotEligible, "the agent has no owner, so nobody answers for it".to_owned());
     };
-    let input = input(target, request).map_err(|fault| bad_arguments(policy, targets, target, request, owner, &fault))?;
+    let input = input(policy, target, request).map_err(|fault| bad_arguments(policy, targets, target, request, owner, &fault))?;
     let parts = parts(policy, targets, target);
     match Situation::new(&parts, request, owner, input) {
         Ok(situation) => Ok(Ready { intent, target, situation }),
@@ -116,13 +116,18 @@ pub(crate) fn parts<'a>(policy: &'a Policy, targets: &'a IntentTargets, target: 
     Parts { types: &policy.types, task_type: &targets.task_type, governed: &target.governed, mentions: target.env.mentions }
 }
 
-pub(crate) fn input(target: &Target, request: &Request<'_>) -> Result<Option<Value>, Fault> {
+pub(crate) fn input(policy: &Policy, target: &Target, request: &Request<'_>) -> Result<Option<Value>, Fault> {
     let action = &target.governed.action;
     match request.operation {
         Operation::OpenTask | Operation::RenewTask => Ok(None),
         Operation::CallTool { arguments, .. } => arguments::read(&target.governed.members, arguments).map(Some),
         Operation::ReadResource { uri, .. } => Ok(own_input(action, uri, None)),
         Operation::GetPrompt { name, arguments, .. } => Ok(own_input(action, name, Some(arguments))),
+        Operation::IssueCredential { target, offer, arguments, .. } | Operation::SendHttp { target, offer, arguments } => {
+            let Some(offer) = policy.offer(target, offer) else { return Ok(None) };
+            let bound = offer.bind(arguments).map_err(|faults| faults.into_iter().next());
+            bound.map(|params| Some(bound_input(&params))).map_err(|fault| fault.map_or(Fault::TooMany, Fault::Param))
+        }
     }
 }
 
@@ -157,7 +162,12 @@ fn denied(
     if !permits.iter().any(|rule| possible::could_hold(evaluator, &rule.condition)) {
         return verdict(Outcome::Deny, Some(Reason::NotPermitted), explain::unavailable(&request.operation, ready.intent));
     }
-    let words = Words { evaluator, intent: ready.intent, clear: policy.clear_arguments(&request.operation) };
+    let words = Words {
+        evaluator,
+        intent: ready.intent,
+        resource: explain::resource(&request.operation),
+        clear: policy.clear_arguments(&request.operation),
+    };
     if tally.forbids.is_empty() {
         return verdict(Outcome::Deny, Some(Reason::NotPermitted), words.not_permitted(&request.operation, &permits));
     }

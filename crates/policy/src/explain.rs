@@ -53,6 +53,8 @@ pub(crate) fn ask(rules: &[&Rule], approvers: &[String]) -> String {
 pub(crate) struct Words<'a> {
     pub(crate) evaluator: &'a Evaluator<'a>,
     pub(crate) intent: &'a Intent,
+    /// Whose attributes `resource` has: `tool's`, `credential's`, `route's`.
+    pub(crate) resource: &'static str,
     /// Arguments whose values may be shown.
     pub(crate) clear: &'a [String],
 }
@@ -192,7 +194,8 @@ impl Words<'_> {
                 Operand { name: Some(format!("the task's `{name}`")), value: value.filter(|_| !sensitive), changeable: false }
             }
             Root::Facts => Operand { name: Some(format!("`facts.{name}`")), value, changeable: false },
-            Root::Tool => Operand { name: Some(format!("the tool's `{name}`")), value, changeable: false },
+            Root::Resource => Operand { name: Some(format!("the {} `{name}`", self.resource)), value, changeable: false },
+            Root::Credential => Operand { name: Some(format!("`{name}`")), value, changeable: true },
         };
         Some(operand)
     }
@@ -249,7 +252,8 @@ enum Root {
     Input,
     Facts,
     Task,
-    Tool,
+    Resource,
+    Credential,
 }
 
 /// `context.input.a.b` as its root and the names below.
@@ -268,11 +272,12 @@ fn path(expr: &Expr) -> Option<(Root, Vec<&str>)> {
     let mut below = Vec::new();
     let root = match names(expr, &mut below)? {
         Var::Principal => Root::Task,
-        Var::Resource => Root::Tool,
+        Var::Resource => Root::Resource,
         Var::Action => return None,
         Var::Context => match (!below.is_empty()).then(|| below.remove(0))? {
             "input" => Root::Input,
             "facts" => Root::Facts,
+            own @ (crate::schema::LIFETIME | crate::schema::SECRET) => return Some((Root::Credential, vec![own])),
             _ => return None,
         },
     };
@@ -292,6 +297,16 @@ fn ids(rules: &[&Rule]) -> String {
     if more == 0 { shown.join(" and ") } else { format!("{} and {more} more", shown.join(", ")) }
 }
 
+/// Whose attributes `resource` has in policies about this operation.
+pub(crate) fn resource(operation: &Operation<'_>) -> &'static str {
+    match operation {
+        Operation::IssueCredential { .. } => "credential's",
+        Operation::SendHttp { .. } => "route's",
+        Operation::OpenTask | Operation::RenewTask => "agent's",
+        Operation::CallTool { .. } | Operation::ReadResource { .. } | Operation::GetPrompt { .. } => "tool's",
+    }
+}
+
 /// What the operation is, without its arguments. A resource's URI is an argument.
 fn what(operation: &Operation<'_>) -> String {
     match operation {
@@ -300,5 +315,7 @@ fn what(operation: &Operation<'_>) -> String {
         Operation::CallTool { upstream, tool, .. } => format!("`{upstream}/{tool}`"),
         Operation::ReadResource { upstream, .. } => format!("reading this resource of `{upstream}`"),
         Operation::GetPrompt { upstream, .. } => format!("getting this prompt of `{upstream}`"),
+        Operation::IssueCredential { target, offer, .. } => format!("the credential `{target}/{offer}`"),
+        Operation::SendHttp { target, offer, .. } => format!("the request `{target}/{offer}`"),
     }
 }

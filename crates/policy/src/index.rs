@@ -5,13 +5,14 @@
 
 use crate::catalog::{Catalog, ToolEntry, UpstreamEntry};
 use crate::rules::{Mentions, Rule};
-use crate::schema::{OPEN, PROMPT, READ, RENEW, task_type};
+use crate::schema::{OPEN, PROMPT, READ, RENEW, offered_type, task_type};
 use crate::shape::{Member, Members, Shape};
+use crate::targets::{TargetEntry, members};
 use cedar_policy_core::ast::{
     ActionConstraint, Eid, Entity, EntityReference, EntityType, EntityUID, PartialValue, PrincipalOrResourceConstraint as Scope,
     Value,
 };
-use domain::{Effect, IntentName, Operation, ToolName, ToolTraits, UpstreamName};
+use domain::{Effect, IntentName, Offer, OfferName, Operation, TargetName, ToolName, ToolTraits, UpstreamName};
 use smol_str::SmolStr;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -63,6 +64,13 @@ pub(crate) struct IntentTargets {
     open: Target,
     renew: Target,
     upstreams: HashMap<UpstreamName, UpstreamTargets>,
+    offers: HashMap<TargetName, OfferTargets>,
+}
+
+#[derive(Debug)]
+struct OfferTargets {
+    http: bool,
+    offers: HashMap<OfferName, Target>,
 }
 
 #[derive(Debug)]
@@ -88,6 +96,16 @@ impl IntentTargets {
             Operation::CallTool { upstream, tool, .. } => within(upstream)?.tools.get(*tool).ok_or(Nowhere::Unavailable),
             Operation::ReadResource { upstream, .. } => Ok(&within(upstream)?.read),
             Operation::GetPrompt { upstream, .. } => Ok(&within(upstream)?.prompt),
+            Operation::IssueCredential { target, offer, .. } => self.offered(target, offer, false),
+            Operation::SendHttp { target, offer, .. } => self.offered(target, offer, true),
+        }
+    }
+
+    fn offered(&self, target: &TargetName, offer: &OfferName, http: bool) -> Result<&Target, Nowhere> {
+        let known = self.offers.get(target).ok_or(Nowhere::OutOfReach)?;
+        match known.offers.get(offer) {
+            Some(found) if known.http == http => Ok(found),
+            _ => Err(Nowhere::Unavailable),
         }
     }
 }
@@ -111,6 +129,9 @@ pub(crate) fn build(catalog: &Catalog, rules: &[Rule]) -> Result<Index, BadName>
     let upstreams: Result<HashMap<_, _>, BadName> =
         catalog.upstreams.iter().map(|(name, entry)| Ok((name.clone(), actions(name, entry)?))).collect();
     let upstreams = upstreams?;
+    let offers: Result<HashMap<_, _>, BadName> =
+        catalog.targets.iter().map(|(name, entry)| Ok((name, offers_of(entry)?))).collect();
+    let offers = offers?;
     let mut envs = HashMap::new();
     let mut index = Index::new();
     for (name, intent) in &catalog.intents {
@@ -126,8 +147,15 @@ pub(crate) fn build(catalog: &Catalog, rules: &[Rule]) -> Result<Index, BadName>
                 (upstream, UpstreamTargets { tools, read: target(&actions.read), prompt: target(&actions.prompt) })
             })
             .collect();
+        let reached = intent.targets.iter().filter_map(|name| Some((name.clone(), offers.get(name)?)));
+        let reached = reached
+            .map(|(name, known)| {
+                let offers = known.offers.iter().map(|(offer, governed)| (offer.clone(), target(governed))).collect();
+                (name, OfferTargets { http: known.http, offers })
+            })
+            .collect();
         let (open, renew) = (target(&open), target(&renew));
-        index.insert(name.clone(), IntentTargets { task_type, open, renew, upstreams: reach });
+        index.insert(name.clone(), IntentTargets { task_type, open, renew, upstreams: reach, offers: reached });
     }
     Ok(index)
 }
@@ -136,6 +164,35 @@ struct Actions {
     tools: BTreeMap<ToolName, Arc<Governed>>,
     read: Arc<Governed>,
     prompt: Arc<Governed>,
+}
+
+struct Offers {
+    http: bool,
+    offers: BTreeMap<OfferName, Arc<Governed>>,
+}
+
+fn offers_of(entry: &TargetEntry) -> Result<Offers, BadName> {
+    let kind = format!("{}::Action", entry.namespace);
+    let one = |offer: &Offer| {
+        governed(&kind, offer.name.as_str(), Some(offer_entity(entry, offer)?), members(&offer.params)).map(Arc::new)
+    };
+    let offers = entry.offers.offers.values().map(|offer| Ok((offer.name.clone(), one(offer)?)));
+    Ok(Offers { http: entry.offers.is_http(), offers: offers.collect::<Result<_, BadName>>()? })
+}
+
+/// `Writ::Credential::"orders-db/read_orders"` or `Writ::Route::"billing/charge"`.
+fn offer_entity(entry: &TargetEntry, offer: &Offer) -> Result<(Arc<EntityUID>, Arc<Entity>), BadName> {
+    let target = &entry.offers;
+    let uid = uid(&entity_type(offered_type(target.is_http()))?, &format!("{}/{}", target.name, offer.name));
+    let attributes: [(&'static str, Value); 6] = [
+        ("kind", target.kind.as_str().into()),
+        ("offer", offer.name.as_str().into()),
+        ("sensitivity", offer.traits.reading.sensitivity.level().into()),
+        ("sink", offer.traits.sink.as_str().into()),
+        ("target", target.name.as_str().into()),
+        ("untrusted", offer.traits.reading.untrusted.into()),
+    ];
+    Ok((Arc::new(uid.clone()), Arc::new(entity(uid, attributes, []))))
 }
 
 fn actions(name: &UpstreamName, entry: &UpstreamEntry) -> Result<Actions, BadName> {

@@ -21,7 +21,10 @@ struct IntentFile {
     name: Spanned<String>,
     description: Spanned<String>,
     owner: Spanned<String>,
+    #[serde(default)]
     reach: Vec<Spanned<String>>,
+    #[serde(default)]
+    targets: Vec<Spanned<String>>,
     #[serde(default)]
     params: BTreeMap<Spanned<String>, ParamTable>,
     #[serde(default)]
@@ -30,7 +33,7 @@ struct IntentFile {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ParamTable {
+pub(crate) struct ParamTable {
     r#type: Spanned<String>,
     description: String,
     default: Option<Spanned<toml::Value>>,
@@ -58,31 +61,33 @@ pub(crate) fn read(path: &str, text: &str, found: &mut Vec<Diagnostic>) -> Optio
     let name = reader.word::<IntentName>(&file.name);
     let owner = reader.word(&file.owner);
     let reach = file.reach.iter().filter_map(|upstream| reader.word(upstream)).collect();
+    let targets = file.targets.iter().filter_map(|target| reader.word(target)).collect();
     if file.description.get_ref().trim().is_empty() {
         reader.say(file.description.span(), "an intent needs a description", "say what a task of it is for");
     }
     let limits = reader.limits(&file.limits);
-    let params = reader.params(file.params);
+    let params = reader.params(file.params, &[AGENT]);
     let span = file.name.span();
     if found.len() > before {
         return None;
     }
     let description = file.description.into_inner();
-    Some((Intent { name: name?, description, owner: owner?, params, reach, limits }, span))
+    Some((Intent { name: name?, description, owner: owner?, params, reach, targets, limits }, span))
 }
 
-struct Reader<'a> {
-    path: &'a str,
-    text: &'a str,
-    found: &'a mut Vec<Diagnostic>,
+/// One file, and what is wrong with it.
+pub(crate) struct Reader<'a> {
+    pub(crate) path: &'a str,
+    pub(crate) text: &'a str,
+    pub(crate) found: &'a mut Vec<Diagnostic>,
 }
 
 impl Reader<'_> {
-    fn say(&mut self, span: Range<usize>, message: impl Into<String>, help: impl Into<String>) {
+    pub(crate) fn say(&mut self, span: Range<usize>, message: impl Into<String>, help: impl Into<String>) {
         self.found.push(Diagnostic::at(self.path, self.text, span, message).help(help));
     }
 
-    fn word<T: FromStr<Err = domain::Error>>(&mut self, text: &Spanned<String>) -> Option<T> {
+    pub(crate) fn word<T: FromStr<Err = domain::Error>>(&mut self, text: &Spanned<String>) -> Option<T> {
         text.get_ref()
             .parse()
             .map_err(|error| self.found.push(Diagnostic::at(self.path, self.text, text.span(), format!("{error}"))))
@@ -100,7 +105,7 @@ impl Reader<'_> {
         }
     }
 
-    fn limit(&mut self, name: &str, given: Option<&Spanned<u64>>, max: u64) -> Option<u64> {
+    pub(crate) fn limit(&mut self, name: &str, given: Option<&Spanned<u64>>, max: u64) -> Option<u64> {
         let given = given?;
         if !(1..=max).contains(given.get_ref()) {
             self.say(given.span(), format!("`{name}` is out of range"), format!("use 1 to {max}"));
@@ -108,16 +113,17 @@ impl Reader<'_> {
         Some(*given.get_ref())
     }
 
-    fn params(&mut self, tables: BTreeMap<Spanned<String>, ParamTable>) -> BTreeMap<String, Param> {
+    /// Reads declared parameters; `taken` are names that are not free.
+    pub(crate) fn params(&mut self, tables: BTreeMap<Spanned<String>, ParamTable>, taken: &[&str]) -> BTreeMap<String, Param> {
         if tables.len() > PARAMS_MAX {
-            self.say(0..0, format!("an intent has at most {PARAMS_MAX} parameters"), "split the intent");
+            self.say(0..0, format!("there are at most {PARAMS_MAX} parameters"), "split it");
         }
-        tables.into_iter().filter_map(|(name, table)| Some((name.get_ref().clone(), self.param(&name, table)?))).collect()
+        tables.into_iter().filter_map(|(name, table)| Some((name.get_ref().clone(), self.param(&name, table, taken)?))).collect()
     }
 
-    fn param(&mut self, name: &Spanned<String>, table: ParamTable) -> Option<Param> {
+    fn param(&mut self, name: &Spanned<String>, table: ParamTable, taken: &[&str]) -> Option<Param> {
         let text = name.get_ref();
-        if text == AGENT {
+        if taken.contains(&text.as_str()) {
             self.say(
                 name.span(),
                 "`agent` is not free for a parameter",

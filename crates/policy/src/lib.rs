@@ -33,6 +33,7 @@ mod situation;
 mod source;
 mod spelling;
 mod strict_json;
+mod targets;
 mod toml_text;
 
 pub use canonical::to_canonical_json;
@@ -43,3 +44,4 @@ pub use pin::pin;
 pub use policy::{Compiled, Policy};
 pub use request::{Considered, Explanation, Request, RuleInfo, Standing};
 pub use source::{MalformedVersion, PolicyVersion, SourceFile, Sources};
+pub use targets::TargetOffers;

@@ -151,7 +151,7 @@ fn everything(policy: &Policy, request: &Request<'_>, approved: bool) -> (cedar_
     let target = targets.find(&request.operation).unwrap();
     let mut parts = parts(policy, targets, target);
     parts.mentions = crate::rules::Mentions { approved: true, now: true, workload: true };
-    let input = crate::decide::input(target, request).unwrap();
+    let input = crate::decide::input(policy, target, request).unwrap();
     let facts = domain::Facts { approved, ..request.facts.clone() };
     let request = Request { facts: &facts, ..*request };
     let owner = request.agent.owner.as_ref().unwrap();

@@ -1,9 +1,10 @@
 //! A compiled policy folder: what the rest of Writ asks. Owns the order of compilation; each question is answered in
 //! a module of its own.
 
+use crate::TargetOffers;
 use crate::catalog::{self, Catalog};
 use crate::decide;
-use crate::explain::Words;
+use crate::explain::{self, Words};
 use crate::index::{self, Index};
 use crate::lock::ApprovedTool;
 use crate::possible;
@@ -13,7 +14,9 @@ use crate::schema;
 use crate::situation::Types;
 use crate::{Diagnostic, PolicyVersion, Severity, Sources};
 use cedar_policy::{Schema, SchemaFragment};
-use domain::{Agent, Intent, IntentName, Operation, Task, ToolName, ToolTraits, UpstreamName, Verdict};
+use domain::{
+    Agent, Intent, IntentName, Offer, OfferName, Operation, TargetName, Task, ToolName, ToolTraits, UpstreamName, Verdict,
+};
 use serde_json::Value;
 
 /// A compiled policy folder: immutable, and shared between threads.
@@ -96,6 +99,23 @@ impl Policy {
         self.catalog.upstreams.get(upstream).into_iter().flat_map(|entry| entry.tools.values().map(|tool| &tool.approved))
     }
 
+    /// What may be asked for at a target.
+    #[must_use]
+    pub fn target(&self, name: &TargetName) -> Option<&TargetOffers> {
+        Some(&self.catalog.targets.get(name)?.offers)
+    }
+
+    /// Every target that has a file, by name.
+    pub fn targets(&self) -> impl Iterator<Item = &TargetOffers> {
+        self.catalog.targets.values().map(|entry| &entry.offers)
+    }
+
+    /// One thing that a target offers.
+    #[must_use]
+    pub fn offer(&self, target: &TargetName, offer: &OfferName) -> Option<&Offer> {
+        self.target(target)?.offers.get(offer)
+    }
+
     /// How the thing that an operation uses is labelled; `None` for task operations and for what is not approved.
     #[must_use]
     pub fn traits(&self, operation: &Operation<'_>) -> Option<&ToolTraits> {
@@ -104,6 +124,9 @@ impl Policy {
             Operation::CallTool { upstream, tool, .. } => Some(&self.approved(upstream, tool)?.traits),
             Operation::ReadResource { upstream, .. } => Some(&self.catalog.upstreams.get(*upstream)?.resources),
             Operation::GetPrompt { upstream, .. } => Some(&self.catalog.upstreams.get(*upstream)?.prompts),
+            Operation::IssueCredential { target, offer, .. } | Operation::SendHttp { target, offer, .. } => {
+                Some(&self.offer(target, offer)?.traits)
+            }
         }
     }
 
@@ -136,7 +159,12 @@ impl Policy {
         let verdict = self.decide(request);
         let Ok(ready) = decide::prepare(self, request) else { return Explanation { verdict, considered: Vec::new() } };
         let evaluator = ready.situation.evaluator();
-        let words = Words { evaluator: &evaluator, intent: ready.intent, clear: self.clear_arguments(&request.operation) };
+        let words = Words {
+            evaluator: &evaluator,
+            intent: ready.intent,
+            resource: explain::resource(&request.operation),
+            clear: self.clear_arguments(&request.operation),
+        };
         let considered = ready.rules(self).map(|rule| {
             let standing = match decide::holds(&evaluator, rule) {
                 Some(true) => Standing::Held,

@@ -6,6 +6,7 @@ use crate::catalog::{Catalog, UpstreamEntry};
 use crate::intents::AGENT;
 use crate::shape::{Members, Shape};
 use crate::spelling::pascal_case;
+use crate::targets::{TargetEntry, members as params};
 use domain::{Intent, ParamType};
 use serde_json::{Map, Value, json};
 
@@ -17,6 +18,11 @@ pub(crate) const RENEW: &str = "renew";
 pub(crate) const READ: &str = "mcp:resources/read";
 /// The action that gets a prompt.
 pub(crate) const PROMPT: &str = "mcp:prompts/get";
+
+/// In the context of a credential: how long it shall live, in seconds.
+pub(crate) const LIFETIME: &str = "lifetime_secs";
+/// In the context of a credential: who makes its secret.
+pub(crate) const SECRET: &str = "secret";
 
 /// The Cedar type of an intent's tasks.
 pub(crate) fn task_type(intent: &Intent) -> String {
@@ -36,6 +42,12 @@ pub(crate) fn generate(catalog: &Catalog) -> Value {
             namespaces.insert(upstream.namespace.clone(), actions(upstream, &tasks));
         }
     }
+    for (name, target) in &catalog.targets {
+        let tasks: Vec<_> = catalog.intents.values().filter(|intent| intent.targets.contains(name)).map(task_type).collect();
+        if !tasks.is_empty() {
+            namespaces.insert(target.namespace.clone(), offers(target, &tasks));
+        }
+    }
     Value::Object(namespaces)
 }
 
@@ -48,6 +60,14 @@ fn writ(tasks: &[String]) -> Value {
     let actions = if tasks.is_empty() { json!({}) } else { json!({ OPEN: task_action, RENEW: task_action }) };
     let long = json!({ "type": "Long" });
     let truth = json!({ "type": "Boolean" });
+    let offered = json!({ "shape": record([
+        ("kind", text.clone()),
+        ("offer", text.clone()),
+        ("sensitivity", long.clone()),
+        ("sink", text.clone()),
+        ("target", text.clone()),
+        ("untrusted", truth.clone()),
+    ])});
     json!({
         "commonTypes": { "Facts": record([
             ("approved", truth.clone()),
@@ -68,11 +88,13 @@ fn writ(tasks: &[String]) -> Value {
             },
             "Tool": { "shape": record([
                 ("name", text.clone()),
-                ("sensitivity", long),
+                ("sensitivity", long.clone()),
                 ("sink", text.clone()),
-                ("untrusted", truth),
-                ("upstream", text),
+                ("untrusted", truth.clone()),
+                ("upstream", text.clone()),
             ])},
+            "Credential": offered.clone(),
+            "Route": offered,
         },
         "actions": actions,
     })
@@ -105,6 +127,28 @@ fn actions(upstream: &UpstreamEntry, tasks: &[String]) -> Value {
         (PROMPT.to_owned(), action(record([("name", text()), ("arguments", text())]))),
     ];
     json!({ "entityTypes": {}, "actions": tools.chain(own).collect::<Map<_, _>>() })
+}
+
+/// The entity type of what a target offers.
+pub(crate) const fn offered_type(http: bool) -> &'static str {
+    if http { "Writ::Route" } else { "Writ::Credential" }
+}
+
+/// One action for each offer. A credential's lifetime and who makes its secret are in the context; a route has neither.
+fn offers(target: &TargetEntry, tasks: &[String]) -> Value {
+    let http = target.offers.is_http();
+    let actions = target.offers.offers.iter().map(|(name, offer)| {
+        let mut context = vec![("input", members(&params(&offer.params))), ("facts", named("Writ::Facts"))];
+        if !http {
+            context.push((LIFETIME, json!({ "type": "Long" })));
+            context.push((SECRET, json!({ "type": "String" })));
+        }
+        let action = json!({ "appliesTo": {
+            "principalTypes": tasks, "resourceTypes": [offered_type(http)], "context": record(context),
+        }});
+        (name.as_str().to_owned(), action)
+    });
+    json!({ "entityTypes": {}, "actions": actions.collect::<Map<_, _>>() })
 }
 
 fn members(members: &Members) -> Value {

@@ -10,14 +10,14 @@ use crate::arguments::extension;
 use crate::index::{Governed, entity, uid};
 use crate::request::Request;
 use crate::rules::Mentions;
-use crate::schema::{PROMPT, READ};
+use crate::schema::{LIFETIME, PROMPT, READ, SECRET};
 use cedar_policy_core::ast::{
     Context, Entity, EntityType, EntityUID, EntityUIDEntry, Expr, Literal, Request as Ast, SlotEnv, Value, ValueKind,
 };
 use cedar_policy_core::entities::{Entities, NoEntitiesSchema, TCComputation};
 use cedar_policy_core::evaluator::Evaluator;
 use cedar_policy_core::extensions::Extensions;
-use domain::{Agent, Facts, OwnerId, Task, WorkloadIdentity};
+use domain::{Agent, Facts, Operation, OwnerId, Task, WorkloadIdentity};
 use serde_json::{Map, Value as Json};
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
@@ -59,6 +59,8 @@ pub(crate) struct Situation {
     pub(crate) resource: Arc<EntityUID>,
     entities: Entities,
     input: Option<Value>,
+    /// What the context of a credential holds beside input and facts.
+    issue: Option<[Value; 2]>,
     facts: BTreeMap<SmolStr, Value>,
 }
 
@@ -86,6 +88,9 @@ impl Situation {
             situation.entities = add(situation.entities, [Arc::new(posture)])?;
         }
         situation.input = input;
+        if let Operation::IssueCredential { lifetime_secs, secret, .. } = request.operation {
+            situation.issue = Some([count(lifetime_secs), secret.as_str().into()]);
+        }
         Ok(situation)
     }
 
@@ -104,7 +109,7 @@ impl Situation {
         };
         let entities = add(Entities::new(), [Arc::new(task), Arc::new(agent)].into_iter().chain(tool))?;
         let action = Arc::clone(&parts.governed.action);
-        Ok(Self { principal: Arc::new(principal), action, resource, entities, input: None, facts: BTreeMap::new() })
+        Ok(Self { principal: Arc::new(principal), action, resource, entities, input: None, issue: None, facts: BTreeMap::new() })
     }
 
     /// The request in Cedar's words.
@@ -117,6 +122,10 @@ impl Situation {
         context.insert(SmolStr::new_static("facts"), Value::record_arc(Arc::new(facts), None));
         if let Some(input) = &self.input {
             context.insert(SmolStr::new_static("input"), input.clone());
+        }
+        if let Some([lifetime, secret]) = &self.issue {
+            context.insert(SmolStr::new_static(LIFETIME), lifetime.clone());
+            context.insert(SmolStr::new_static(SECRET), secret.clone());
         }
         let known = |uid: &Arc<EntityUID>| EntityUIDEntry::Known { euid: Arc::clone(uid), loc: None };
         let context = Context::Value(Arc::new(context));
@@ -164,9 +173,12 @@ fn param(value: &domain::Value) -> Value {
     }
 }
 
+/// Counters beyond 63 bits cannot happen; if they did, the largest number is the careful answer.
+fn count(number: u64) -> Value {
+    Value::from(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
 fn facts(parts: &Parts<'_>, facts: &Facts, workload: &EntityUID) -> Result<BTreeMap<SmolStr, Value>, Unbuildable> {
-    // Counters beyond 63 bits cannot happen; if they did, the largest number is the careful answer.
-    let count = |number: u64| Value::from(i64::try_from(number).unwrap_or(i64::MAX));
     let mut record: BTreeMap<SmolStr, Value> = [
         ("approved", facts.approved.into()),
         ("attested_secs_ago", count(facts.attested_secs_ago)),
@@ -234,6 +246,11 @@ fn tags(workload: &WorkloadIdentity) -> BTreeMap<String, String> {
     }
     tags.insert("sub".to_owned(), Some(workload.subject.clone()));
     tags.into_iter().filter_map(|(name, text)| Some((name, text?))).collect()
+}
+
+/// Bound parameters as a record.
+pub(crate) fn bound_input(params: &domain::Params) -> Value {
+    Value::record(params.0.iter().map(|(name, value)| (SmolStr::from(name), param(value))), None)
 }
 
 /// The arguments of operations that are not tool calls, in the shape of their own actions.

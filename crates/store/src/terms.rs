@@ -8,7 +8,8 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::Number;
 
 /// Members of an event that are terms under their own name.
-const FIELDS: [&str; 9] = ["agent", "decision", "intent", "outcome", "owner", "subject", "task", "type", "upstream"];
+const FIELDS: [&str; 11] =
+    ["agent", "decision", "grant", "intent", "outcome", "owner", "subject", "target", "task", "type", "upstream"];
 
 /// What an entry can be found by.
 #[derive(Debug, Default, PartialEq, Eq)]

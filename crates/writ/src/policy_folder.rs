@@ -18,33 +18,84 @@ const TOTAL_BYTES_MAX: u64 = 128 * 1_024 * 1_024;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Stamp(Vec<(PathBuf, Option<SystemTime>, u64)>);
 
+/// Where policy lives: the folder of the policies, and the one whose files say what targets offer.
+#[derive(Debug, Clone)]
+pub(crate) struct Folders {
+    /// Policies, intents, tools, tests.
+    pub(crate) policy: PathBuf,
+    /// Target files, one `NAME.toml` each. It need not exist.
+    pub(crate) targets: Option<PathBuf>,
+}
+
+impl Folders {
+    /// A policy folder by itself. If it lies beside a `writ.toml`, so do its targets.
+    pub(crate) fn of_policy(dir: PathBuf) -> Self {
+        let root = dir.parent().filter(|root| root.join("writ.toml").is_file());
+        let targets = root.map(|root| root.join("targets"));
+        Self { policy: dir, targets }
+    }
+
+    /// All files of both.
+    ///
+    /// # Errors
+    /// A folder or a file cannot be read, or there is too much of it.
+    pub(crate) fn read(&self) -> anyhow::Result<Sources> {
+        let mut sources = read(&self.policy)?;
+        if let Some(dir) = self.targets.as_deref().filter(|dir| dir.is_dir()) {
+            let files = read_below(dir, &target_files(dir)?)?;
+            sources.files.extend(files.into_iter().map(|file| SourceFile { path: format!("targets/{}", file.path), ..file }));
+        }
+        Ok(sources)
+    }
+
+    /// What both look like now. What cannot be read looks changed.
+    pub(crate) fn stamp(&self) -> Stamp {
+        let targets = self.targets.as_deref().map(|dir| target_files(dir).unwrap_or_default());
+        Stamp(stamp(&self.policy).0.into_iter().chain(stamp_of(targets.unwrap_or_default()).0).collect())
+    }
+}
+
+/// The target files: directly in the folder, so that what their secrets are read from can lie below it.
+fn target_files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let of_target = |path: &PathBuf| path.parent() == Some(dir) && path.extension().is_some_and(|end| end == "toml");
+    Ok(listed(dir)?.into_iter().filter(of_target).collect())
+}
+
 /// All files of a policy folder.
 ///
 /// # Errors
 /// The folder or a file cannot be read, or there is too much of it.
-pub(crate) fn read(dir: &Path) -> anyhow::Result<Sources> {
+fn read(dir: &Path) -> anyhow::Result<Sources> {
+    Ok(Sources { files: read_below(dir, &listed(dir)?)? })
+}
+
+fn read_below(dir: &Path, paths: &[PathBuf]) -> anyhow::Result<Vec<SourceFile>> {
     let mut files = Vec::new();
     let mut total = 0;
-    for path in listed(dir)? {
+    for path in paths {
         let shown = || format!("`{}` cannot be read", path.display());
-        total += fs::metadata(&path).with_context(shown)?.len();
+        total += fs::metadata(path).with_context(shown)?.len();
         if total > TOTAL_BYTES_MAX {
             bail!("`{}` holds more than {TOTAL_BYTES_MAX} bytes of policy", dir.display());
         }
-        let text = fs::read_to_string(&path).with_context(shown)?;
-        files.push(SourceFile { path: relative(dir, &path), text });
+        let text = fs::read_to_string(path).with_context(shown)?;
+        files.push(SourceFile { path: relative(dir, path), text });
     }
-    Ok(Sources { files })
+    Ok(files)
 }
 
 /// What the folder looks like now. What cannot be read looks changed.
-pub(crate) fn stamp(dir: &Path) -> Stamp {
+fn stamp(dir: &Path) -> Stamp {
+    stamp_of(listed(dir).unwrap_or_default())
+}
+
+fn stamp_of(paths: Vec<PathBuf>) -> Stamp {
     let entry = |path: PathBuf| {
         let meta = fs::metadata(&path).ok();
         let changed = meta.as_ref().and_then(|meta| meta.modified().ok());
         (path, changed, meta.map_or(0, |meta| meta.len()))
     };
-    Stamp(listed(dir).unwrap_or_default().into_iter().map(entry).collect())
+    Stamp(paths.into_iter().map(entry).collect())
 }
 
 fn relative(dir: &Path, path: &Path) -> String {
@@ -96,6 +147,29 @@ mod tests {
         let sources = read(dir.path()).unwrap();
         let names: Vec<_> = sources.files.iter().map(|file| file.path.as_str()).collect();
         assert_eq!(names, ["a.cedar", "intents/x.toml"]);
+    }
+
+    #[test]
+    fn target_files_belong_to_the_policy_and_what_lies_below_them_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in [
+            ("policy/a.cedar", "// a"),
+            ("targets/orders-db.toml", "kind = \"postgresql\""),
+            ("targets/secrets/orders-db.toml", "hush"),
+            ("targets/notes.cedar", "// no"),
+            ("writ.toml", ""),
+        ] {
+            fs::create_dir_all(dir.path().join(name).parent().unwrap()).unwrap();
+            fs::write(dir.path().join(name), text).unwrap();
+        }
+        let folders = Folders::of_policy(dir.path().join("policy"));
+        let names: Vec<_> = folders.read().unwrap().files.into_iter().map(|file| file.path).collect();
+        assert_eq!(names, ["a.cedar", "targets/orders-db.toml"]);
+        let before = folders.stamp();
+        fs::write(dir.path().join("targets/orders-db.toml"), "kind = \"mysql\"").unwrap();
+        assert_ne!(before, folders.stamp());
+        fs::remove_file(dir.path().join("writ.toml")).unwrap();
+        assert!(Folders::of_policy(dir.path().join("policy")).targets.is_none());
     }
 
     #[test]

@@ -207,7 +207,7 @@ calls = 0
       help: use 1 to 1000000
     "#);
     insta::assert_snapshot!(told(&folder(&[("intents/x.toml", "nmae = \"x\"")])), @r#"
-    intents/x.toml:1:1: error: unknown field `nmae`, expected one of `name`, `description`, `owner`, `reach`, `params`, `limits`
+    intents/x.toml:1:1: error: unknown field `nmae`, expected one of `name`, `description`, `owner`, `reach`, `targets`, `params`, `limits`
       help: did you mean `name`?
     "#);
     insta::assert_snapshot!(told(&folder(&[("intents/x.toml", "name = ")])), @r#"
@@ -220,12 +220,12 @@ fn names_that_become_one_in_cedar_are_refused() {
     let intent = |name: &str, reach: &str| format!("name = \"{name}\"\ndescription = \"d\"\nowner = \"o\"\nreach = [{reach}]\n");
     let (a, b, c) = (intent("a-b", "\"x-y\", \"x.y\""), intent("a_b", ""), intent("a-b", "\"writ\", \"intent\""));
     insta::assert_snapshot!(told(&folder(&[("intents/a.toml", &a), ("intents/b.toml", &b), ("intents/c.toml", &c)])), @r#"
-    :0:0: error: intents `a-b` and `a_b` would both be `AB` in policies
+    :0:0: error: intent `a-b` and intent `a_b` would both be `AB` in policies
       help: rename one of them
     :0:0: error: upstream `intent` would be `Intent` in policies, which is Writ's own namespace
-      help: register the upstream under another name
+      help: give it another name
     :0:0: error: upstream `writ` would be `Writ` in policies, which is Writ's own namespace
-      help: register the upstream under another name
+      help: give it another name
     intents/c.toml:1:8: error: intent `a-b` is also declared in `intents/a.toml`
       help: give each intent its own name
     intents/c.toml:1:8: warning: intent `a-b` reaches upstream `intent`, which has no approved tools

@@ -3,7 +3,7 @@
 use super::output::{self, Form, Paint, colour_on_stderr, member, note, painted};
 use super::{Common, Failure};
 use crate::client::{Operator, segment};
-use crate::policy_folder;
+use crate::policy_folder::Folders;
 use clap::{Args, Subcommand};
 use http::Method;
 use miette::{GraphicalReportHandler, GraphicalTheme};
@@ -85,11 +85,12 @@ pub(crate) async fn run(common: &Common, command: PolicyCommand) -> Result<ExitC
 }
 
 fn sources(common: &Common, dir: Option<PathBuf>) -> Result<Sources, Failure> {
-    let dir = match dir {
-        Some(dir) => dir,
-        None => common.load()?.policy_dir,
+    let folders = match dir {
+        Some(dir) => Folders::of_policy(dir),
+        None => common.load()?.policy,
     };
-    policy_folder::read(&dir)
+    folders
+        .read()
         .map_err(|error| Failure::usage(error.to_string()).next("name a policy folder, or write one with `writ init DIR`"))
 }
 

@@ -1,4 +1,4 @@
-//! `[data]`, `[policy]`, `[agents]`: which folders; and `[client]`: what the command line needs to reach a server.
+//! `[data]`, `[policy]`, `[targets]`, `[agents]`: which folders; and `[client]`: what the command line needs to reach a server.
 
 use super::option::{Opt, Section, env_opt, opt};
 use super::read::Table;
@@ -32,6 +32,13 @@ pub(crate) static POLICY: Section = Section {
     header: "[policy]",
     doc: "Where policy lives. It is read again when a file changes; a version that does not validate is reported and the one before stays.",
     options: &[opt("dir", "a path", "`policy`", "The folder with `intents/*.toml`, `*.cedar`, `tools/*`, `tests/*.toml`.")],
+};
+
+/// `[targets]`.
+pub(crate) static TARGETS: Section = Section {
+    header: "[targets]",
+    doc: "Where the systems are described in which credentials are issued. What they offer is part of the policy and is read again with it.",
+    options: &[opt("dir", "a path", "`targets`", "The folder of the target files, one `NAME.toml` each. It need not exist.")],
 };
 
 /// `[agents]`.

@@ -25,6 +25,7 @@ pub(crate) use server::{Server, Tls, is_loopback};
 pub(crate) use telemetry::{LogFormat, Telemetry};
 pub(crate) use tokens::Tokens;
 
+use crate::policy_folder::Folders;
 use control::Operator;
 use domain::{Agent, AgentId, Upstream};
 use fault::{Faults, Source};
@@ -44,6 +45,7 @@ const ROOT_OPTIONS: &[Opt] = &[
     opt("server", "", "", ""),
     opt("data", "", "", ""),
     opt("policy", "", "", ""),
+    opt("targets", "", "", ""),
     opt("agents", "", "", ""),
     opt("tokens", "", "", ""),
     opt("telemetry", "", "", ""),
@@ -54,11 +56,12 @@ const ROOT_OPTIONS: &[Opt] = &[
 ];
 
 /// Every section, in the order in which people read about them.
-pub(crate) static SECTIONS: [&Section; 14] = [
+pub(crate) static SECTIONS: [&Section; 15] = [
     &server::SERVER,
     &server::TLS,
     &folders::DATA,
     &folders::POLICY,
+    &folders::TARGETS,
     &folders::AGENTS,
     &provider::PROVIDER,
     &operator::OPERATOR,
@@ -78,8 +81,8 @@ pub(crate) struct Config {
     pub(crate) server: Server,
     /// State and log.
     pub(crate) data: Data,
-    /// The folder of the policies.
-    pub(crate) policy_dir: PathBuf,
+    /// The folders of policies and targets.
+    pub(crate) policy: Folders,
     /// The folder of the agent files.
     pub(crate) agents_dir: PathBuf,
     /// Who may vouch.
@@ -152,6 +155,7 @@ fn read(reader: Reader<'_>, dir: &Path) -> Option<Config> {
         let server = root.section("server", &server::SERVER, |table| server::read(table, dir)).flatten();
         let data = root.section("data", &folders::DATA, |table| folders::read_data(table, dir));
         let policy_dir = root.section("policy", &folders::POLICY, |table| folders::read_dir(table, dir, "policy"));
+        let targets_dir = root.section("targets", &folders::TARGETS, |table| folders::read_dir(table, dir, "targets"));
         let agents_dir = root.section("agents", &folders::AGENTS, |table| folders::read_dir(table, dir, "agents"));
         let tokens = root.section("tokens", &tokens::TOKENS, tokens::read);
         let telemetry = root.section("telemetry", &telemetry::TELEMETRY, telemetry::read);
@@ -165,7 +169,7 @@ fn read(reader: Reader<'_>, dir: &Path) -> Option<Config> {
         Some(Config {
             server: server?,
             data: data?,
-            policy_dir: policy_dir?,
+            policy: Folders { policy: policy_dir?, targets: Some(targets_dir?) },
             agents_dir: agents_dir?,
             providers,
             operators,

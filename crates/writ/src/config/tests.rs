@@ -133,7 +133,7 @@ fn an_empty_file_gives_the_documented_defaults() {
     assert_eq!(config.server.public_url, "http://127.0.0.1:8700");
     assert_eq!((config.tokens.lifetime_secs, config.tokens.nonce_required), (300, false));
     assert_eq!(config.data.node, "node-1");
-    assert!(config.data.dir.ends_with("data") && config.policy_dir.ends_with("policy"));
+    assert!(config.data.dir.ends_with("data") && config.policy.policy.ends_with("policy"));
 }
 
 #[test]

@@ -67,13 +67,13 @@ impl Server {
         }
         let url = config.server.public_url.clone();
         let metrics = Metrics::new();
-        let policy = policy_source::compile(&config.policy_dir).map_err(anyhow::Error::new);
-        let policy = policy.with_context(|| format!("the policy in `{}`", config.policy_dir.display()))?;
+        let policy = policy_source::compile(&config.policy).map_err(anyhow::Error::new);
+        let policy = policy.with_context(|| format!("the policy in `{}`", config.policy.policy.display()))?;
         let (authority, store) = open(&config, policy).await?;
         declare_agents(&authority, &config.agents).await?;
         let upstreams = upstreams(&authority)?;
         let gateway = Gateway::new(&gateway_config(&config), authority.clone(), upstreams.clone(), metrics.clone());
-        let policy = PolicyFolder::new(config.policy_dir.clone(), authority.clone(), Arc::clone(&metrics));
+        let policy = PolicyFolder::new(config.policy.clone(), authority.clone(), Arc::clone(&metrics));
         let catalog = Catalog { authority: authority.clone(), upstreams, policy: policy.clone() };
         let control = control(&config, &authority, (catalog, policy.clone()), &metrics, &store)?;
         let certificates = config.server.tls.as_ref().map(Certificates::read).transpose()?;

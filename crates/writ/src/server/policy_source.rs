@@ -2,7 +2,7 @@
 //! does not validate changes nothing. Also writes the lock files with which tool definitions are approved.
 
 use super::metrics::Metrics;
-use crate::policy_folder::{self, Stamp};
+use crate::policy_folder::{Folders, Stamp};
 use anyhow::Context;
 use async_trait::async_trait;
 use authority::{Actor, Authority};
@@ -10,7 +10,7 @@ use control::{PolicySource, PortError};
 use domain::UpstreamName;
 use policy::{Compiled, Diagnostic, Policy, Severity};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::Mutex;
 
@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 pub(crate) struct PolicyFolder(Arc<Inner>);
 
 struct Inner {
-    dir: PathBuf,
+    folders: Folders,
     authority: Authority,
     metrics: Arc<Metrics>,
     /// Reloads and approvals go one after the other, so that none undoes another.
@@ -30,8 +30,8 @@ struct Inner {
 ///
 /// # Errors
 /// The folder cannot be read, or its faults.
-pub(crate) fn compile(dir: &Path) -> Result<Policy, PortError> {
-    let sources = policy_folder::read(dir).map_err(|error| PortError::Failed(format!("{error:#}")))?;
+pub(crate) fn compile(folders: &Folders) -> Result<Policy, PortError> {
+    let sources = folders.read().map_err(|error| PortError::Failed(format!("{error:#}")))?;
     let Compiled { policy, warnings } = Policy::compile(&sources).map_err(|faults| PortError::Invalid(sentences(&faults)))?;
     for warning in &warnings {
         tracing::warn!(file = warning.path, line = warning.line, "{}", warning.message);
@@ -49,15 +49,15 @@ fn sentences(faults: &[Diagnostic]) -> Vec<String> {
 
 impl PolicyFolder {
     /// Over a folder whose policy is in force already.
-    pub(crate) fn new(dir: PathBuf, authority: Authority, metrics: Arc<Metrics>) -> Self {
-        let seen = policy_folder::stamp(&dir);
-        Self(Arc::new(Inner { dir, authority, metrics, turn: Mutex::new(seen) }))
+    pub(crate) fn new(folders: Folders, authority: Authority, metrics: Arc<Metrics>) -> Self {
+        let seen = folders.stamp();
+        Self(Arc::new(Inner { folders, authority, metrics, turn: Mutex::new(seen) }))
     }
 
     /// Reloads if the folder looks different than last time.
     pub(crate) async fn reload_if_changed(&self) {
         let mut seen = self.0.turn.lock().await;
-        let now = policy_folder::stamp(&self.0.dir);
+        let now = self.0.folders.stamp();
         if *seen != now {
             // Remembered before it is read: a change during the read is noticed the next time.
             *seen = now;
@@ -68,7 +68,7 @@ impl PolicyFolder {
     /// Reloads, whatever it looks like.
     pub(crate) async fn reload_now(&self) {
         let mut seen = self.0.turn.lock().await;
-        *seen = policy_folder::stamp(&self.0.dir);
+        *seen = self.0.folders.stamp();
         self.reload_noisily().await;
     }
 
@@ -85,8 +85,8 @@ impl PolicyFolder {
     }
 
     async fn load(&self, by: &Actor) -> Result<(), PortError> {
-        let dir = self.0.dir.clone();
-        let compiled = tokio::task::spawn_blocking(move || compile(&dir)).await;
+        let folders = self.0.folders.clone();
+        let compiled = tokio::task::spawn_blocking(move || compile(&folders)).await;
         let policy = compiled.map_err(|error| PortError::Failed(error.to_string()))??;
         self.0.authority.reload_policy(policy, by).await.map_err(|error| PortError::Failed(error.to_string()))
     }
@@ -94,7 +94,7 @@ impl PolicyFolder {
     /// Writes the lock file of an upstream and puts it in force; if that fails, the file is what it was.
     pub(crate) async fn approve(&self, upstream: &UpstreamName, lock: &str, by: &Actor) -> Result<(), PortError> {
         let mut seen = self.0.turn.lock().await;
-        let path = self.0.dir.join("tools").join(format!("{upstream}.lock.json"));
+        let path = self.0.folders.policy.join("tools").join(format!("{upstream}.lock.json"));
         let before = fs::read(&path).ok();
         let failed = |error: anyhow::Error| PortError::Failed(format!("{error:#}"));
         replace(&path, lock.as_bytes()).map_err(failed)?;
@@ -108,7 +108,7 @@ impl PolicyFolder {
                 tracing::error!(error = format!("{error:#}"), "a lock file could not be put back; it does not validate");
             }
         }
-        *seen = policy_folder::stamp(&self.0.dir);
+        *seen = self.0.folders.stamp();
         loaded
     }
 }
@@ -132,7 +132,7 @@ fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 impl PolicySource for PolicyFolder {
     async fn reload(&self, by: &str) -> Result<(), PortError> {
         let mut seen = self.0.turn.lock().await;
-        *seen = policy_folder::stamp(&self.0.dir);
+        *seen = self.0.folders.stamp();
         self.load(&Actor::Operator(by.to_owned())).await
     }
 }
