@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import ssl
+import time
 import urllib.request
 
 from . import peers, servers
@@ -23,6 +24,7 @@ public_url = "{url}"
 {tls}
 [tokens]
 dpop_nonce = "{nonce}"
+{tokens}
 [telemetry]
 log_level = "info"
 [client]
@@ -53,10 +55,10 @@ class Writ:
 
     `upstreams` maps names to a URL or to a command; `providers` is text for `writ.toml`; `identities` are
     pairs of provider and claims by which the one agent proves itself; `nonce` is `optional` or `required`; `tls`
-    serves HTTPS with a certificate of its own (`ca`) and asks clients for theirs.
+    serves HTTPS with a certificate of its own (`ca`) and asks clients for theirs; `tokens` is more text for that section.
     """
 
-    def __init__(self, folder, upstreams, providers="", identities=(), nonce="optional", tls=False):
+    def __init__(self, folder, upstreams, providers="", identities=(), nonce="optional", tls=False, tokens=""):
         self.folder = folder / "writ"
         self.upstreams = upstreams
         self.port = free_port()
@@ -66,7 +68,7 @@ class Writ:
         secret = (self.folder / "operator.secret").read_text().strip()
         self.operator = {"name": "admin", "secret": secret}
         text = CONFIG.format(
-            port=self.port, url=self.url, nonce=nonce, secret_sha256=hashlib.sha256(secret.encode()).hexdigest(),
+            port=self.port, url=self.url, nonce=nonce, tokens=tokens, secret_sha256=hashlib.sha256(secret.encode()).hexdigest(),
             tls='tls = { cert = "server.pem", key = "server.key", client_certs = "request" }' if tls else "",
             ca='ca_file = "server.pem"' if tls else "",
         )
@@ -150,6 +152,14 @@ class Writ:
 
     def __exit__(self, *_):
         self.service.stop()
+
+    @staticmethod
+    def until(condition, otherwise, seconds=15):
+        """Waits for something that the server does by itself."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, otherwise
+            time.sleep(0.05)
 
     def command(self, *words, **options):
         """Runs `writ` with this configuration."""

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import time
 
-from harness import peers, servers, transcript
+from harness import peers, servers, tlog, transcript
 from harness.processes import run
 from harness.record import scenario
 from harness.writ import PROGRAM, Writ
@@ -28,11 +28,11 @@ def foreign(stage):
             with writ.way_in("helpdesk") as way_in:
                 transcript.walk("python", plan, ["http", way_in.url])
         key = (writ.folder / "data" / "keys" / "log.vkey").read_text().strip()
-    _foreign_verify(log, key, old, 10)
+    tlog.foreign_verify(log, key, old, 10)
     own = run([PROGRAM, "audit", "verify", log, "--key", key], check=False)
     assert own.returncode in (0, 3), f"writ audit verify: {own.stdout}{own.stderr}"
     copy = _tampered(log, stage.folder)
-    for command in (_check(copy, key), [PROGRAM, "audit", "verify", copy, "--key", key]):
+    for command in (tlog.check(copy, key), [PROGRAM, "audit", "verify", copy, "--key", key]):
         assert run(command, check=False).returncode == 1, f"{command[0]} accepted a changed entry"
 
 
@@ -42,30 +42,15 @@ def library(stage):
         log, old = stage.folder / f"log-{entries}", stage.folder / f"old-{entries}"
         write = servers.BINARIES / "examples" / "write_log"
         key = run([write, log, entries, *([old] if entries > 1 else [])]).stdout.strip()
-        _foreign_verify(log, key, old if entries > 1 else log / "checkpoint", entries)
-    assert run(_check(_tampered(log, stage.folder), key), check=False).returncode == 1, "a changed entry was accepted"
-
-
-def _check(log, key, *old):
-    return [peers.tlog_checker(), log, key, *old]
-
-
-def _foreign_verify(log, key, old, at_least):
-    said = run(_check(log, key, old)).stdout.split()
-    size = int(said[2])
-    assert said[0] == "ok" and size >= at_least, said
-    tool, source = peers.tlog_tool(), ["--log-key", key, "--tiles", log]
-    run([tool, "verify-checkpoint", *source])
-    run([tool, "verify-consistency", "--old-checkpoint", old, *source])
-    for index in sorted({0, size // 2, size - 1}):
-        run([tool, "verify-inclusion", "--index", index, *source])
+        tlog.foreign_verify(log, key, old if entries > 1 else log / "checkpoint", entries)
+    assert run(tlog.check(_tampered(log, stage.folder), key), check=False).returncode == 1, "a changed entry was accepted"
 
 
 def _tampered(log, folder):
     """The same log with one bit of one entry changed."""
     copy = folder / "tampered"
     shutil.copytree(log, copy)
-    *_, bundle = _bundles(copy)
+    *_, bundle = tlog.bundles(copy)
     content = bytearray(bundle.read_bytes())
     content[len(content) // 2] ^= 1
     bundle.chmod(0o644)
@@ -104,18 +89,6 @@ def killed(stage):
         received = {body for (body,) in records.execute("SELECT body FROM replies")}
     log = writ.folder / "data" / "log"
     key = (writ.folder / "data" / "keys" / "log.vkey").read_text().strip()
-    _foreign_verify(log, key, log / "checkpoint", len(received))
-    logged = b"".join(path.read_bytes() for path in _bundles(log))
-    missing = [mark for mark in received if mark.encode() not in logged]
-    assert not missing, f"{len(missing)} of {len(received)} forwarded calls have no entry: {missing[:3]}"
-    own = run([PROGRAM, "audit", "verify", log, "--key", key], check=False)
-    assert own.returncode in (0, 3), f"writ audit verify: {own.stdout}{own.stderr}"
-
-
-def _bundles(log):
-    """The entry bundles that the checkpoint covers, and nothing that only lies there."""
-    size = int((log / "checkpoint").read_text().splitlines()[1])
-    for number in range(-(-size // 256)):
-        digits = f"{number:03}" if number < 1000 else f"x{number // 1000:03}/{number % 1000:03}"
-        width = min(256, size - number * 256)
-        yield log / "tile" / "entries" / (digits if width == 256 else f"{digits}.p/{width}")
+    tlog.foreign_verify(log, key, log / "checkpoint", len(received))
+    tlog.holds_all(log, received)
+    tlog.own_verify(log, key)

@@ -2,6 +2,7 @@
 //! that makes it so. No agent reaches any of this (R18): the edge admits operators only.
 
 use crate::Authority;
+use crate::attest::remembered_until;
 use crate::caller::Unauthenticated;
 use crate::end::Actor;
 use crate::error::Error;
@@ -69,7 +70,10 @@ impl Authority {
         if !changed.is_empty() {
             self.0.ledger.commit(Write { events, changes }).await?;
         }
+        // CRASH(agents.logged, agents.effective): the records are in force after the start; the sweep ends what they end.
+        tracing::trace!(target: "writ::step", at = "agents.logged");
         self.0.inventory.store(Arc::new(after));
+        tracing::trace!(target: "writ::step", at = "agents.effective");
         let lost = |agent: &Arc<Agent>| {
             let all = agent.eligible(now).is_err() || before.get(&agent.id).is_some_and(|known| known.rules != agent.rules);
             let tasks = self.0.tasks.of_agent(&agent.id).into_iter();
@@ -167,8 +171,11 @@ impl Authority {
         let detail = [("from", self.policy().version().to_string().into()), ("to", policy.version().to_string().into())];
         let event = change("policy.reload", &by.name(), self.0.clock.now(), detail)?;
         self.0.ledger.commit(Write { events: vec![event], changes: Vec::new() }).await?;
+        // CRASH(policy.logged, policy.effective): the start reads the folder, and every decision names its version.
+        tracing::trace!(target: "writ::step", at = "policy.logged");
         let policy = Arc::new(policy);
         self.0.policy.store(Arc::clone(&policy));
+        tracing::trace!(target: "writ::step", at = "policy.effective");
         let orphaned = self.0.tasks.select(|live| policy.intent(&live.task().intent).is_none());
         self.end_all(orphaned, EndReason::Policy, &by.name()).await
     }
@@ -176,9 +183,8 @@ impl Authority {
     /// What policy says of a hypothetical request of an open task, and why. Not a decision: nothing follows from it.
     #[must_use]
     pub fn explain(&self, live: &crate::LiveTask, operation: Operation<'_>, approved: bool) -> Option<Explanation> {
-        let now = self.0.clock.now();
         let agent = self.agent(&live.task().agent)?;
-        let mut facts = crate::decide::facts(&live.progress(), domain::Binding::Dpop, now);
+        let mut facts = crate::decide::facts(live, &live.progress(), domain::Binding::Dpop, &*self.0.clock);
         facts.approved = approved;
         Some(self.policy().explain(&Request {
             task: live.task(),
@@ -201,7 +207,10 @@ impl Authority {
     async fn replace_keys(&self, keys: TokenKeys, by: &Actor) -> Result<(), Error> {
         let event = change("keys.rotate", &by.name(), self.0.clock.now(), [("active", keys.active.key_id().into())])?;
         self.0.ledger.commit(Write { events: vec![event], changes: Vec::new() }).await?;
+        // CRASH(keys.logged, keys.effective): the key is in its folder; the start takes the newest.
+        tracing::trace!(target: "writ::step", at = "keys.logged");
         self.0.signer.rotate(keys)?;
+        tracing::trace!(target: "writ::step", at = "keys.effective");
         // Cached verdicts of tokens whose key is gone must not outlive it.
         self.0.verified.invalidate_all();
         Ok(())
@@ -238,9 +247,12 @@ impl Authority {
         let now = self.0.clock.now();
         let Ok(signed) = self.verified_token(token) else { return Ok(()) };
         let claims = signed.claims();
-        let expires = domain::Timestamp::from_secs(claims.expires_at.0);
         // One entry for each token, or whoever holds an old one could fill the log.
-        if expires <= now || self.0.revoked_tokens.refuse(&claims.token_id, expires) {
+        if claims.expires_at.0 <= now.secs() {
+            return Ok(());
+        }
+        let expires = remembered_until(claims.expires_at.0, 0);
+        if self.0.revoked_tokens.refuse(&claims.token_id, expires) {
             return Ok(());
         }
         let detail = [
@@ -250,7 +262,11 @@ impl Authority {
         ];
         let event = change("token.revoked", &by.name(), now, detail)?;
         let change = Change::RevokeToken { jti: claims.token_id.clone(), expires };
+        // CRASH(revoke.effective): nobody was told; the token counts after the start until it is revoked again.
+        tracing::trace!(target: "writ::step", at = "revoke.effective");
         self.0.ledger.commit(Write { events: vec![event], changes: vec![change] }).await?;
+        // CRASH(revoke.logged): revoked, for good.
+        tracing::trace!(target: "writ::step", at = "revoke.logged");
         self.0.revoked_tokens.kept(&claims.token_id);
         Ok(())
     }

@@ -14,7 +14,7 @@ use token::UnixSeconds;
 use token::spiffe_id::SpiffeId;
 use token::verify::UnverifiedToken;
 
-/// Seconds that used evidence is remembered after it has expired: an hour that a clock may be set back, and then some.
+/// Seconds that used evidence and a refused token are remembered after they have expired: an hour that a clock may be set back, and then some.
 const REMEMBERED_SECS_MORE: i64 = 3_900;
 
 /// What a workload shows to prove who it is.
@@ -123,9 +123,9 @@ impl Authority {
     }
 }
 
-/// Until when used evidence is remembered: beyond its own end, because its validity was judged by a clock that stood
+/// Until when used evidence or a refused token is remembered: beyond its own end, because its validity was judged by a clock that stood
 /// earlier than the ledger's will (keys were fetched, the ledger was busy), or that somebody sets back later.
-fn remembered_until(expires_secs: i64, leeway_secs: i64) -> Timestamp {
+pub(crate) fn remembered_until(expires_secs: i64, leeway_secs: i64) -> Timestamp {
     Timestamp::from_secs(expires_secs.saturating_add(leeway_secs.max(0)).saturating_add(REMEMBERED_SECS_MORE))
 }
 

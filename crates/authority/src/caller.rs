@@ -155,7 +155,7 @@ impl Authority {
         if binding == Binding::Bearer && !agent.allow_bearer {
             return Err(Unauthenticated::NotProved("this agent may not use unbound tokens"));
         }
-        live.touch(now);
+        live.touch(now, self.0.clock.elapsed());
         Ok(Caller { live, agent, binding, signed })
     }
 
@@ -185,6 +185,9 @@ impl Authority {
 
     /// The open task and the eligible agent of a verified token.
     pub(crate) fn standing(&self, signed: &SignedToken, now: Timestamp) -> Result<(Arc<LiveTask>, Arc<Agent>), Unauthenticated> {
+        if self.0.wall.outlived(&signed.claims, self.0.clock.elapsed()) {
+            return Err(Unauthenticated::Expired);
+        }
         self.standing_of(signed.task, now)
     }
 
@@ -242,13 +245,16 @@ impl Authority {
         token: Option<(&str, &str)>,
         now: Timestamp,
     ) -> Result<Proof, Unauthenticated> {
-        let at = UnixSeconds(now.secs());
         let known = token.and_then(|(_, jkt)| self.0.proof_keys.get(jkt));
         let request = ProofRequest { method, uri, access_token: token.map(|(token, _)| token), known_key: known.as_ref() };
-        let nonce = self.0.nonces_required.then_some(&self.0.nonces);
-        let rules = ProofRules { age_secs_max: PROOF_AGE_SECS_MAX, ahead_secs_max: PROOF_AHEAD_SECS_MAX, nonce };
-        let checked = verify_proof(proof, &request, &rules, at).map_err(|error| match error {
-            token::Error::NonceMissing | token::Error::NonceRefused => Unauthenticated::UseNonce(self.0.nonces.issue(at)),
+        // INVARIANT(no-second-hour): while the wall clock lies behind where it was, proofs of then look fresh again and are
+        // not remembered any more. A nonce of the other clock tells them apart.
+        let needed = self.0.nonces_required || self.0.wall.is_behind(now);
+        let nonce_at = self.nonce_time();
+        let nonce = needed.then_some(&self.0.nonces);
+        let rules = ProofRules { age_secs_max: PROOF_AGE_SECS_MAX, ahead_secs_max: PROOF_AHEAD_SECS_MAX, nonce, nonce_at };
+        let checked = verify_proof(proof, &request, &rules, UnixSeconds(now.secs())).map_err(|error| match error {
+            token::Error::NonceMissing | token::Error::NonceRefused => Unauthenticated::UseNonce(self.0.nonces.issue(nonce_at)),
             error => Unauthenticated::Proof(error.to_string()),
         })?;
         // Before it is remembered: whoever stole a token but not its key must not fill the memory.
@@ -270,6 +276,12 @@ impl Authority {
     /// A fresh DPoP nonce to send along (RFC 9449 §8.2).
     #[must_use]
     pub fn dpop_nonce(&self) -> String {
-        self.0.nonces.issue(UnixSeconds(self.0.clock.now().secs()))
+        self.0.nonces.issue(self.nonce_time())
+    }
+
+    /// The time of nonces: monotonic, because they are what tells proofs of a repeated hour apart. They are only good in
+    /// the process that made them anyway.
+    fn nonce_time(&self) -> UnixSeconds {
+        UnixSeconds(i64::try_from(self.0.clock.elapsed().as_secs()).unwrap_or(i64::MAX))
     }
 }

@@ -7,7 +7,7 @@ use crate::caller::Caller;
 use crate::event::{Arguments, DecisionEvent, OutcomeEvent, encode, hex, ids, reason};
 use crate::live::{LiveTask, Reserved};
 use crate::opening::Openings;
-use crate::ports::{Change, Write};
+use crate::ports::{Change, Clock, Write};
 use domain::{
     Agent, Binding, DecisionId, EndReason, Facts, Operation, Outcome, Progress, Reading, Reason, TaskId, Timestamp, Verdict,
 };
@@ -251,11 +251,13 @@ impl Authority {
     async fn decide_as(&self, acting: &Acting<'_>, operation: Operation<'_>, settled: Option<Verdict>) -> Decision {
         let now = self.0.clock.now();
         let policy = self.policy();
-        let (facts, verdict, progress) = settle(acting, operation, &policy, settled, now);
+        let (facts, verdict, progress) = settle(acting, operation, &policy, settled, &*self.0.clock);
         let mut changes: Vec<_> =
             progress.map(|progress| Change::Progress(acting.live.task().id, progress)).into_iter().collect();
         let decision = self.new_decision_id(now);
         let asked = Asked { acting, operation, facts: &facts, policy: &policy };
+        // CRASH(call.decided): a place in the budget and labels rose in memory only; nothing was sent.
+        tracing::trace!(target: "writ::step", at = "call.decided");
         let logged = match asked.event(self, decision, &verdict, now) {
             Ok((event, opening)) => {
                 changes.extend(opening);
@@ -267,6 +269,8 @@ impl Authority {
             tracing::error!(%error, "a decision could not be logged, so it is refused");
             return Decision::Failed(Denial::unlogged(&error));
         }
+        // CRASH(call.logged): the decision is in the log and its place in the budget is used, though nothing was sent.
+        tracing::trace!(target: "writ::step", at = "call.logged");
         self.answer(acting.live, decision, verdict)
     }
 
@@ -295,19 +299,19 @@ fn settle(
     operation: Operation<'_>,
     policy: &Policy,
     settled: Option<Verdict>,
-    now: Timestamp,
+    clock: &dyn Clock,
 ) -> (Facts, Verdict, Option<Progress>) {
     let workload = acting.live.workload();
     loop {
         let seen = acting.live.progress();
-        let facts = facts(&seen, acting.binding, now);
+        let facts = facts(acting.live, &seen, acting.binding, clock);
         let request = Request { task: acting.live.task(), agent: acting.agent, workload: &workload, operation, facts: &facts };
         let verdict = settled.clone().unwrap_or_else(|| policy.decide(&request));
         if verdict.outcome != Outcome::Allow {
             return (facts, verdict, None);
         }
         let reading = policy.traits(&operation).map_or_else(Reading::default, |traits| traits.reading);
-        let refused = match acting.live.reserve(&seen, reading, now) {
+        let refused = match acting.live.reserve(&seen, reading, facts.now) {
             Reserved::Yes(progress) => return (facts, verdict, Some(progress)),
             Reserved::Moved => continue,
             Reserved::Ended(end) => over(Reason::TaskEnded, &format!("the task has ended ({})", end.as_str())),
@@ -317,14 +321,16 @@ fn settle(
     }
 }
 
-pub(crate) fn facts(progress: &Progress, binding: Binding, now: Timestamp) -> Facts {
+/// What policies may know of a task at this progress.
+pub(crate) fn facts(live: &LiveTask, progress: &Progress, binding: Binding, clock: &dyn Clock) -> Facts {
+    let now = clock.now();
     Facts {
         now,
         labels: progress.labels,
         approved: false,
         calls_used: progress.calls_used,
         binding,
-        attested_secs_ago: now.secs_since(progress.attested_at),
+        attested_secs_ago: live.attested_secs_ago(progress, clock),
     }
 }
 

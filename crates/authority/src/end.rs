@@ -9,9 +9,10 @@ use crate::event::{EndEvent, RefusalEvent, WorkloadRecord, encode};
 use crate::live::LiveTask;
 use crate::ports::{Change, Write};
 use crate::provider::Provider;
-use domain::{Agent, EndReason, TaskId, Timestamp, WorkloadIdentity};
+use domain::{Agent, EndReason, Progress, TaskId, TaskState, Timestamp, WorkloadIdentity};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::MutexGuard;
 
 /// Most refusals that are logged in one second: a stranger must not be able to fill the log.
 const REFUSALS_PER_SEC_MAX: u64 = 20;
@@ -73,6 +74,8 @@ impl Authority {
             // Nobody listening is not an error: then there is nothing in flight to cut.
             let _ = self.0.ends.send((live.task().id, reason));
         }
+        // CRASH(end.effective): nobody was told that it ended, and after the start it is open; whoever ended it asks again.
+        tracing::trace!(target: "writ::step", at = "end.effective");
         self.log_end(live, by, now).await
     }
 
@@ -82,21 +85,43 @@ impl Authority {
         if *logged {
             return Ok(());
         }
-        let (task, progress) = (live.task(), live.progress());
-        let event = encode(&EndEvent {
-            agent: task.agent.as_str(),
-            at: now.millis(),
-            by,
-            calls_used: progress.calls_used,
-            intent: task.intent.as_str(),
-            reason: live.ended().unwrap_or(EndReason::Revoked).as_str(),
-            task: &task.id.to_string(),
-            r#type: "task.ended",
-        })?;
-        self.0.ledger.commit(Write { events: vec![event], changes: vec![Change::Progress(task.id, progress)] }).await?;
+        let write = end_record(live, live.progress(), by, now)?;
+        self.0.ledger.commit(write).await?;
+        // CRASH(end.logged): it has ended, for good.
+        tracing::trace!(target: "writ::step", at = "end.logged");
         *logged = true;
         self.0.tasks.remove(live);
         Ok(())
+    }
+
+    /// Puts the end of a task into the write of what it gives way to, so that both are in the log or neither is. Nobody
+    /// else can log its end until the guard is dropped; it takes effect by [`Authority::gave_way`], once that is durable.
+    pub(crate) async fn give_way<'a>(
+        &self,
+        live: &'a LiveTask,
+        by: &str,
+        now: Timestamp,
+        write: &mut Write,
+    ) -> Result<MutexGuard<'a, bool>, IssueError> {
+        let logged = live.end_logged.lock().await;
+        if *logged {
+            return Err(IssueError::Task("the task that it replaces has ended"));
+        }
+        let mut over = live.progress();
+        over.end(now, EndReason::Superseded);
+        let mut end = end_record(live, over, by, now).map_err(|error| IssueError::Unavailable(error.to_string()))?;
+        write.events.append(&mut end.events);
+        write.changes.append(&mut end.changes);
+        Ok(logged)
+    }
+
+    /// The end of [`Authority::give_way`] is durable: from here on nothing of the task is released.
+    pub(crate) fn gave_way(&self, live: &LiveTask, mut logged: MutexGuard<'_, bool>, now: Timestamp) {
+        if live.end(now, EndReason::Superseded) {
+            let _ = self.0.ends.send((live.task().id, EndReason::Superseded));
+        }
+        *logged = true;
+        self.0.tasks.remove(live);
     }
 
     /// Ends several tasks.
@@ -112,6 +137,10 @@ impl Authority {
                 let _ = self.0.ends.send((live.task().id, reason));
             }
         }
+        if !tasks.is_empty() {
+            // CRASH(end.effective): what ended them is durable, so the sweep after the start ends them again.
+            tracing::trace!(target: "writ::step", at = "end.effective");
+        }
         for live in &tasks {
             first = first.and(self.log_end(live, by, now).await);
         }
@@ -124,17 +153,22 @@ impl Authority {
     /// The first end that could not be made durable.
     pub async fn sweep(&self) -> Result<usize, Error> {
         let now = self.0.clock.now();
+        if self.0.wall.is_behind(now) {
+            tracing::warn!("the clock was set back: proofs of possession need a nonce until it has caught up");
+        }
         self.0.revoked_tokens.forget_before(now);
-        let inventory = self.0.inventory.load();
+        let (inventory, policy) = (self.0.inventory.load(), self.policy());
         let due = self.0.tasks.select(|live| {
             live.ended().is_some() || live.overdue(&*self.0.clock).is_some() || {
                 let unfit = |agent: &Arc<Agent>| agent.eligible(now).is_err() || !agent.may_declare(&live.task().intent);
-                inventory.get(&live.task().agent).is_none_or(unfit)
+                inventory.get(&live.task().agent).is_none_or(unfit) || policy.intent(&live.task().intent).is_none()
             }
         });
         let mut first = Ok(());
         for live in &due {
-            let reason = live.overdue(&*self.0.clock).unwrap_or(EndReason::Agent);
+            // What took its intent away may have died before it could end it.
+            let orphaned = policy.intent(&live.task().intent).is_none().then_some(EndReason::Policy);
+            let reason = live.overdue(&*self.0.clock).or(orphaned).unwrap_or(EndReason::Agent);
             first = first.and(self.end(live, live.ended().unwrap_or(reason), "writ").await);
         }
         first.map(|()| due.len())
@@ -175,6 +209,26 @@ impl Authority {
             tracing::error!(%error, "a refusal could not be logged; it was refused all the same");
         }
     }
+}
+
+/// The entry of an end and the change that goes with it.
+fn end_record(live: &LiveTask, progress: Progress, by: &str, now: Timestamp) -> Result<Write, Error> {
+    let task = live.task();
+    let reason = match progress.state {
+        TaskState::Ended { reason, .. } => reason,
+        TaskState::Open => EndReason::Revoked,
+    };
+    let event = encode(&EndEvent {
+        agent: task.agent.as_str(),
+        at: now.millis(),
+        by,
+        calls_used: progress.calls_used,
+        intent: task.intent.as_str(),
+        reason: reason.as_str(),
+        task: &task.id.to_string(),
+        r#type: "task.ended",
+    })?;
+    Ok(Write { events: vec![event], changes: vec![Change::Progress(task.id, progress)] })
 }
 
 /// Admits so many records in a second and counts the rest.

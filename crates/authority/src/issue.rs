@@ -240,7 +240,7 @@ impl Authority {
             audience: reach.iter().map(|name| self.resource_uri(name)).chain([self.0.issuer.clone()]).collect(),
             issued_at: UnixSeconds(now.secs()),
             expires_at: UnixSeconds(now.secs()).plus(i64::try_from(lifetime).unwrap_or(1)),
-            token_id: self.random_id(),
+            token_id: self.0.wall.token_id(self.0.clock.elapsed(), &self.random_id()),
             task: draft.task.id.to_string(),
             intent: draft.task.intent.to_string(),
             act: None,
@@ -318,23 +318,26 @@ impl Authority {
         self.include_and_sign(draft, write, now).await
     }
 
-    /// CRASH(before include): nothing happened; the evidence is unused.
-    /// CRASH(after include, before the answer): the task is open and in the log, its token was never seen by anybody. It
-    /// ends by its deadline or idle limit. The evidence is used: the agent gets a fresh one and opens another task.
+    /// CRASH(issue.decided): nothing happened; the evidence is unused.
+    /// CRASH(issue.included and later): the task is open and in the log, the one that it replaced has ended; its token was
+    /// never seen by anybody. It ends by its deadline or idle limit. The evidence is used: the agent gets a fresh one and
+    /// opens another task.
     async fn include_and_sign(&self, draft: Draft, mut write: Write, now: Timestamp) -> Result<Issued, IssueError> {
-        if let Some(replaced) = &draft.replaced {
-            let mut over = replaced.progress();
-            over.end(now, EndReason::Superseded);
-            write.changes.push(Change::Progress(replaced.task().id, over));
-        }
+        let replaced = draft.replaced;
+        let giving_way = match &replaced {
+            Some(replaced) => Some((replaced, self.give_way(replaced, draft.agent.id.as_str(), now, &mut write).await?)),
+            None => None,
+        };
         let seen = self.0.signer.seen();
+        tracing::trace!(target: "writ::step", at = "issue.decided");
         let inclusion = self.0.ledger.include(write, seen).await.map_err(|error| match error {
             LedgerError::Replayed => IssueError::EvidenceReplayed,
             other => IssueError::Unavailable(other.to_string()),
         })?;
+        tracing::trace!(target: "writ::step", at = "issue.included");
         let live = match draft.live {
             Some(live) => {
-                live.attested(draft.task.workload.clone(), now);
+                live.attested(draft.task.workload.clone(), &*self.0.clock);
                 live
             }
             None => {
@@ -344,14 +347,16 @@ impl Authority {
                 live
             }
         };
-        if let Some(replaced) = draft.replaced {
-            self.end(&replaced, EndReason::Superseded, draft.agent.id.as_str()).await.map_err(unavailable)?;
+        if let Some((replaced, logged)) = giving_way {
+            self.gave_way(replaced, logged, now);
         }
+        tracing::trace!(target: "writ::step", at = "issue.effective");
         if let Some(reason) = self.fallen(&live, now) {
             self.end(&live, reason, &Actor::System.name()).await.map_err(unavailable)?;
             return Err(IssueError::Task("what it stands on changed meanwhile; declare it anew"));
         }
         let token = self.sign_included(&draft.canonical, &inclusion, seen).await?;
+        tracing::trace!(target: "writ::step", at = "issue.signed");
         Ok(Issued { token: token.into(), claims: draft.claims, binding: draft.binding, task: live })
     }
 

@@ -23,6 +23,7 @@ mod replay;
 mod revoked;
 mod sign;
 pub mod target;
+mod wall;
 
 pub use admin::Introspection;
 pub use attest::EvidenceInput;
@@ -51,6 +52,7 @@ use revoked::RevokedTokens;
 use std::sync::Arc;
 use std::time::Duration;
 use token::dpop::{NonceKey, ProofKey};
+use wall::WallWatch;
 
 /// Most verified tokens that are remembered; one is about 1 KiB.
 const VERIFIED_MAX: u64 = 50_000;
@@ -113,6 +115,7 @@ struct Inner {
     verified: moka::sync::Cache<[u8; 32], Arc<caller::SignedToken>>,
     proof_keys: moka::sync::Cache<String, ProofKey>,
     proofs_seen: ReplayMemory,
+    wall: WallWatch,
     refusals: end::RefusalGate,
     ends: tokio::sync::broadcast::Sender<(TaskId, domain::EndReason)>,
     ledger: Arc<dyn Ledger>,
@@ -163,6 +166,7 @@ impl Authority {
             verified: moka::sync::Cache::new(VERIFIED_MAX),
             proof_keys: moka::sync::Cache::new(VERIFIED_MAX),
             proofs_seen: ReplayMemory::new(Duration::from_secs(proof_window_secs()), PROOFS_MAX),
+            wall: WallWatch::new(&*parts.entropy),
             refusals: end::RefusalGate::default(),
             ends: tokio::sync::broadcast::Sender::new(ENDS_BEHIND_MAX),
             ledger: parts.ledger,

@@ -6,6 +6,7 @@ use crate::ports::Clock;
 use arc_swap::ArcSwap;
 use domain::{AgentId, EndReason, Progress, Reading, Task, TaskId, TaskState, Timestamp, WorkloadIdentity};
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -18,6 +19,10 @@ pub struct LiveTask {
     end: watch::Sender<Option<EndReason>>,
     /// When it is over on the monotonic clock, wherever the wall clock may be set to.
     over_at: Duration,
+    /// When something was last heard of it, and when its workload last proved itself, in milliseconds of the monotonic clock;
+    /// below zero for what was before this process.
+    heard: AtomicI64,
+    proved: AtomicI64,
     /// Whether the end is durable. Held while it is being made so, so that it is logged once.
     pub(crate) end_logged: tokio::sync::Mutex<bool>,
     pub(crate) key: TaskKey,
@@ -51,11 +56,15 @@ impl LiveTask {
         let workload = ArcSwap::from_pointee(task.workload.clone());
         // One second more, because the rest of the life is counted in whole ones.
         let rest = Duration::from_secs(task.deadline.secs_since(clock.now()).saturating_add(1));
+        let (now, elapsed) = (clock.now().millis(), millis(clock.elapsed()));
+        let before = |then: Timestamp| elapsed.saturating_sub(now.saturating_sub(then.millis()).max(0));
         Arc::new(Self {
             progress: Mutex::new(task.progress),
             workload,
             end: watch::Sender::new(end),
             over_at: clock.elapsed().saturating_add(rest),
+            heard: AtomicI64::new(before(task.progress.seen_at)),
+            proved: AtomicI64::new(before(task.progress.attested_at)),
             end_logged: Default::default(),
             key,
             task,
@@ -99,12 +108,21 @@ impl LiveTask {
 
     /// Whether the task should end by itself now, and why. A wall clock that went back does not make a life longer.
     pub(crate) fn overdue(&self, clock: &dyn Clock) -> Option<EndReason> {
-        let over = clock.elapsed() >= self.over_at;
-        self.task.overdue(&self.progress(), clock.now()).or_else(|| over.then_some(EndReason::Deadline))
+        let elapsed = clock.elapsed();
+        let over = elapsed >= self.over_at;
+        let idle = || self.task.idle_secs.is_some_and(|secs| secs_since(&self.heard, elapsed) >= secs);
+        let own = self.task.overdue(&self.progress(), clock.now());
+        own.or_else(|| over.then_some(EndReason::Deadline)).or_else(|| idle().then_some(EndReason::Liveness))
+    }
+
+    /// How long ago its workload last proved itself, by the clock that says more.
+    pub(crate) fn attested_secs_ago(&self, progress: &Progress, clock: &dyn Clock) -> u64 {
+        clock.now().secs_since(progress.attested_at).max(secs_since(&self.proved, clock.elapsed()))
     }
 
     /// Something was heard of the task.
-    pub fn touch(&self, now: Timestamp) {
+    pub fn touch(&self, now: Timestamp, elapsed: Duration) {
+        self.heard.fetch_max(millis(elapsed), Ordering::Relaxed);
         let mut progress = self.locked();
         progress.seen_at = progress.seen_at.max(now);
     }
@@ -142,7 +160,10 @@ impl LiveTask {
         first
     }
 
-    pub(crate) fn attested(&self, workload: WorkloadIdentity, at: Timestamp) -> Progress {
+    pub(crate) fn attested(&self, workload: WorkloadIdentity, clock: &dyn Clock) -> Progress {
+        let (at, elapsed) = (clock.now(), millis(clock.elapsed()));
+        self.heard.fetch_max(elapsed, Ordering::Relaxed);
+        self.proved.fetch_max(elapsed, Ordering::Relaxed);
         self.workload.store(Arc::new(workload));
         let mut progress = self.locked();
         progress.attested_at = progress.attested_at.max(at);
@@ -154,6 +175,14 @@ impl LiveTask {
         // No code panics while it holds the lock, and the value is valid at every point: poison carries no news.
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn millis(elapsed: Duration) -> i64 {
+    i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn secs_since(then: &AtomicI64, elapsed: Duration) -> u64 {
+    u64::try_from(millis(elapsed).saturating_sub(then.load(Ordering::Relaxed)) / 1_000).unwrap_or(0)
 }
 
 /// Why tasks that ended lately did, for a helpful answer; older ones are only known to the archive.

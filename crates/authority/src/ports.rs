@@ -140,7 +140,7 @@ pub trait Ledger: Send + Sync + 'static {
     /// in a crash is safe because a durable record that came before implies at least as much.
     fn post(&self, write: Write) -> Result<(), LedgerError>;
 
-    /// Like [`Ledger::commit`] for exactly one event, and proves its inclusion (L2), with consistency from a tree of
+    /// Like [`Ledger::commit`], and proves the inclusion of the first event (L2), with consistency from a tree of
     /// `seen` leaves.
     async fn include(&self, write: Write, seen: u64) -> Result<Inclusion, LedgerError>;
 

@@ -279,6 +279,8 @@ async fn a_crash_after_a_changed_course_leaves_only_the_new_task_open() {
     assert!(world.issue("bot", changed).await.is_err());
     let kept = authority::ports::Archive::load(&*world.ledger).await.unwrap().tasks;
     assert_eq!(kept.iter().map(|(task, _)| task.predecessor).collect::<Vec<_>>(), [Some(old)]);
+    let ended = |event: &serde_json::Value| event["type"] == "task.ended" && event["task"] == old.to_string();
+    assert_eq!(world.ledger.events().iter().filter(|event| ended(event)).count(), 1, "the log says that the old one ended");
 }
 
 #[tokio::test]

@@ -41,6 +41,8 @@ pub(crate) async fn call_tool(mut incoming: Incoming) -> Result<Reply, Refusal> 
     if approved && incoming.era.is_modern() && incoming.gateway.authority.could_allow(&incoming.admitted.caller, &operation) {
         check_mirrored(&incoming, &tool, arguments)?;
     }
+    // CRASH(call.parsed): nothing happened.
+    tracing::trace!(target: "writ::step", at = "call.parsed");
     // 4. The decision, with these arguments, durable in the log before it is known here.
     let decision = if approved { incoming.decide(operation).await } else { incoming.refuse_unavailable(operation).await };
     let permit = match decision {
@@ -56,6 +58,8 @@ pub(crate) async fn call_tool(mut incoming: Incoming) -> Result<Reply, Refusal> 
     };
     // 5. The last look before it leaves: the task may have ended while the decision was written.
     let released = permit.release().map_err(Refusal::TaskEnded)?;
+    // CRASH(call.released): in the log, not sent; a missing outcome reads as "unknown".
+    tracing::trace!(target: "writ::step", at = "call.released");
     // 6. Forwarded with the permit consumed. The flight passes events on, withholds the answer if the task ends first,
     //    records the outcome before the answer leaves, and cancels the call if the client goes away.
     incoming.fly(Some(released), Kind::Tool).await

@@ -222,7 +222,11 @@ impl Flight {
             Err(error) => return self.failed(&error),
         };
         let frame = stream::result(&self.id, &raw);
+        // CRASH(call.answered): the upstream did it; the decision in the log says so, the outcome is missing.
+        tracing::trace!(target: "writ::step", at = "call.answered");
         self.record(status, Some(raw.as_bytes()));
+        // CRASH(call.recorded): the same; the outcome may or may not have been kept.
+        tracing::trace!(target: "writ::step", at = "call.recorded");
         Step::Last(StatusCode::OK, frame)
     }
 

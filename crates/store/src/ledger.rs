@@ -29,8 +29,8 @@ impl Ledger for Store {
     }
 
     async fn include(&self, write: Write, seen: u64) -> Result<Inclusion, LedgerError> {
-        if write.events.len() != 1 {
-            return Err(LedgerError::Unavailable("inclusion is proved for exactly one event".to_owned()));
+        if write.events.is_empty() {
+            return Err(LedgerError::Unavailable("inclusion is proved of an event".to_owned()));
         }
         let (answer, answered) = oneshot::channel();
         self.enqueue(Prepared::new(write)?, Reply::Proof(seen, answer))?;

@@ -200,8 +200,11 @@ fn bring_together(config: &StoreConfig, keys: &Keys, place: &Place) -> Result<Op
     }
     let head = Head { size: recovered.frontier.size(), root: recovered.frontier.root() };
     let chain = next_epoch(position, head)?;
-    // Crash after this: an epoch without entries, which is true.
+    // Crash here: recovered, and the next start finds what this one found, or better.
+    tracing::trace!(target: "writ::step", at = "start.recovered");
     write_position(&connection, head, &chain)?;
+    // Crash after this: an epoch without entries, which is true.
+    tracing::trace!(target: "writ::step", at = "start.positioned");
     Ok(Opened { connection, recovered, chain, anchor })
 }
 

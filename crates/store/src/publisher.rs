@@ -70,9 +70,18 @@ impl Background {
         while self.publisher.size() < goal {
             let mut behind = Behind { shared: &self.shared, reader: &self.reader, writer: &self.writer };
             let shared = &self.shared;
-            let published = self.publisher.publish(shared.tiles.files(), &mut behind, |head| shared.sign(head))?;
+            let published = self.publisher.publish(shared.tiles.files(), &mut behind, |head| {
+                // What a crash at each of these steps leaves is said where they follow each other: `auditlog::publish`.
+                tracing::trace!(target: "writ::step", at = "publish.written");
+                let note = shared.sign(head);
+                tracing::trace!(target: "writ::step", at = "publish.signed");
+                note
+            })?;
             match published {
-                Some(round) => self.shared.advance(round.head.size),
+                Some(round) => {
+                    tracing::trace!(target: "writ::step", at = "publish.forgotten");
+                    self.shared.advance(round.head.size);
+                }
                 None => break,
             }
         }
@@ -99,12 +108,16 @@ impl BatchLedger for Behind<'_> {
         let (answer, answered) = sync_channel(1);
         self.writer.send(Job::Record(note.to_vec(), answer)).map_err(|_| failed("the writer has stopped".into()))?;
         match answered.recv_timeout(RECORD_TIMEOUT) {
-            Ok(result) => result.map_err(|error| failed(Box::new(error))),
+            Ok(result) => {
+                tracing::trace!(target: "writ::step", at = "publish.recorded");
+                result.map_err(|error| failed(Box::new(error)))
+            }
             Err(_) => Err(failed("the writer does not answer".into())),
         }
     }
 
     fn forget_below(&mut self, size: u64) -> Result<(), auditlog::Error> {
+        tracing::trace!(target: "writ::step", at = "publish.replaced");
         // Nobody waits: a batch that is forgotten later does no harm.
         self.writer
             .send(Job::Forget(size))

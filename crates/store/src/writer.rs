@@ -289,6 +289,7 @@ impl Writer {
             let signature = sign(self.node_signer.as_ref(), appended.first, appended.head, &chain)?;
             insert_batch(db, &appended.to_stored(packed), &chain, &signature)?;
             write_position(db, appended.head, &chain)?;
+            tracing::trace!(target: "writ::step", at = "commit.applied");
             Some(appended)
         };
         let leaf = |(write, leaf): (usize, usize)| Some((write, batch.leaves.get(leaf)?.clone()));
@@ -309,6 +310,8 @@ impl Writer {
     fn adopt(&mut self, step: Step) {
         self.chain = step.chain;
         if let Some(appended) = step.appended {
+            // Crash after the commit: all of it is there, and nobody was answered.
+            tracing::trace!(target: "writ::step", at = "commit.durable");
             self.shared.extend(&appended.nodes, appended.head.size);
             self.frontier = appended.frontier;
         }
@@ -346,6 +349,8 @@ impl Writer {
     fn prove(&self, proofs: Vec<Wanted>) {
         let head = Head { size: self.frontier.size(), root: self.frontier.root() };
         let note = self.shared.sign(head);
+        // Crash here: a signed head that nobody saw, anchored; its entries are committed.
+        tracing::trace!(target: "writ::step", at = "proof.signed");
         if let Err(error) = &note {
             tracing::error!(%error, "no checkpoint could be signed");
         }

@@ -142,7 +142,8 @@ impl World {
     /// The authority's.
     pub async fn issue_with(&self, evidence: String, task: TaskRequest) -> Result<Issued, IssueError> {
         let uri = format!("{ISSUER}/oauth/token");
-        let proof = self.holder.proof("POST", &uri, self.now(), None);
+        let nonce = serde_json::json!({ "nonce": self.authority.dpop_nonce() });
+        let proof = self.holder.proof_with("POST", &uri, self.now(), None, nonce);
         let target = TargetUri::parse(&uri).unwrap();
         let holder = authority::Holder { dpop: Some((&proof, "POST", &target)), certificate: None };
         let request = IssueRequest { evidence: EvidenceInput::Jwt(evidence.into()), task, resources: Vec::new(), holder };

@@ -117,7 +117,7 @@ fn main() {
     let ed_key = Ed25519KeyPair::generate().unwrap();
     let ed_jwk = json!({"kty": "OKP", "crv": "Ed25519", "x": encode(ed_key.public_key().as_ref())});
     let ed_proof = compact(&header("EdDSA", &ed_jwk), &proof_claims, |message| ed_key.sign(message).as_ref().to_vec());
-    let rules = ProofRules { age_secs_max: 60, ahead_secs_max: 10, nonce: None };
+    let rules = ProofRules { age_secs_max: 60, ahead_secs_max: 10, nonce: None, nonce_at: UnixSeconds(0) };
     let check = |proof: &str, known_key: Option<&ProofKey>| {
         let request = ProofRequest { method: "POST", uri: &uri, access_token: Some(&token), known_key };
         verify_proof(proof, &request, &rules, NOW).unwrap()

@@ -124,6 +124,9 @@ pub struct ProofRules<'a> {
     pub ahead_secs_max: i64,
     /// If set, a nonce of this key is demanded.
     pub nonce: Option<&'a NonceKey>,
+    /// The time of nonces, as [`NonceKey::issue`] was told it. It may be another clock than that of `iat`: one that nobody
+    /// sets back.
+    pub nonce_at: UnixSeconds,
 }
 
 /// A proof that passed all checks except replay.
@@ -182,7 +185,7 @@ fn check_claims(
     match (rules.nonce, nonce) {
         (None, _) => {}
         (Some(_), Ok(None)) => return Err(Error::NonceMissing),
-        (Some(key), Ok(Some(nonce))) if key.accepts(nonce, now) => {}
+        (Some(key), Ok(Some(nonce))) if key.accepts(nonce, rules.nonce_at) => {}
         (Some(_), _) => return Err(Error::NonceRefused),
     }
     let issued_at = json::required_time(claims, "iat")?;

@@ -10,6 +10,8 @@ mod key_file;
 mod log_check;
 mod policy_folder;
 mod server;
+#[cfg(debug_assertions)]
+mod step;
 mod system;
 mod telemetry;
 mod web;

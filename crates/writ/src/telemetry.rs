@@ -50,7 +50,10 @@ pub(crate) fn start(settings: &Telemetry) -> anyhow::Result<Guard> {
     let traces = provider
         .as_ref()
         .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("writ")).with_filter(traced.clone()));
-    tracing_subscriber::registry().with(lines).with(traces).try_init().context("logging cannot be started twice")?;
+    let layers = tracing_subscriber::registry().with(lines).with(traces);
+    #[cfg(debug_assertions)]
+    let layers = layers.with(crate::step::listener());
+    layers.try_init().context("logging cannot be started twice")?;
     Ok(Guard(provider))
 }
 

@@ -229,7 +229,11 @@ impl Incoming {
             sent = self.connection.request(outgoing) => sent,
         };
         let exchange = match sent {
-            Ok(exchange) => exchange,
+            Ok(exchange) => {
+                // CRASH(call.sent): the upstream has it; the decision in the log says that it may have.
+                tracing::trace!(target: "writ::step", at = "call.sent");
+                exchange
+            }
             Err(error) => {
                 if let Some(released) = released {
                     released.record(status_of(&error).into());

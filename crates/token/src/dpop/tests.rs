@@ -24,7 +24,7 @@ fn proof(algorithm: Algorithm, header_patch: Value, claims_patch: Value) -> Stri
     ISSUER.compact(algorithm, &header, &patched(claims(), &claims_patch).to_string())
 }
 
-const RULES: ProofRules<'static> = ProofRules { age_secs_max: 60, ahead_secs_max: 10, nonce: None };
+const RULES: ProofRules<'static> = ProofRules { age_secs_max: 60, ahead_secs_max: 10, nonce: None, nonce_at: NOW };
 
 fn verify(proof: &str, access_token: Option<&str>, rules: &ProofRules<'_>) -> Result<Proof, Error> {
     let uri = TargetUri::parse(URI).unwrap();
