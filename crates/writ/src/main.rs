@@ -4,6 +4,7 @@ mod agent;
 mod cli;
 mod client;
 mod config;
+mod credential;
 mod demo;
 mod dev_issuer;
 mod key_file;

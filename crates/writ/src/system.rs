@@ -39,6 +39,17 @@ pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// Keeps what is in this process's memory out of core files and away from debuggers of the same user. The limit is
+/// inherited by commands that are started, which hold secrets as well.
+pub(crate) fn seal_memory() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let sealed = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
+        .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable));
+    if let Err(error) = sealed {
+        tracing::warn!(%error, "core files of this process could not be turned off");
+    }
+}
+
 /// The operating system's generator, through aws-lc.
 #[derive(Debug)]
 pub(crate) struct SystemEntropy;

@@ -206,6 +206,28 @@ impl Agent {
         Err(last)
     }
 
+    /// One exchange with the API of the task; `path` begins with `/` or is empty. Renews the token once if it is refused.
+    ///
+    /// # Errors
+    /// What the server said, or why it was not reached.
+    pub(crate) async fn api(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        let uri = format!("{}/v1/tasks/{}{path}", self.0.server, self.task());
+        let mut headers = HeaderMap::new();
+        if body.is_some() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        let body = Bytes::from(body.map(Value::to_string).unwrap_or_default());
+        let mut answer = self.request(method.clone(), &uri, headers.clone(), body.clone()).await?;
+        if answer.status == StatusCode::UNAUTHORIZED && self.renew().await.is_ok() {
+            answer = self.request(method, &uri, headers, body).await?;
+        }
+        if !answer.status.is_success() {
+            return Err(refused(&answer));
+        }
+        let malformed = |_| Failure::new("the server's answer is not JSON");
+        if answer.body.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(&answer.body).map_err(malformed) }
+    }
+
     /// One proved exchange whose answer is read as a whole; repeated once with a nonce if the server wants one.
     pub(crate) async fn request(&self, method: Method, uri: &str, headers: HeaderMap, body: Bytes) -> Result<Answer, Failure> {
         let mut repeated = false;

@@ -6,12 +6,16 @@ use crate::agent::bridge::{Bridge, Sender};
 use crate::agent::evidence::Evidence;
 use crate::agent::{Agent, Declared, stdio};
 use crate::config::{Config, Kind, Provider};
+use crate::credential::delivery::{Environment, Held, deliver};
+use crate::credential::folder::Folder;
+use crate::credential::{self, Manner, Wanted};
 use crate::dev_issuer::DevIssuer;
 use crate::web::{Connector, connector};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::num::NonZeroU32;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
@@ -23,6 +27,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 Examples:
   writ exec --intent refund-order --param order_id=A-1001 --param max_amount_cents=5000 --dev support-bot \\
       -- sh -c 'claude --mcp-config \"$WRIT_MCP_CONFIG\"'
+  writ exec --intent report-orders --spiffe --credential orders-db/read_orders --credential-param region=eu -- psql
   writ exec --server https://writ.example.com --intent fix-build --github -- ./fix.sh
   writ exec --intent answer-ticket --param ticket_id=4710 --spiffe --stdio helpdesk      (as an MCP server program)
 
@@ -30,8 +35,16 @@ The command gets:
   WRIT_TASK              the task's id
   WRIT_MCP_<NAME>_URL    for each upstream, a local MCP endpoint that needs no token
   WRIT_MCP_CONFIG        a file {\"mcpServers\": …} with all of them, as many clients read it
+and for each --credential TARGET/OFFER
+  WRIT_CREDENTIAL_<TARGET>_<OFFER>          a JSON file with all of it
+  WRIT_CREDENTIAL_<TARGET>_<OFFER>_<FIELD>  what is no secret: HOST, PORT, USER, …
+  PGHOST… PGPASSFILE, MYSQL_HOME, REDISCLI_AUTH, WRIT_SSH_CONFIG, AWS_SHARED_CREDENTIALS_FILE, GH_TOKEN, KUBECONFIG
+                                            whatever its client reads by itself (docs/targets)
 
-It never gets a token. The task ends with the command; if this process itself is killed, the task ends by its liveness
+The secret of a database login, an SSH key and the key of a certificate are made here; the server gets what checks them.
+Files are in a private folder that is removed when the command ends, also if this process is killed.
+
+The command never gets a token. The task ends with the command; if this process itself is killed, the task ends by its liveness
 limit. The exit code is the command's (128 and the signal's number if a signal ended it).")]
 pub(crate) struct ExecArgs {
     /// What the task is for.
@@ -46,6 +59,8 @@ pub(crate) struct ExecArgs {
     /// How long the task may live at most, in seconds.
     #[arg(long, value_name = "SECS")]
     lifetime: Option<u64>,
+    #[command(flatten)]
+    credentials: CredentialArgs,
     /// The server; if absent, that of the configuration.
     #[arg(long, value_name = "URL", env = "WRIT_SERVER")]
     server: Option<String>,
@@ -63,6 +78,35 @@ pub(crate) struct ExecArgs {
     /// The command and its arguments.
     #[arg(last = true, required_unless_present = "stdio")]
     command: Vec<OsString>,
+}
+
+/// Credentials that the command gets.
+#[derive(Debug, Args)]
+struct CredentialArgs {
+    /// A credential that the command gets, as TARGET/OFFER; repeat for more. Given back when the command ends.
+    #[arg(long = "credential", value_name = "TARGET/OFFER", value_parser = Wanted::parse, conflicts_with = "stdio")]
+    wanted: Vec<Wanted>,
+    /// What is said about a credential; TARGET/OFFER:NAME=VALUE if there are several and only one is meant.
+    #[arg(long = "credential-param", value_name = "NAME=VALUE", value_parser = super::pair, requires = "wanted")]
+    parameters: Vec<(String, String)>,
+    /// How long credentials shall live at most, in seconds; as long as their offers allow if absent.
+    #[arg(long = "credential-lifetime", value_name = "SECS", requires = "wanted")]
+    lifetime_secs: Option<u64>,
+    /// Iterations of SCRAM verifiers. Our secrets are random, so that one is enough; some clients (JDBC) insist on 4096.
+    #[arg(long, value_name = "N", default_value_t = credential::secret::SCRAM_ITERATIONS, requires = "wanted")]
+    scram_iterations: NonZeroU32,
+}
+
+impl CredentialArgs {
+    /// Asks for all; the first refusal ends it.
+    async fn request(&self, agent: &Agent) -> Result<Vec<Held>, Failure> {
+        let manner = Manner { lifetime_secs: self.lifetime_secs, scram_iterations: self.scram_iterations };
+        let mut held = Vec::new();
+        for wanted in Wanted::with_parameters(self.wanted.clone(), &self.parameters)? {
+            held.push(credential::request(agent, &wanted, manner).await?);
+        }
+        Ok(held)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -100,6 +144,7 @@ impl EvidenceArgs {
 }
 
 pub(crate) async fn run(common: &Common, args: ExecArgs) -> Result<ExitCode, Failure> {
+    crate::system::seal_memory();
     let config = configuration(common, &args)?;
     let server = server(&args, config.as_ref())?;
     let ca_file = args.ca_file.clone().or_else(|| config.as_ref().and_then(|config| config.client.ca_file.clone()));
@@ -107,14 +152,15 @@ pub(crate) async fn run(common: &Common, args: ExecArgs) -> Result<ExitCode, Fai
     let evidence = evidence(&args, config.as_ref(), &server)?;
     let mut upstreams = args.upstreams.clone();
     upstreams.extend(args.stdio.iter().filter(|name| !args.upstreams.contains(name)).cloned());
-    let declared = Declared { intent: args.intent, parameters: parameters(args.params), lifetime_secs: args.lifetime, upstreams };
+    let declared =
+        Declared { intent: args.intent.clone(), parameters: parameters(&args.params), lifetime_secs: args.lifetime, upstreams };
     // From here on a signal must not end this process before the task is ended.
     let signals = Signals::new()?;
     let agent = Agent::open(server, connector.clone(), evidence, declared).await?;
     let keeper = tokio::spawn(agent.clone().keep_alive());
-    let outcome = match args.stdio {
+    let outcome = match args.stdio.clone() {
         Some(upstream) => serve_stdio(&agent, connector, upstream, signals).await,
-        None => run_command(&agent, connector, &args.command, &args.evidence.variables(), signals).await,
+        None => run_command(&agent, connector, &args, signals).await,
     };
     keeper.abort();
     if let Err(failure) = agent.end().await {
@@ -147,8 +193,9 @@ fn server(args: &ExecArgs, config: Option<&Config>) -> Result<String, Failure> {
     }
 }
 
-fn parameters(given: Vec<(String, String)>) -> Map<String, Value> {
-    given.into_iter().map(|(name, value)| (name, serde_json::from_str(&value).unwrap_or(Value::String(value)))).collect()
+fn parameters(given: &[(String, String)]) -> Map<String, Value> {
+    let value = |text: &String| serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone()));
+    given.iter().map(|(name, text)| (name.clone(), value(text))).collect()
 }
 
 fn evidence(args: &ExecArgs, config: Option<&Config>, server: &str) -> Result<Evidence, Failure> {
@@ -196,35 +243,46 @@ async fn serve_stdio(agent: &Agent, connector: Connector, upstream: String, mut 
     }
 }
 
-async fn run_command(
-    agent: &Agent,
-    connector: Connector,
-    command: &[OsString],
-    withheld: &[&str],
-    signals: Signals,
-) -> Result<ExitCode, Failure> {
-    let Some((program, arguments)) = command.split_first() else { return Err(Failure::usage("which command?")) };
+async fn run_command(agent: &Agent, connector: Connector, args: &ExecArgs, signals: Signals) -> Result<ExitCode, Failure> {
+    let Some((program, arguments)) = args.command.split_first() else { return Err(Failure::usage("which command?")) };
     let upstreams = agent.upstreams();
     let bridge = Bridge::start(Sender::new(agent.clone(), connector), upstreams.clone()).await?;
-    let listing = Listing::write(&bridge, &upstreams)?;
+    // From here on a folder is there, and goes with its value.
+    let folder = Folder::create()?;
+    let environment = environment(agent, args, &bridge, &folder).await?;
     let mut child = Command::new(program);
-    child.args(arguments).env("WRIT_TASK", agent.task()).env("WRIT_MCP_CONFIG", &listing.file);
-    for name in withheld {
+    child.args(arguments);
+    for name in args.evidence.variables().into_iter().chain(environment.unset) {
         child.env_remove(name);
     }
-    for upstream in &upstreams {
-        child.env(variable(upstream), bridge.url(upstream));
-    }
     let child = child
+        .envs(environment.set)
         .spawn()
         .map_err(|error| Failure::usage(format!("`{}` cannot be started", program.to_string_lossy())).why(error.to_string()))?;
     let status = wait(child, signals).await;
-    drop(listing);
+    drop(folder);
     let status = status.map_err(|error| Failure::new("the command was lost").why(error.to_string()))?;
     Ok(status.code().map_or_else(
         || exit_code_of_signal(status.signal().unwrap_or(0)),
         |code| ExitCode::from(u8::try_from(code).unwrap_or(1)),
     ))
+}
+
+/// What the command is given: credentials, endpoints, and the list of these.
+async fn environment(agent: &Agent, args: &ExecArgs, bridge: &Bridge, folder: &Folder) -> Result<Environment, Failure> {
+    let held = args.credentials.request(agent).await?;
+    let mut environment = deliver(&held, folder)?;
+    let upstreams = agent.upstreams();
+    let servers: Map<String, Value> =
+        upstreams.iter().map(|name| (name.clone(), json!({ "type": "http", "url": bridge.url(name) }))).collect();
+    let listing = folder.write("mcp.json", format!("{:#}\n", json!({ "mcpServers": servers })).as_bytes());
+    let listing = listing.map_err(anyhow::Error::from)?;
+    environment.set.insert("WRIT_TASK".to_owned(), agent.task().into());
+    environment.set.insert("WRIT_MCP_CONFIG".to_owned(), listing.into());
+    for upstream in &upstreams {
+        environment.set.insert(variable(upstream), bridge.url(upstream).into());
+    }
+    Ok(environment)
 }
 
 fn exit_code_of_signal(number: i32) -> ExitCode {
@@ -276,31 +334,6 @@ impl Signals {
     }
 }
 
-/// The file that lists the local endpoints, in a folder that only its owner may enter; removed with its value.
-struct Listing {
-    dir: PathBuf,
-    file: PathBuf,
-}
-
-impl Listing {
-    fn write(bridge: &Bridge, upstreams: &[String]) -> anyhow::Result<Self> {
-        let servers: Map<String, Value> =
-            upstreams.iter().map(|name| (name.clone(), json!({ "type": "http", "url": bridge.url(name) }))).collect();
-        let dir = std::env::temp_dir().join(format!("writ-{}", crate::system::random_text::<12>()));
-        crate::key_file::create_private_dir(&dir)?;
-        let file = dir.join("mcp.json");
-        let listing = Self { dir, file };
-        crate::key_file::create(&listing.file, format!("{:#}\n", json!({ "mcpServers": servers })).as_bytes())?;
-        Ok(listing)
-    }
-}
-
-impl Drop for Listing {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -308,7 +341,8 @@ mod tests {
     #[test]
     fn parameters_are_json_where_they_can_be() {
         let given = [("a", "5"), ("b", "A-1001"), ("c", "\"5\""), ("d", "true"), ("e", "[\"x\"]")];
-        let read = parameters(given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect());
+        let given = given.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let read = parameters(&given);
         assert_eq!(Value::Object(read), json!({ "a": 5, "b": "A-1001", "c": "5", "d": true, "e": ["x"] }));
     }
 

@@ -1,0 +1,55 @@
+//! SSH and X.509: a key and its certificate in files, and the configuration that names them.
+
+use super::{Environment, Folder, Held, shown};
+
+/// One configuration for all: `ssh -F "$WRIT_SSH_CONFIG" HOST`, and what `git` and `rsync` call by themselves.
+pub(super) fn ssh(credentials: &[&Held], folder: &Folder, environment: &mut Environment) -> anyhow::Result<()> {
+    if credentials.is_empty() {
+        return Ok(());
+    }
+    let mut config = String::new();
+    for held in credentials {
+        let key = held.write(folder, "id_ed25519", held.secret("private_key")?)?;
+        let certificate = held.write(folder, "id_ed25519-cert.pub", &format!("{}\n", held.field("certificate").trim_end()))?;
+        let name = if held.field("host").is_empty() { "*" } else { held.field("host") };
+        // By the target's name, too: people need not know which host it is.
+        config += &format!("Host {} {name}\n", held.target);
+        for (option, field) in [("HostName", "host"), ("Port", "port"), ("User", "user")] {
+            if !held.field(field).is_empty() {
+                config += &format!("  {option} {}\n", held.field(field));
+            }
+        }
+        config += &format!("  IdentityFile \"{}\"\n  CertificateFile \"{}\"\n", shown(&key), shown(&certificate));
+        // No other key of the user is offered, and none of its agents is asked or lent to the host.
+        config += "  IdentitiesOnly yes\n  IdentityAgent none\n  ForwardAgent no\n  PasswordAuthentication no\n";
+        if !held.field("known_hosts").is_empty() {
+            let known = held.write(folder, "known_hosts", &format!("{}\n", held.field("known_hosts").trim_end()))?;
+            config += &format!("  UserKnownHostsFile \"{}\"\n  StrictHostKeyChecking yes\n", shown(&known));
+        }
+    }
+    let file = folder.write("ssh_config", config.as_bytes())?;
+    let command = format!("ssh -F {}", quoted(&shown(&file)));
+    environment.unset(&["SSH_AUTH_SOCK"]);
+    environment.set("GIT_SSH_COMMAND", &command);
+    environment.set("RSYNC_RSH", &command);
+    environment.set("WRIT_SSH_CONFIG", file);
+    Ok(())
+}
+
+/// Text as one word of a shell.
+pub(super) fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+/// Key, certificate chain and roots, each a file with a variable.
+pub(super) fn x509(credentials: &[&Held], folder: &Folder, environment: &mut Environment) -> anyhow::Result<()> {
+    for held in credentials {
+        let name = format!("WRIT_CREDENTIAL_{}", held.word());
+        environment.set(format!("{name}_KEY_FILE"), held.write(folder, "key.pem", held.secret("private_key")?)?);
+        environment.set(format!("{name}_CERT_FILE"), held.write(folder, "cert.pem", held.field("certificate"))?);
+        if !held.field("ca_pem").is_empty() {
+            environment.set(format!("{name}_CA_FILE"), held.write(folder, "ca.pem", held.field("ca_pem"))?);
+        }
+    }
+    Ok(())
+}
