@@ -195,7 +195,8 @@ impl Authority {
         }))
     }
 
-    /// Rotates the signing keys. The new active key must have been published before.
+    /// Puts other signing keys in force. A key that becomes active must have been published before for as long as verifiers
+    /// may keep what they fetched; one that is left out must have no living token.
     ///
     /// # Errors
     /// The ledger's.
@@ -205,7 +206,10 @@ impl Authority {
     }
 
     async fn replace_keys(&self, keys: TokenKeys, by: &Actor) -> Result<(), Error> {
-        let event = change("keys.rotate", &by.name(), self.0.clock.now(), [("active", keys.active.key_id().into())])?;
+        let _one_at_a_time = self.0.admin.lock().await;
+        let published: Vec<_> = keys.published.iter().map(|key| key.key_id()).collect();
+        let detail = [("active", keys.active.key_id().into()), ("published", json!(published))];
+        let event = change("keys.rotate", &by.name(), self.0.clock.now(), detail)?;
         self.0.ledger.commit(Write { events: vec![event], changes: Vec::new() }).await?;
         // CRASH(keys.logged, keys.effective): the key is in its folder; the start takes the newest.
         tracing::trace!(target: "writ::step", at = "keys.logged");

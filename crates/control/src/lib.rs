@@ -21,7 +21,7 @@ mod router;
 pub use config::{ConfigError, ControlConfig, Operator, Role};
 pub use connection::Connection;
 pub use ports::{
-    KeyRotation, Observer, PolicySource, PortError, Probe, Probing, ToolState, ToolView, UpstreamCatalog, UpstreamStatus,
+    KeyRotation, NextKey, Observer, PolicySource, PortError, Probe, Probing, ToolState, ToolView, UpstreamCatalog, UpstreamStatus,
 };
 pub use router::router;
 

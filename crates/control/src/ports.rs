@@ -2,7 +2,7 @@
 //! whether the node is ready. Implementations are wired in `writ`; nothing here knows MCP, Cedar or a file system.
 
 use async_trait::async_trait;
-use domain::{Digest, Outcome, Reason, ToolName, ToolTraits, UpstreamName};
+use domain::{Digest, Outcome, Reason, Timestamp, ToolName, ToolTraits, UpstreamName};
 use serde_json::Value;
 use std::future::Future;
 use std::pin::Pin;
@@ -101,9 +101,18 @@ pub trait PolicySource: Send + Sync + 'static {
 /// The token signing keys, which live with the binary.
 #[async_trait]
 pub trait KeyRotation: Send + Sync + 'static {
-    /// Makes a new key the signing one, on behalf of the operator `by`, and answers its `kid`. Logged before it resolves;
-    /// tokens of earlier keys stay verifiable until they expire.
-    async fn rotate(&self, by: &str) -> Result<String, PortError>;
+    /// Publishes a new key, on behalf of the operator `by`. Logged before it resolves. It signs once verifiers have had
+    /// time to fetch it; tokens of earlier keys stay verifiable until they expire.
+    async fn rotate(&self, by: &str) -> Result<NextKey, PortError>;
+}
+
+/// A key that will sign.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NextKey {
+    /// Its `kid`.
+    pub key_id: String,
+    /// From when on.
+    pub signs_at: Timestamp,
 }
 
 /// Counts what is answered. Called on the way of each answer: it must be quick and never wait.

@@ -124,5 +124,6 @@ async fn health_is_told_apart_from_readiness() {
     );
     assert_eq!(served.get("/healthz").await.status, 200);
     assert!(served.get("/metrics").await.header("content-type").starts_with("application/openmetrics-text"));
-    assert_eq!(served.operate(ADMIN, "POST", "/v1/keys/rotate", Value::Null).await.json(), json!({"key_id": "key-2"}));
+    let rotated = json!({"key_id": "key-2", "signs_at": "2027-01-15T08:00:00Z"});
+    assert_eq!(served.operate(ADMIN, "POST", "/v1/keys/rotate", Value::Null).await.json(), rotated);
 }

@@ -7,8 +7,8 @@ use axum::body::Body;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use control::{
-    Connection, Control, ControlConfig, KeyRotation, Observer, Operator, PolicySource, PortError, Probe, Role, ToolState,
-    ToolView, UpstreamCatalog, UpstreamStatus,
+    Connection, Control, ControlConfig, KeyRotation, NextKey, Observer, Operator, PolicySource, PortError, Probe, Role,
+    ToolState, ToolView, UpstreamCatalog, UpstreamStatus,
 };
 use domain::{Digest, Outcome, Reason, ToolName, UpstreamName};
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -93,8 +93,8 @@ struct Keys;
 
 #[async_trait]
 impl KeyRotation for Keys {
-    async fn rotate(&self, _: &str) -> Result<String, PortError> {
-        Ok("key-2".into())
+    async fn rotate(&self, _: &str) -> Result<NextKey, PortError> {
+        Ok(NextKey { key_id: "key-2".into(), signs_at: domain::Timestamp::from_secs(1_800_000_000) })
     }
 }
 

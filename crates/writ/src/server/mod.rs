@@ -7,6 +7,7 @@ mod keys;
 mod listener;
 mod metrics;
 mod policy_source;
+mod token_keys;
 
 use crate::config::{self, Config, Kind, Provider};
 use crate::system::{SystemClock, SystemEntropy};
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use store::{Keys, Store, StoreConfig};
 use token::verify::{EvidenceRules, Profile};
+use token_keys::RotatingKeys;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +52,7 @@ pub(crate) struct Server {
     listener: Listener,
     certificates: Option<Arc<Certificates>>,
     policy: PolicyFolder,
+    keys: RotatingKeys,
     store: Store,
 }
 
@@ -73,12 +76,14 @@ impl Server {
         declare_agents(&authority, &config.agents).await?;
         let upstreams = upstreams(&authority)?;
         let gateway = Gateway::new(&gateway_config(&config), authority.clone(), upstreams.clone(), metrics.clone());
+        let keys = rotating_keys(&config, &authority);
+        keys.advance().await.context("the keys of tokens")?;
         let policy = PolicyFolder::new(config.policy.clone(), authority.clone(), Arc::clone(&metrics));
         let catalog = Catalog { authority: authority.clone(), upstreams, policy: policy.clone() };
-        let control = control(&config, &authority, (catalog, policy.clone()), &metrics, &store)?;
+        let control = control(&config, &authority, (catalog, policy.clone(), keys.clone()), &metrics, &store)?;
         let certificates = config.server.tls.as_ref().map(Certificates::read).transpose()?;
         let listener = Listener::new(socket, certificates.clone(), config.server.connections_max, metrics);
-        Ok(Self { address, url, config, authority, gateway, control, listener, certificates, policy, store })
+        Ok(Self { address, url, config, authority, gateway, control, listener, certificates, policy, keys, store })
     }
 
     /// Where it listens.
@@ -98,6 +103,7 @@ impl Server {
         let watched = Watched {
             authority: self.authority.clone(),
             policy: self.policy.clone(),
+            keys: self.keys.clone(),
             config: self.config.clone(),
             certificates: self.certificates,
         };
@@ -161,6 +167,11 @@ async fn open(config: &Config, policy: policy::Policy) -> anyhow::Result<(Author
     Ok((Authority::start(parts).await.context("the state in the store")?, store))
 }
 
+fn rotating_keys(config: &Config, authority: &Authority) -> RotatingKeys {
+    let tokens_live = Duration::from_secs(config.tokens.lifetime_secs);
+    RotatingKeys::new(keys::folder(&config.data.dir), authority.clone(), tokens_live)
+}
+
 /// The name of a new log (C2SP tlog-checkpoint: a URL without its scheme).
 fn log_origin(public_url: &str) -> String {
     let host = public_url.split_once("://").map_or(public_url, |(_, host)| host);
@@ -222,7 +233,7 @@ fn gateway_config(config: &Config) -> GatewayConfig {
 fn control(
     config: &Config,
     authority: &Authority,
-    (catalog, policy): (Catalog, PolicyFolder),
+    (catalog, policy, keys): (Catalog, PolicyFolder, RotatingKeys),
     metrics: &Arc<Metrics>,
     store: &Store,
 ) -> anyhow::Result<axum::Router> {
@@ -231,11 +242,6 @@ fn control(
     let settings = if mutual { settings.with_mtls(config.server.public_url.clone()) } else { settings };
     let (shown, asked) = (Arc::clone(metrics), authority.clone());
     let serve_metrics = config.telemetry.metrics;
-    let keys = keys::RotatingKeys {
-        data_dir: config.data.dir.clone(),
-        authority: authority.clone(),
-        tokens_live: Duration::from_secs(config.tokens.lifetime_secs),
-    };
     let control = Control {
         authority: authority.clone(),
         config: settings,
@@ -287,13 +293,14 @@ async fn sweep(authority: Authority) {
 struct Watched {
     authority: Authority,
     policy: PolicyFolder,
+    keys: RotatingKeys,
     config: Config,
     certificates: Option<Arc<Certificates>>,
 }
 
 /// Notices changed policy and agent files, by looking every two seconds, or at once on `SIGHUP`.
 async fn watch(watched: Watched) {
-    let Watched { authority, policy, config, certificates } = watched;
+    let Watched { authority, policy, keys, config, certificates } = watched;
     let mut ticks = tokio::time::interval(WATCH_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let Ok(mut hangups) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) else {
@@ -312,6 +319,12 @@ async fn watch(watched: Watched) {
             policy.reload_now().await;
         } else {
             policy.reload_if_changed().await;
+        }
+        if let Err(error) = keys.advance().await {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "a step of the rotation of token keys was not taken; it is tried again"
+            );
         }
         let now = agent_files(&config.agents_dir);
         if asked || now != agents {
