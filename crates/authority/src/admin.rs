@@ -1,4 +1,4 @@
-//! What operators do: register, suspend, reload, rotate, revoke, redact. Every change is in the log in the transaction
+//! What operators do besides registering agents: reload, rotate, revoke, redact. Every change is in the log in the transaction
 //! that makes it so. No agent reaches any of this (R18): the edge admits operators only.
 
 use crate::Authority;
@@ -6,12 +6,12 @@ use crate::attest::remembered_until;
 use crate::caller::Unauthenticated;
 use crate::end::Actor;
 use crate::error::Error;
-use crate::event::{change, hex};
+use crate::event::change;
 use crate::inventory::UpstreamTable;
 use crate::opening::Openings;
 use crate::ports::{Change, LedgerError, LogEntry, Write};
 use crate::sign::TokenKeys;
-use domain::{Agent, AgentId, AgentState, EndReason, Operation, TaskId, Transport, Upstream, UpstreamName};
+use domain::{EndReason, Operation, TaskId, Transport, Upstream, UpstreamName};
 use policy::{Explanation, Policy, Request};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -30,67 +30,6 @@ pub enum Introspection {
 }
 
 impl Authority {
-    /// All agents, by name.
-    #[must_use]
-    pub fn agents(&self) -> Vec<Arc<Agent>> {
-        self.0.inventory.load().agents().cloned().collect()
-    }
-
-    /// One agent.
-    #[must_use]
-    pub fn agent(&self, id: &AgentId) -> Option<Arc<Agent>> {
-        self.0.inventory.load().get(id).cloned()
-    }
-
-    /// Registers agents or replaces their records, all or none. Those of them that may not act any more, or whose identity
-    /// changed, lose their tasks; those that may declare less lose the tasks of what they may not declare any more. Records
-    /// that are the same already are left alone.
-    ///
-    /// # Errors
-    /// [`Error::SharedIdentity`], [`Error::Unacceptable`], or the ledger's.
-    pub async fn put_agents(&self, agents: Vec<Agent>, by: &Actor) -> Result<(), Error> {
-        let (this, by) = (self.clone(), by.clone());
-        to_the_end(async move { this.replace_agents(agents, &by).await }).await
-    }
-
-    async fn replace_agents(&self, agents: Vec<Agent>, by: &Actor) -> Result<(), Error> {
-        let _one_at_a_time = self.0.admin.lock().await;
-        let now = self.0.clock.now();
-        let before = self.0.inventory.load_full();
-        let changed: Vec<_> =
-            agents.into_iter().filter(|agent| before.get(&agent.id).map(|known| &**known) != Some(agent)).map(Arc::new).collect();
-        changed.iter().try_for_each(|agent| acceptable(agent))?;
-        let after = before.with(changed.iter().cloned());
-        if let Some((one, other)) = after.shared_identity() {
-            return Err(Error::SharedIdentity { one: one.to_string(), other: other.to_string() });
-        }
-        let events =
-            changed.iter().map(|agent| change("agent.put", &by.name(), now, agent_detail(agent))).collect::<Result<_, _>>()?;
-        let changes = changed.iter().map(|agent| Change::PutAgent(Box::new((**agent).clone()))).collect();
-        if !changed.is_empty() {
-            self.0.ledger.commit(Write { events, changes }).await?;
-        }
-        // CRASH(agents.logged, agents.effective): the records are in force after the start; the sweep ends what they end.
-        tracing::trace!(target: "writ::step", at = "agents.logged");
-        self.0.inventory.store(Arc::new(after));
-        tracing::trace!(target: "writ::step", at = "agents.effective");
-        let lost = |agent: &Arc<Agent>| {
-            let all = agent.eligible(now).is_err() || before.get(&agent.id).is_some_and(|known| known.rules != agent.rules);
-            let tasks = self.0.tasks.of_agent(&agent.id).into_iter();
-            tasks.filter(|live| all || !agent.may_declare(&live.task().intent)).collect::<Vec<_>>()
-        };
-        self.end_all(changed.iter().flat_map(lost).collect(), EndReason::Agent, &by.name()).await
-    }
-
-    /// Suspends an agent: its tasks end now. Resumes it with `AgentState::Active`.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] or the ledger's.
-    pub async fn set_agent_state(&self, id: &AgentId, state: AgentState, by: &Actor) -> Result<(), Error> {
-        let agent = self.agent(id).ok_or_else(|| Error::NotFound { what: "agent", name: id.to_string() })?;
-        self.put_agents(vec![Agent { state, ..(*agent).clone() }], by).await
-    }
-
     /// All upstreams, from files and registered.
     #[must_use]
     pub fn upstreams(&self) -> Arc<std::collections::HashMap<UpstreamName, Arc<Upstream>>> {
@@ -326,7 +265,7 @@ impl Authority {
 
 /// Goes on to the end of a change even if whoever asked goes away meanwhile (a connection that broke, a patience that
 /// ended): a suspension that is in the log but not in effect would be worse than none.
-async fn to_the_end(change: impl Future<Output = Result<(), Error>> + Send + 'static) -> Result<(), Error> {
+pub(crate) async fn to_the_end(change: impl Future<Output = Result<(), Error>> + Send + 'static) -> Result<(), Error> {
     let broken = |_| Error::from(LedgerError::Unavailable("the change broke off".to_owned()));
     tokio::spawn(change).await.map_err(broken)?
 }
@@ -337,33 +276,6 @@ struct Sealing {
     event: Vec<u8>,
     /// Whether the entry is about the parameters of a task: their values stand in the task's record as well.
     of_params: bool,
-}
-
-fn acceptable(agent: &Agent) -> Result<(), Error> {
-    if agent.purpose.trim().is_empty() {
-        return Err(Error::Unacceptable("an agent needs a purpose"));
-    }
-    if agent.rules.is_empty() || agent.rules.iter().any(|rule| rule.claims.is_empty()) {
-        return Err(Error::Unacceptable("an agent needs at least one identity rule, and each rule at least one claim"));
-    }
-    if agent.state == AgentState::Active && agent.owner.is_none() {
-        return Err(Error::Unacceptable("an agent needs an owner who answers for it"));
-    }
-    Ok(())
-}
-
-fn agent_detail(agent: &Agent) -> [(&'static str, Value); 8] {
-    let intents: Vec<_> = agent.intents.iter().map(|name| name.as_str()).collect();
-    [
-        ("agent", agent.id.as_str().into()),
-        ("allow_bearer", agent.allow_bearer.into()),
-        ("intents", json!(intents)),
-        ("owner", json!(agent.owner.as_ref().map(domain::OwnerId::as_str))),
-        ("purpose", agent.purpose.chars().take(500).collect::<String>().into()),
-        ("review_by", agent.review_by.secs().into()),
-        ("rules_sha256", hex(&crate::attest::sha256(&[format!("{:?}", agent.rules).as_bytes()])).into()),
-        ("state", if agent.state == AgentState::Active { "active" } else { "suspended" }.into()),
-    ]
 }
 
 fn transport(upstream: &Upstream) -> Value {

@@ -9,7 +9,7 @@ use crate::end::Actor;
 use crate::error::IssueError;
 use crate::event::{Arguments, DecisionEvent, WorkloadRecord, encode, hex, ids, reason};
 use crate::gate::{Consistency, Refused};
-use crate::live::LiveTask;
+use crate::live::{LiveTask, Place};
 use crate::opening::{Openings, TaskKey};
 use crate::ports::{Change, LedgerError, Write};
 use base64::Engine;
@@ -95,6 +95,8 @@ struct Draft {
     binding: Binding,
     changes: Vec<Change>,
     replaced: Option<Arc<LiveTask>>,
+    /// Held until the task is among the open ones.
+    place: Option<Place>,
 }
 
 impl Authority {
@@ -166,9 +168,7 @@ impl Authority {
         };
         let intent = declared(intent, agent, policy)?;
         let params = intent.bind(parameters).map_err(IssueError::Params)?;
-        if self.0.tasks.count_of(&agent.id) >= OPEN_TASKS_PER_AGENT_MAX {
-            return Err(IssueError::TooManyTasks);
-        }
+        let place = self.0.tasks.take_place(&agent.id, OPEN_TASKS_PER_AGENT_MAX).ok_or(IssueError::TooManyTasks)?;
         let replaced = replaces.map(|id| self.own_open_task(id, agent)).transpose()?;
         let limits = intent.limits.capped();
         let lifetime = lifetime_secs.map_or(limits.lifetime_secs, |wanted| wanted.clamp(1, limits.lifetime_secs));
@@ -192,7 +192,15 @@ impl Authority {
             },
         };
         let key = TaskKey::generate(&*self.0.entropy);
-        Ok(DraftTask { agent: Arc::clone(agent), task, key: Some(key), live: None, operation: Operation::OpenTask, replaced })
+        Ok(DraftTask {
+            agent: Arc::clone(agent),
+            task,
+            key: Some(key),
+            live: None,
+            operation: Operation::OpenTask,
+            replaced,
+            place: Some(place),
+        })
     }
 
     fn draft_renewal(&self, id: TaskId, attested: &Attested, agent: &Arc<Agent>) -> Result<DraftTask, IssueError> {
@@ -213,6 +221,7 @@ impl Authority {
             live: Some(live),
             operation: Operation::RenewTask,
             replaced: None,
+            place: None,
         })
     }
 
@@ -267,6 +276,7 @@ impl Authority {
             binding: bound.0,
             changes,
             replaced: draft.replaced,
+            place: draft.place,
         })
     }
 
@@ -344,6 +354,7 @@ impl Authority {
                 let key = draft.key.ok_or_else(|| IssueError::Unavailable("the task has no key".into()))?;
                 let live = LiveTask::new(draft.task, key, &*self.0.clock);
                 self.0.tasks.insert(Arc::clone(&live));
+                drop(draft.place);
                 live
             }
         };
@@ -462,6 +473,7 @@ struct DraftTask {
     live: Option<Arc<LiveTask>>,
     operation: Operation<'static>,
     replaced: Option<Arc<LiveTask>>,
+    place: Option<Place>,
 }
 
 pub(crate) fn declared<'a>(name: &str, agent: &Agent, policy: &'a Policy) -> Result<&'a Intent, IssueError> {

@@ -19,6 +19,7 @@ mod live;
 mod opening;
 pub mod ports;
 mod provider;
+mod register;
 mod replay;
 mod revoked;
 mod sign;
@@ -110,7 +111,7 @@ struct Inner {
     policy_text: ArcSwap<(policy::PolicyVersion, Arc<String>)>,
     inventory: ArcSwap<Inventory>,
     upstreams: ArcSwap<UpstreamTable>,
-    tasks: LiveTasks,
+    tasks: Arc<LiveTasks>,
     revoked_tokens: RevokedTokens,
     verified: moka::sync::Cache<[u8; 32], Arc<caller::SignedToken>>,
     proof_keys: moka::sync::Cache<String, ProofKey>,
@@ -161,7 +162,7 @@ impl Authority {
             policy: ArcSwap::from_pointee(parts.policy),
             inventory: ArcSwap::from_pointee(Inventory::new(agents)),
             upstreams: ArcSwap::from_pointee(UpstreamTable::new(parts.upstreams, upstreams)),
-            tasks: live,
+            tasks: Arc::new(live),
             revoked_tokens: RevokedTokens::new(revoked_tokens),
             verified: moka::sync::Cache::new(VERIFIED_MAX),
             proof_keys: moka::sync::Cache::new(VERIFIED_MAX),

@@ -197,7 +197,39 @@ pub(crate) struct LiveTasks {
 #[derive(Default)]
 struct Table {
     by_id: HashMap<TaskId, Arc<LiveTask>>,
-    by_agent: HashMap<AgentId, HashSet<TaskId>>,
+    by_agent: HashMap<AgentId, OfAgent>,
+}
+
+/// The tasks of one agent.
+#[derive(Default)]
+struct OfAgent {
+    open: HashSet<TaskId>,
+    /// How many more are being opened.
+    opening: usize,
+}
+
+/// A place among the open tasks of an agent, taken before the task is written; given back when it is dropped.
+pub(crate) struct Place {
+    tasks: Arc<LiveTasks>,
+    agent: AgentId,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut table = self.tasks.written();
+        if let Some(tasks) = table.by_agent.get_mut(&self.agent) {
+            tasks.opening = tasks.opening.saturating_sub(1);
+        }
+        table.forget_idle(&self.agent);
+    }
+}
+
+impl Table {
+    fn forget_idle(&mut self, agent: &AgentId) {
+        if self.by_agent.get(agent).is_some_and(|tasks| tasks.open.is_empty() && tasks.opening == 0) {
+            self.by_agent.remove(agent);
+        }
+    }
 }
 
 impl Default for LiveTasks {
@@ -209,8 +241,22 @@ impl Default for LiveTasks {
 impl LiveTasks {
     pub(crate) fn insert(&self, live: Arc<LiveTask>) {
         let mut table = self.written();
-        table.by_agent.entry(live.task.agent.clone()).or_default().insert(live.task.id);
+        table.by_agent.entry(live.task.agent.clone()).or_default().open.insert(live.task.id);
         table.by_id.insert(live.task.id, live);
+    }
+
+    /// Takes a place for one more task of an agent that may have so many; `None` if there is none.
+    ///
+    /// INVARIANT(tasks-counted): a task counts from before it is written until after it is in the table, so that however
+    /// many are opened at once, no more than `max` ever are.
+    pub(crate) fn take_place(self: &Arc<Self>, agent: &AgentId, max: usize) -> Option<Place> {
+        let mut table = self.written();
+        let tasks = table.by_agent.entry(agent.clone()).or_default();
+        if tasks.open.len() + tasks.opening >= max {
+            return None;
+        }
+        tasks.opening += 1;
+        Some(Place { tasks: Arc::clone(self), agent: agent.clone() })
     }
 
     pub(crate) fn get(&self, id: TaskId) -> Option<Arc<LiveTask>> {
@@ -230,11 +276,9 @@ impl LiveTasks {
         let mut table = self.written();
         table.by_id.remove(&live.task.id);
         if let Some(tasks) = table.by_agent.get_mut(&live.task.agent) {
-            tasks.remove(&live.task.id);
-            if tasks.is_empty() {
-                table.by_agent.remove(&live.task.agent);
-            }
+            tasks.open.remove(&live.task.id);
         }
+        table.forget_idle(&live.task.agent);
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -247,12 +291,8 @@ impl LiveTasks {
 
     pub(crate) fn of_agent(&self, agent: &AgentId) -> Vec<Arc<LiveTask>> {
         let table = self.read();
-        let ids = table.by_agent.get(agent).into_iter().flatten();
-        ids.filter_map(|id| table.by_id.get(id)).cloned().collect()
-    }
-
-    pub(crate) fn count_of(&self, agent: &AgentId) -> usize {
-        self.read().by_agent.get(agent).map_or(0, HashSet::len)
+        let ids = table.by_agent.get(agent).map(|tasks| &tasks.open);
+        ids.into_iter().flatten().filter_map(|id| table.by_id.get(id)).cloned().collect()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Table> {
@@ -262,5 +302,30 @@ impl LiveTasks {
 
     fn written(&self) -> RwLockWriteGuard<'_, Table> {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn no_more_tasks_than_allowed_are_ever_opened_at_once() {
+        let tasks = Arc::new(LiveTasks::default());
+        let agent: AgentId = "bot".parse().unwrap();
+        let start = std::sync::Barrier::new(8);
+        let held: usize = std::thread::scope(|scope| {
+            let open = || {
+                start.wait();
+                (0..100).filter_map(|_| tasks.take_place(&agent, 50)).collect::<Vec<_>>()
+            };
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+            let places: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+            places.iter().map(Vec::len).sum()
+        });
+        assert_eq!(held, 50);
+        assert!(tasks.read().by_agent.is_empty(), "places that were given back leave nothing behind");
+        assert!(tasks.take_place(&agent, 1).is_some());
     }
 }

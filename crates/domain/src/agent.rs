@@ -33,6 +33,8 @@ pub struct Agent {
     pub state: AgentState,
     /// Whether it may hold tokens that are not bound to a key. Flagged wherever it is shown.
     pub allow_bearer: bool,
+    /// Whether an agent file declares it: then it goes when the file goes.
+    pub declared: bool,
 }
 
 /// Why an agent may not act.

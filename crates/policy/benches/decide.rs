@@ -181,6 +181,7 @@ fn case(policy: &Policy, intent: usize, tool: usize) -> Case {
         review_by: Timestamp::from_millis(i64::MAX),
         state: AgentState::Active,
         allow_bearer: false,
+        declared: false,
     };
     let arguments = |amount: i64| {
         object(json!({ "order_id": "A-1001", "amount": amount, "body": "b".repeat(500), "lines": ["a", "b", "c"] }))

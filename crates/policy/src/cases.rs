@@ -268,6 +268,7 @@ impl Case {
             review_by: Timestamp::from_millis(i64::MAX),
             state: AgentState::Active,
             allow_bearer: true,
+            declared: false,
         })
     }
 

@@ -174,6 +174,7 @@ impl Case {
             review_by: Timestamp::from_millis(i64::MAX),
             state: AgentState::Active,
             allow_bearer: false,
+            declared: false,
         };
         let (upstream, tool) = tool.split_once('/').unwrap_or(("orders", tool));
         Self {

@@ -97,6 +97,7 @@ fn case(policy: &Policy) -> impl Strategy<Value = (Case, usize)> + use<> {
                     review_by: domain::Timestamp::from_secs(0),
                     state: domain::AgentState::Active,
                     allow_bearer: bearer,
+                    declared: false,
                 },
                 facts: domain::Facts {
                     now: task.opened_at,

@@ -25,6 +25,8 @@ struct AgentRecord {
     review_by: i64,
     suspended: bool,
     allow_bearer: bool,
+    #[serde(default)]
+    declared: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -52,6 +54,7 @@ pub(crate) fn encode_agent(agent: &Agent) -> Result<String, Unreadable> {
             review_by: agent.review_by.millis(),
             suspended: agent.state == AgentState::Suspended,
             allow_bearer: agent.allow_bearer,
+            declared: agent.declared,
         },
     )
 }
@@ -89,6 +92,7 @@ pub(crate) fn decode_agent(id: &str, text: &str) -> Result<Agent, Unreadable> {
         review_by: Timestamp::from_millis(record.review_by),
         state: if record.suspended { AgentState::Suspended } else { AgentState::Active },
         allow_bearer: record.allow_bearer,
+        declared: record.declared,
     })
 }
 
@@ -311,6 +315,7 @@ mod tests {
             review_by: Timestamp::from_millis(17),
             state: AgentState::Suspended,
             allow_bearer: true,
+            declared: true,
         };
         assert_eq!(decode_agent("support-bot", &encode_agent(&agent).unwrap()).unwrap(), agent);
         let ownerless = Agent { owner: None, state: AgentState::Active, ..agent };

@@ -64,6 +64,7 @@ pub fn agent(name: &str, intents: &[&str]) -> Agent {
         review_by: domain::Timestamp::from_secs(4_000_000_000),
         state: AgentState::Active,
         allow_bearer: false,
+        declared: false,
     }
 }
 

@@ -64,8 +64,7 @@ pub(crate) async fn put(State(app): State<App>, Path(id): Path<String>, request:
     let (parts, body) = request.into_parts();
     let record: AgentRecord = body::record(&parts.headers, body).await?;
     let id: AgentId = id.parse().map_err(|error: domain::Error| Problem::faults(vec![fault("agent", error)]))?;
-    let state = app.authority.agent(&id).map_or(AgentState::Active, |agent| agent.state);
-    let agent = record.read(id.clone(), state).map_err(Problem::faults)?;
+    let agent = record.read(id.clone()).map_err(Problem::faults)?;
     app.authority.put_agents(vec![agent], &Actor::Operator(by)).await.map_err(respond::problem)?;
     shown(&app, &id)
 }
@@ -134,6 +133,7 @@ fn to_json(agent: &Agent, now: Timestamp) -> Value {
         "intents": agent.intents.iter().map(domain::IntentName::as_str).collect::<Vec<_>>(),
         "review_by": instant::to_text(agent.review_by),
         "allow_bearer": agent.allow_bearer,
+        "declared_in_file": agent.declared,
         "state": match agent.state { AgentState::Active => "active", AgentState::Suspended => "suspended" },
         "eligible": eligible.is_ok(),
         "not_eligible_because": eligible.err().map(|why| why.to_string()),
@@ -160,7 +160,7 @@ fn noted<T, E: ToString>(faults: &mut Vec<Fault>, at: impl Into<String>, read: R
 
 impl AgentRecord {
     /// The agent, or everything that is wrong with it.
-    fn read(self, id: AgentId, state: AgentState) -> Result<Agent, Vec<Fault>> {
+    fn read(self, id: AgentId) -> Result<Agent, Vec<Fault>> {
         let mut faults = Vec::new();
         let owner = noted(&mut faults, "owner", self.owner.parse());
         let review_by = instant::from_text(&self.review_by).ok_or("expected a date or an RFC 3339 moment");
@@ -181,7 +181,8 @@ impl AgentRecord {
         match (owner, review_by) {
             (Some(owner), Some(review_by)) if faults.is_empty() => {
                 let (purpose, allow_bearer) = (self.purpose, self.allow_bearer);
-                Ok(Agent { id, owner: Some(owner), purpose, rules, intents, review_by, state, allow_bearer })
+                let state = AgentState::Active;
+                Ok(Agent { id, owner: Some(owner), purpose, rules, intents, review_by, state, allow_bearer, declared: false })
             }
             _ => Err(faults),
         }
@@ -236,7 +237,7 @@ mod tests {
             "identity": [{"provider": "ci", "claims": {}}, {"provider": "ci", "claims": {"sub": null, "ref": {"prefix": ""}, "n": 1.5, "": "x"}}],
         }))
         .unwrap();
-        let faults = record.read("bot".parse().unwrap(), AgentState::Active).unwrap_err();
+        let faults = record.read("bot".parse().unwrap()).unwrap_err();
         let mut places: Vec<_> = faults.iter().map(|fault| fault.at.as_str()).collect();
         places.sort_unstable();
         assert_eq!(
@@ -263,7 +264,7 @@ mod tests {
             "identity": [{"provider": "ci", "claims": {"repository_id": "1", "ref": {"prefix": "refs/heads/"}, "n": 3, "b": true}}],
         });
         let read: AgentRecord = serde_json::from_value(record.clone()).unwrap();
-        let shown = to_json(&read.read("bot".parse().unwrap(), AgentState::Active).unwrap(), Timestamp::from_secs(0));
+        let shown = to_json(&read.read("bot".parse().unwrap()).unwrap(), Timestamp::from_secs(0));
         for (name, value) in record.as_object().unwrap() {
             assert_eq!(shown.get(name), Some(value), "{name}");
         }

@@ -81,6 +81,7 @@ pub(crate) fn read(table: &Table<'_>, id: AgentId) -> Option<Agent> {
         review_by: review_by?,
         state: if suspended { AgentState::Suspended } else { AgentState::Active },
         allow_bearer,
+        declared: true,
     })
 }
 

@@ -44,7 +44,7 @@ pub(crate) static TARGETS: Section = Section {
 /// `[agents]`.
 pub(crate) static AGENTS: Section = Section {
     header: "[agents]",
-    doc: "Where agents are registered as files. Agents can also be registered over the API.",
+    doc: "Where agents are registered as files. An agent whose file is deleted is suspended. Agents can also be registered over the API.",
     options: &[opt("dir", "a path", "`agents`", "The folder of the agent files, one `NAME.toml` each.")],
 };
 

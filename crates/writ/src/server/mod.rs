@@ -17,7 +17,7 @@ use authority::ports::{Clock, TaskQuery};
 use authority::{Actor, Authority, Parts, SignerConfig};
 use catalog::Catalog;
 use control::{Control, ControlConfig, Probe};
-use domain::{Agent, AgentState};
+use domain::Agent;
 use gateway::{Gateway, GatewayConfig};
 use key_source::ConfiguredKeys;
 use listener::{Certificates, Listener, Names, Planes};
@@ -205,15 +205,9 @@ fn rules(provider: &Provider, public_url: &str) -> authority::Provider {
     }
 }
 
-/// Registers the agents of the files. Whom an operator suspended stays suspended, whatever the file says: only an
-/// operator's word lifts it.
+/// Registers the agents of the files, and suspends those whose file is gone.
 async fn declare_agents(authority: &Authority, agents: &[Agent]) -> anyhow::Result<()> {
-    let suspended = |agent: &Agent| authority.agent(&agent.id).is_some_and(|known| known.state == AgentState::Suspended);
-    let declared = agents.iter().map(|agent| {
-        let state = if suspended(agent) { AgentState::Suspended } else { agent.state };
-        Agent { state, ..agent.clone() }
-    });
-    authority.put_agents(declared.collect(), &Actor::System).await.context("the agents of the agent files")
+    authority.declare_agents(agents.to_vec(), &Actor::System).await.context("the agents of the agent files")
 }
 
 fn upstreams(authority: &Authority) -> anyhow::Result<gateway::upstream::Upstreams> {
@@ -307,6 +301,7 @@ async fn watch(watched: Watched) {
         return tracing::error!("changes of files are not watched: no signal handler");
     };
     let mut agents = agent_files(&config.agents_dir);
+    let mut seen = agents.clone();
     loop {
         let asked = tokio::select! {
             _ = ticks.tick() => false,
@@ -327,10 +322,12 @@ async fn watch(watched: Watched) {
             );
         }
         let now = agent_files(&config.agents_dir);
-        if asked || now != agents {
-            agents = now;
+        // Seen twice alike: an editor or a checkout that replaces files must not look as if they were deleted.
+        if asked || (now != agents && now == seen) {
+            agents.clone_from(&now);
             reload_agents(&authority, &config).await;
         }
+        seen = now;
     }
 }
 

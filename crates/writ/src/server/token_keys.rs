@@ -171,7 +171,6 @@ impl RotatingKeys {
         if let Some(next) = ring.next().filter(|next| now >= next.signs_at()) {
             // CRASH(between the entry and the new name): the old key signs after the start, and this step is taken again.
             authority.rotate_keys(ring.advanced(next).keys()?, &Actor::System).await?;
-            tracing::trace!(target: "writ::step", at = "keys.begun");
             // Later than the one before, also when the clock was set back since: the latest is the one that signs.
             let last = ring.active.since.unwrap_or(now);
             promote(next, Some(now.max(Timestamp::from_millis(last.millis().saturating_add(1)))))?;
