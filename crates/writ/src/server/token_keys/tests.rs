@@ -93,7 +93,7 @@ async fn a_new_key_is_published_before_it_signs_and_the_old_one_until_its_last_t
     rig.after(LIVE.as_secs() + LEEWAY_SECS).await;
     assert!(rig.published().contains(&old));
     rig.after(1).await;
-    assert_eq!(rig.published(), [next.key_id.clone()]);
+    assert_eq!(rig.published(), std::slice::from_ref(&next.key_id));
     assert_eq!(rig.restarted(), (next.key_id.clone(), 0));
     let steps: Vec<_> = rig.logged().into_iter().skip(1).collect();
     let (system, next) = ("writ".to_owned(), next.key_id);
@@ -110,7 +110,7 @@ async fn a_rotation_that_cannot_be_logged_leaves_nothing_behind() {
         rig.world.ledger.break_with(None);
         assert_eq!(key_files(rig.dir.path()).unwrap(), before);
         assert_eq!(fs::read_dir(rig.dir.path()).unwrap().count(), 1, "no file of it remains");
-        assert_eq!(rig.published(), [old.clone()]);
+        assert_eq!(rig.published(), std::slice::from_ref(&old));
     }
     rig.after(PUBLISHED_FIRST_SECS).await;
     assert_eq!(rig.signs().await, old);
