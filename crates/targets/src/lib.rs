@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod https;
+mod postgresql;
 
 use authority::target::Target;
 use config::{Config, ConfigFault, ConfigFaults, Surroundings, TargetConfig};
@@ -23,7 +24,12 @@ pub struct Kind {
 }
 
 /// Every kind, by its word.
-static KINDS: &[Kind] = &[];
+static KINDS: &[Kind] = &[Kind {
+    name: "postgresql",
+    verifier: Some("scram_sha_256"),
+    open: postgresql::open,
+    install_script: postgresql::install_script,
+}];
 
 /// Every kind that can be configured.
 #[must_use]

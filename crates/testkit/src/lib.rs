@@ -6,11 +6,13 @@
 pub mod fixture;
 mod issuer;
 mod ledger;
+mod server;
 mod target;
 mod world;
 
 pub use issuer::{Holder, TestIssuer};
 pub use ledger::{Fault, MemoryLedger};
+pub use server::RealPostgresql;
 pub use target::shown;
 pub use world::{ISSUER, StaticKeys, World, agent, task_request};
 

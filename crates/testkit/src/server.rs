@@ -1,0 +1,170 @@
+//! Real database servers for tests: started in a temporary folder on a free loopback port, never as root, stopped again
+//! when dropped. Knows nothing of Writ; a test that finds no server program skips loudly, or fails if
+//! `WRIT_REQUIRE_SERVICES` is set.
+
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// A folder that is removed again.
+struct Folder(PathBuf);
+
+impl Folder {
+    /// A new one that only `user` can enter.
+    fn of(user: &str) -> Self {
+        let output = Command::new("mktemp").args(["-d", "/tmp/writ-test.XXXXXXXX"]).output().unwrap();
+        let path = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
+        assert!(path.is_absolute(), "no temporary folder");
+        if is_root() {
+            run(Command::new("chown").arg(user).arg(&path));
+        }
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.starts_with(b"0"))
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn run(command: &mut Command) -> Output {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// The same program, run as `user` if we are root.
+fn as_user(user: &str, program: &Path) -> Command {
+    if !is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", user, "--regid", user, "--clear-groups", "--"]).arg(program).env("HOME", "/nonexistent");
+    command
+}
+
+/// Says that a test does not run, or fails if it must.
+fn missing(what: &str) {
+    #[expect(clippy::disallowed_methods, reason = "whether services must be there is said by whoever runs the tests")]
+    let required = std::env::var_os("WRIT_REQUIRE_SERVICES").is_some();
+    assert!(!required, "{what} is not installed, and WRIT_REQUIRE_SERVICES is set");
+    eprintln!("SKIPPED: {what} is not installed");
+}
+
+/// What a client program said: its output, or its error output.
+fn answer(command: &mut Command, input: &str) -> Result<String, String> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // A client that stops at the first error closes its input.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+/// A PostgreSQL cluster. Over TCP it wants SCRAM passwords; its own socket is the administrator's (`postgres`).
+pub struct RealPostgresql {
+    folder: Folder,
+    bin: PathBuf,
+    port: u16,
+}
+
+impl RealPostgresql {
+    /// Starts one, or says that there is no PostgreSQL.
+    #[must_use]
+    pub fn start() -> Option<Self> {
+        let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+        let Some(bin) = versions.map(|entry| entry.path().join("bin")).find(|bin| bin.join("initdb").exists()) else {
+            missing("postgresql");
+            return None;
+        };
+        let server = Self { folder: Folder::of("postgres"), bin, port: free_port() };
+        let data = server.data();
+        let mut initdb = as_user("postgres", &server.bin.join("initdb"));
+        run(initdb.args(["--no-sync", "--no-instructions", "-U", "postgres", "-A", "trust", "-D"]).arg(&data));
+        let settings = format!(
+            "port = {}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\nfsync = off\nmax_connections = 200\n",
+            server.port,
+            server.folder.0.display()
+        );
+        std::fs::OpenOptions::new()
+            .append(true)
+            .open(data.join("postgresql.conf"))
+            .unwrap()
+            .write_all(settings.as_bytes())
+            .unwrap();
+        let doors = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+        std::fs::write(data.join("pg_hba.conf"), doors).unwrap();
+        server.up();
+        Some(server)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.0.join("data")
+    }
+
+    /// Starts the server again after [`Self::down`].
+    pub fn up(&self) {
+        let mut start = as_user("postgres", &self.bin.join("pg_ctl"));
+        run(start
+            .args(["start", "-w", "-s", "-D"])
+            .arg(self.data())
+            .arg("-l")
+            .arg(self.folder.0.join("log"))
+            .stdout(Stdio::null()));
+    }
+
+    /// Stops it as a power failure would.
+    pub fn down(&self) {
+        run(as_user("postgres", &self.bin.join("pg_ctl")).args(["stop", "-w", "-s", "-m", "immediate", "-D"]).arg(self.data()));
+    }
+
+    /// The port on 127.0.0.1.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The folder of the administrator's socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.folder.0
+    }
+
+    /// Runs SQL as the administrator with the unmodified `psql`; rows come unaligned, fields separated by `|`.
+    ///
+    /// # Errors
+    /// What psql wrote to its error output.
+    pub fn psql(&self, database: &str, sql: &str) -> Result<String, String> {
+        let mut psql = Command::new(self.bin.join("psql"));
+        psql.args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose", "-U", "postgres", "-d", database, "-h"]);
+        answer(psql.arg(self.socket()).arg("-p").arg(self.port.to_string()), sql)
+    }
+
+    /// The same as a user with a password over TCP.
+    ///
+    /// # Errors
+    /// What psql wrote to its error output.
+    pub fn psql_as(&self, user: &str, password: &str, database: &str, sql: &str) -> Result<String, String> {
+        let mut psql = Command::new(self.bin.join("psql"));
+        psql.args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose", "-h", "127.0.0.1", "-U", user, "-d", database]);
+        answer(psql.arg("-p").arg(self.port.to_string()).env("PGPASSWORD", password), sql)
+    }
+}
+
+impl Drop for RealPostgresql {
+    fn drop(&mut self) {
+        let mut stop = as_user("postgres", &self.bin.join("pg_ctl"));
+        let _ = stop.args(["stop", "-w", "-s", "-m", "immediate", "-D"]).arg(self.data()).output();
+    }
+}
