@@ -99,6 +99,13 @@ impl Store {
         self.0.shared.fault()
     }
 
+    /// Whether what is committed cannot be published at present. Nothing is lost meanwhile, and it is tried again several
+    /// times a second; but nobody can verify it, and past a bound writes are refused. For readiness checks.
+    #[must_use]
+    pub fn unpublishable(&self) -> bool {
+        self.0.shared.unpublishable()
+    }
+
     /// The key that verifies the log's checkpoints.
     #[must_use]
     pub fn log_key(&self) -> &VerifierKey {

@@ -46,7 +46,9 @@ impl Background {
         let mut failing = false;
         loop {
             let stop = !matches!(self.stop.recv_timeout(self.every), Err(RecvTimeoutError::Timeout));
-            match self.round() {
+            let round = self.round();
+            self.shared.set_unpublishable(round.is_err());
+            match round {
                 Ok(()) if failing => {
                     failing = false;
                     tracing::info!("the log is published again");

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -39,6 +39,8 @@ pub(crate) struct Shared {
     published: AtomicU64,
     /// Why the writer refuses, as long as it does.
     fault: Mutex<Option<String>>,
+    /// Whether the last attempt to publish failed.
+    unpublishable: AtomicBool,
     #[cfg(test)]
     pub(crate) injected: Mutex<Option<crate::writer::faults::Fault>>,
 }
@@ -58,6 +60,7 @@ impl Shared {
             tail: RwLock::new(tail),
             notary: Mutex::new(notary),
             fault: Mutex::new(None),
+            unpublishable: AtomicBool::new(false),
             #[cfg(test)]
             injected: Mutex::default(),
         }
@@ -81,6 +84,14 @@ impl Shared {
 
     pub(crate) fn fault(&self) -> Option<String> {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn unpublishable(&self) -> bool {
+        self.unpublishable.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_unpublishable(&self, failing: bool) {
+        self.unpublishable.store(failing, Ordering::Relaxed);
     }
 
     pub(crate) fn set_fault(&self, fault: Option<String>) {

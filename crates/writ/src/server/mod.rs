@@ -261,12 +261,16 @@ fn store_probe(authority: Authority) -> Probe {
     Probe { name: "store", check: Box::new(check) }
 }
 
-/// Whether entries of the log can be made durable.
+/// Whether entries of the log can be made durable, and what is durable be published.
 fn ledger_probe(store: Store) -> Probe {
     let check = move || -> control::Probing {
-        let fault = store.fault();
         // What is wrong in detail is for the operator's log: anybody may read this answer.
-        Box::pin(async move { fault.map_or(Ok(()), |_| Err("the ledger cannot be written".to_owned())) })
+        let fault = match (store.fault(), store.unpublishable()) {
+            (Some(_), _) => Err("the ledger cannot be written".to_owned()),
+            (None, true) => Err("the log cannot be published".to_owned()),
+            (None, false) => Ok(()),
+        };
+        Box::pin(async move { fault })
     };
     Probe { name: "ledger", check: Box::new(check) }
 }
