@@ -8,6 +8,7 @@ use crate::event::{Arguments, DecisionEvent, OutcomeEvent, encode, hex, ids, rea
 use crate::live::{LiveTask, Reserved};
 use crate::opening::Openings;
 use crate::ports::{Change, Clock, Write};
+use crate::target::Plan;
 use domain::{
     Agent, Binding, DecisionId, EndReason, Facts, Operation, Outcome, Progress, Reading, Reason, TaskId, Timestamp, Verdict,
 };
@@ -215,10 +216,10 @@ impl Released {
 }
 
 /// Whose request is decided.
-struct Acting<'a> {
-    live: &'a Arc<LiveTask>,
-    agent: &'a Agent,
-    binding: Binding,
+pub(crate) struct Acting<'a> {
+    pub(crate) live: &'a Arc<LiveTask>,
+    pub(crate) agent: &'a Agent,
+    pub(crate) binding: Binding,
 }
 
 impl Authority {
@@ -255,7 +256,7 @@ impl Authority {
         let mut changes: Vec<_> =
             progress.map(|progress| Change::Progress(acting.live.task().id, progress)).into_iter().collect();
         let decision = self.new_decision_id(now);
-        let asked = Asked { acting, operation, facts: &facts, policy: &policy };
+        let asked = Asked { acting, operation, facts: &facts, policy: &policy, plan: None };
         // CRASH(call.decided): a place in the budget and labels rose in memory only; nothing was sent.
         tracing::trace!(target: "writ::step", at = "call.decided");
         let logged = match asked.event(self, decision, &verdict, now) {
@@ -294,7 +295,7 @@ impl Authority {
 
 /// What policy says, and, if it allows, the task's progress with the request's place in the budget. Asked again when
 /// another request of the task was allowed meanwhile; each time one of them has got on, so this ends.
-fn settle(
+pub(crate) fn settle(
     acting: &Acting<'_>,
     operation: Operation<'_>,
     policy: &Policy,
@@ -345,7 +346,7 @@ fn over(reason: Reason, explanation: &str) -> Verdict {
 }
 
 impl Denial {
-    fn new(decision: DecisionId, verdict: Verdict) -> Self {
+    pub(crate) fn new(decision: DecisionId, verdict: Verdict) -> Self {
         Self {
             decision: Some(decision),
             reason: verdict.reason.unwrap_or(Reason::NotPermitted),
@@ -355,7 +356,7 @@ impl Denial {
         }
     }
 
-    fn unlogged(error: &crate::Error) -> Self {
+    pub(crate) fn unlogged(error: &crate::Error) -> Self {
         let explanation = match error {
             crate::Error::Ledger(crate::ports::LedgerError::TooLarge(_)) => {
                 "the request is too large to be logged, so it is refused"
@@ -373,15 +374,17 @@ impl Denial {
 }
 
 /// What was asked, for its log entry.
-struct Asked<'a> {
-    acting: &'a Acting<'a>,
-    operation: Operation<'a>,
-    facts: &'a Facts,
-    policy: &'a Policy,
+pub(crate) struct Asked<'a> {
+    pub(crate) acting: &'a Acting<'a>,
+    pub(crate) operation: Operation<'a>,
+    pub(crate) facts: &'a Facts,
+    pub(crate) policy: &'a Policy,
+    /// The credential that is issued if it is allowed.
+    pub(crate) plan: Option<&'a Plan>,
 }
 
 impl Asked<'_> {
-    fn event(
+    pub(crate) fn event(
         &self,
         authority: &Authority,
         decision: DecisionId,
@@ -395,6 +398,8 @@ impl Asked<'_> {
             let clear = self.policy.traits(&self.operation).map_or(&[][..], |traits| &traits.clear_arguments);
             Arguments::record(arguments, clear, &mut openings, entropy)
         });
+        // What was refused is not created: its plan has no place in the log, nor could it be shown to a signer.
+        let plan = self.plan.filter(|_| verdict.outcome == Outcome::Allow);
         let (decision_text, task_text) = (decision.to_string(), task.id.to_string());
         let event = encode(&DecisionEvent {
             agent: task.agent.as_str(),
@@ -403,15 +408,20 @@ impl Asked<'_> {
             claims_sha256: None,
             decision: &decision_text,
             determining: ids(&verdict.determining),
+            expires_at: plan.map(|plan| plan.expires_at.millis()),
             facts: self.facts.into(),
+            grant: plan.map(|plan| plan.grant.to_string()),
+            handle: plan.map(|plan| plan.handle.as_str()),
             intent: task.intent.as_str(),
             operation: self.operation.kind(),
             outcome: verdict.outcome.as_str(),
             owner: owner(self.acting.agent),
             params: None,
+            plan_sha256: plan.map(|plan| hex(&plan.digest())),
             policy: authority.policy_version_text(self.policy).as_str(),
             predecessor: None,
             reason: reason(verdict),
+            secret: plan.map(|plan| plan.secret.as_str()),
             subject: self.operation.subject(),
             target: self.operation.target().map(domain::TargetName::as_str),
             task: &task_text,

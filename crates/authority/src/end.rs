@@ -90,6 +90,7 @@ impl Authority {
         // CRASH(end.logged): it has ended, for good.
         tracing::trace!(target: "writ::step", at = "end.logged");
         *logged = true;
+        self.0.credentials.doorbell.notify_one();
         self.0.tasks.remove(live);
         Ok(())
     }
@@ -120,6 +121,12 @@ impl Authority {
         if live.end(now, EndReason::Superseded) {
             let _ = self.0.ends.send((live.task().id, EndReason::Superseded));
         }
+        // A credential that was recorded between that write and this instant was not among those it revoked.
+        let late = Change::RevokeGrantsOf { task: live.task().id, at: now };
+        if let Err(error) = self.0.ledger.post(Write { events: Vec::new(), changes: vec![late] }) {
+            tracing::error!(%error, "credentials of a replaced task are taken back when they expire");
+        }
+        self.0.credentials.doorbell.notify_one();
         *logged = true;
         self.0.tasks.remove(live);
     }
@@ -228,7 +235,9 @@ fn end_record(live: &LiveTask, progress: Progress, by: &str, now: Timestamp) -> 
         task: &task.id.to_string(),
         r#type: "task.ended",
     })?;
-    Ok(Write { events: vec![event], changes: vec![Change::Progress(task.id, progress)] })
+    // Its credentials count as revoked from the instant of its end; their targets are told afterwards.
+    let changes = vec![Change::Progress(task.id, progress), Change::RevokeGrantsOf { task: task.id, at: now }];
+    Ok(Write { events: vec![event], changes })
 }
 
 /// Admits so many records in a second and counts the rest.

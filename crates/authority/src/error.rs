@@ -1,6 +1,7 @@
 //! What can go wrong in a use case, named by its cause. Owns no wording for the outside: each protocol's edge maps these.
 
 use crate::ports::{ArchiveError, LedgerError};
+use crate::target::TargetError;
 use domain::{EndReason, NotEligible, ParamFault};
 
 /// Why a use case did not do what was asked.
@@ -40,6 +41,17 @@ pub enum Error {
     /// The task has ended.
     #[error("the task has ended: {}", .0.as_str())]
     TaskEnded(EndReason),
+    /// A target cannot be removed while credentials live there.
+    #[error("target `{target}` has {count} credentials that are not proved dead; revoke them and wait, then remove it")]
+    TargetInUse {
+        /// The target.
+        target: String,
+        /// How many.
+        count: u64,
+    },
+    /// A target did not do what was asked.
+    #[error(transparent)]
+    Target(#[from] TargetError),
 }
 
 /// Why no token was issued. The edge maps each to its RFC error code; details that would help an attacker stay out of

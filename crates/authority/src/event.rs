@@ -29,18 +29,28 @@ pub(crate) struct DecisionEvent<'a> {
     pub claims_sha256: Option<&'a str>,
     pub decision: &'a str,
     pub determining: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<i64>,
     pub facts: FactsRecord,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grant: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handle: Option<&'a str>,
     pub intent: &'a str,
     pub operation: &'a str,
     pub outcome: &'a str,
     pub owner: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub params: Option<Arguments<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan_sha256: Option<String>,
     pub policy: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predecessor: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -6,9 +6,12 @@
 
 mod admin;
 mod attest;
+mod breaker;
 mod caller;
+mod credential;
 mod decide;
 mod end;
+mod ending;
 mod error;
 mod event;
 mod gate;
@@ -18,17 +21,21 @@ mod issue;
 mod live;
 mod opening;
 pub mod ports;
+mod probe;
 mod provider;
+mod reconcile;
 mod register;
 mod replay;
 mod revoked;
 mod sign;
 pub mod target;
+mod targets;
 mod wall;
 
 pub use admin::Introspection;
 pub use attest::EvidenceInput;
 pub use caller::{Caller, Presented, Scheme, Unauthenticated};
+pub use credential::{CredentialError, CredentialRequest, IssuedCredential};
 pub use decide::{CallOutcome, CallStatus, Decision, Denial, Permit, Released, arguments_digest};
 pub use end::Actor;
 pub use error::{Error, IssueError};
@@ -42,6 +49,7 @@ pub use policy::{
 };
 pub use provider::{KeySource, Provider, ProviderKeys};
 pub use sign::{SignerConfig, TokenKeys};
+pub use targets::{ConfiguredTarget, Health, TargetStatus};
 
 use arc_swap::ArcSwap;
 use domain::{DecisionId, Digest, Operation, TaskId, Timestamp, ToolName, Upstream, UpstreamName};
@@ -80,6 +88,8 @@ pub struct Parts {
     pub policy: Policy,
     /// Upstreams of the configuration files.
     pub upstreams: Vec<Upstream>,
+    /// The systems in which credentials are minted.
+    pub targets: Vec<ConfiguredTarget>,
     /// The write side of log and state.
     pub ledger: Arc<dyn Ledger>,
     /// The read side.
@@ -117,6 +127,7 @@ struct Inner {
     proof_keys: moka::sync::Cache<String, ProofKey>,
     proofs_seen: ReplayMemory,
     wall: WallWatch,
+    credentials: targets::Credentials,
     refusals: end::RefusalGate,
     ends: tokio::sync::broadcast::Sender<(TaskId, domain::EndReason)>,
     ledger: Arc<dyn Ledger>,
@@ -148,6 +159,8 @@ impl Authority {
             let key = parts.wrapping.unwrap_key(task.id, &wrapped)?;
             live.insert(LiveTask::new(task, key, &*parts.clock));
         }
+        let counts = parts.archive.grant_counts(parts.clock.now()).await?;
+        let credentials = targets::Credentials::new(parts.targets, &counts, LogGate::new(parts.signer.log_key.clone()));
         let mut nonce_secret = [0; 32];
         parts.entropy.fill(&mut nonce_secret);
         let text = Arc::new(parts.policy.version().to_string());
@@ -168,6 +181,7 @@ impl Authority {
             proof_keys: moka::sync::Cache::new(VERIFIED_MAX),
             proofs_seen: ReplayMemory::new(Duration::from_secs(proof_window_secs()), PROOFS_MAX),
             wall: WallWatch::new(&*parts.entropy),
+            credentials,
             refusals: end::RefusalGate::default(),
             ends: tokio::sync::broadcast::Sender::new(ENDS_BEHIND_MAX),
             ledger: parts.ledger,
@@ -270,6 +284,10 @@ impl Authority {
 
     fn new_task_id(&self, now: Timestamp) -> TaskId {
         TaskId::from_bytes(self.uuid(now))
+    }
+
+    fn new_grant_id(&self, now: Timestamp) -> domain::GrantId {
+        domain::GrantId::from_bytes(self.uuid(now))
     }
 
     fn new_decision_id(&self, now: Timestamp) -> DecisionId {

@@ -12,7 +12,8 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use domain::TaskId;
+use domain::{GrantId, TaskId};
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use zeroize::Zeroizing;
@@ -36,6 +37,18 @@ impl WrappingKey {
         seal(&self.0, &key.0[..], task.as_bytes(), entropy)
     }
 
+    /// Seals what takes a credential back, for its grant alone.
+    pub(crate) fn seal_secret(&self, grant: GrantId, secret: &SecretString, entropy: &dyn Entropy) -> Result<Vec<u8>, Error> {
+        seal(&self.0, secret.expose_secret().as_bytes(), &bound_to(grant), entropy)
+    }
+
+    /// What was sealed for this grant.
+    pub(crate) fn open_secret(&self, grant: GrantId, sealed: &[u8]) -> Result<SecretString, Error> {
+        let text = open(&self.0, sealed, &bound_to(grant))?;
+        let text = std::str::from_utf8(&text).map_err(|_| Error::OpeningDamaged)?;
+        Ok(SecretString::from(text))
+    }
+
     /// The task key that was wrapped.
     ///
     /// # Errors
@@ -45,6 +58,11 @@ impl WrappingKey {
         let key: [u8; 32] = bytes.as_slice().try_into().map_err(|_| Error::OpeningDamaged)?;
         Ok(TaskKey(Zeroizing::new(key)))
     }
+}
+
+/// A grant's id and a task's are both 16 bytes: what was sealed for the one must not open for the other.
+fn bound_to(grant: GrantId) -> Vec<u8> {
+    [b"writ-grant-v1".as_slice(), grant.as_bytes()].concat()
 }
 
 impl TaskKey {

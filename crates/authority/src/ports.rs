@@ -3,7 +3,10 @@
 //! binary, fakes in `testkit`. Nothing here knows SQL, HTTP or Cedar.
 
 use async_trait::async_trait;
-use domain::{Agent, AgentId, DecisionId, Progress, Task, TaskId, Timestamp, Upstream, UpstreamName, WorkloadIdentity};
+use domain::{
+    Agent, AgentId, DecisionId, Grant, GrantId, GrantState, Progress, RevokeReason, TargetName, Task, TaskId, Timestamp,
+    Upstream, UpstreamName, WorkloadIdentity,
+};
 use std::time::Duration;
 
 /// The time. Wall clock for people, records and tokens; monotonic for measuring.
@@ -94,6 +97,60 @@ pub enum Change {
     },
     /// Deletes the key of a task's openings: none of them can be read again.
     ForgetTaskKey(TaskId),
+    /// Records a grant before anything is created for it.
+    PutGrant {
+        /// The grant, in state [`GrantState::Intended`].
+        grant: Box<Grant>,
+        /// From when on it is taken back if nobody confirmed that it was issued: later than any attempt to issue it can
+        /// still be under way.
+        unconfirmed_at: Timestamp,
+    },
+    /// The credential exists. If the grant was revoked meanwhile it is due at once, otherwise when it expires.
+    GrantIssued {
+        /// The grant.
+        grant: GrantId,
+        /// When that was.
+        at: Timestamp,
+        /// What takes it back and cannot be found by its handle, sealed.
+        sealed: Option<Vec<u8>>,
+    },
+    /// The grant counts as revoked from now on; the first reason and moment stay.
+    RevokeGrant {
+        /// The grant.
+        grant: GrantId,
+        /// When.
+        at: Timestamp,
+        /// Why.
+        reason: RevokeReason,
+        /// Nothing that would create it can be under way any more. A grant that is only intended and not settled stays due
+        /// when it was.
+        settled: bool,
+    },
+    /// The same, not settled, for every grant of a task: in the transaction of the task's end.
+    RevokeGrantsOf {
+        /// The task.
+        task: TaskId,
+        /// When.
+        at: Timestamp,
+    },
+    /// One step of taking a credential back is done. A state never goes back; the last one forgets what was sealed.
+    GrantStep {
+        /// The grant.
+        grant: GrantId,
+        /// The state that it reached.
+        state: GrantState,
+        /// When.
+        at: Timestamp,
+    },
+    /// A step has to be tried (again).
+    GrantRetry {
+        /// The grant.
+        grant: GrantId,
+        /// When.
+        try_at: Timestamp,
+        /// How often in a row it failed.
+        tries: u32,
+    },
 }
 
 /// Why nothing was written.
@@ -200,6 +257,74 @@ pub struct TaskQuery {
     pub limit: usize,
 }
 
+/// A grant as it is stored.
+#[derive(Clone, PartialEq, Eq)]
+pub struct GrantRecord {
+    /// The grant.
+    pub grant: Grant,
+    /// Why it is being taken back, as [`RevokeReason::as_str`] says it.
+    pub reason: Option<String>,
+    /// When something is to be done about it; `None` once it is dead.
+    pub next_try_at: Option<Timestamp>,
+    /// How often in a row the next step failed.
+    pub tries: u32,
+    /// What takes it back, sealed.
+    pub sealed: Option<Vec<u8>>,
+}
+
+impl std::fmt::Debug for GrantRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GrantRecord")
+            .field("grant", &self.grant)
+            .field("reason", &self.reason)
+            .field("next_try_at", &self.next_try_at)
+            .field("tries", &self.tries)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which grants are wanted. All given fields must match.
+#[derive(Debug, Clone, Default)]
+pub struct GrantQuery {
+    /// Of this task.
+    pub task: Option<TaskId>,
+    /// At this target.
+    pub target: Option<TargetName>,
+    /// In this state.
+    pub state: Option<GrantState>,
+    /// Only such that are not verified dead.
+    pub standing_only: bool,
+    /// Made before the grant with this id (for paging: newest first).
+    pub before: Option<GrantId>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// How many grants of one target stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GrantCounts {
+    /// Not revoked.
+    pub held: u64,
+    /// Revoked here, and not yet proved dead at the target.
+    pub ending: u64,
+    /// Since when the oldest thing that is to be done has been waiting.
+    pub oldest_due: Option<Timestamp>,
+}
+
+/// The read side of grants: what stands and what is due is asked here, never remembered.
+#[async_trait]
+pub trait GrantArchive: Send + Sync + 'static {
+    /// One grant.
+    async fn grant(&self, id: GrantId) -> Result<Option<GrantRecord>, ArchiveError>;
+    /// Grants, newest first.
+    async fn grants(&self, query: GrantQuery) -> Result<Vec<GrantRecord>, ArchiveError>;
+    /// Grants of a target that something is to be done about now: those that are revoked before those that expired, the
+    /// longest waiting first.
+    async fn due_grants(&self, target: &TargetName, now: Timestamp, limit: usize) -> Result<Vec<GrantRecord>, ArchiveError>;
+    /// What stands at each target where something does.
+    async fn grant_counts(&self, now: Timestamp) -> Result<Vec<(TargetName, GrantCounts)>, ArchiveError>;
+}
+
 /// Why something could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ArchiveError {
@@ -213,7 +338,7 @@ pub enum ArchiveError {
 
 /// The read side. Never on the path of a governed call.
 #[async_trait]
-pub trait Archive: Send + Sync + 'static {
+pub trait Archive: GrantArchive {
     /// What there is when the node starts. Does not read the log.
     async fn load(&self) -> Result<Loaded, ArchiveError>;
     /// One task, ended ones included.

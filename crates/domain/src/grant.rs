@@ -75,6 +75,17 @@ pub enum Ending {
 }
 
 impl Ending {
+    /// The word for the log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CloseAuth => "close_auth",
+            Self::EndSessions => "end_sessions",
+            Self::Clean => "clean",
+            Self::Verify => "verify",
+        }
+    }
+
     /// The state after the step.
     #[must_use]
     pub const fn reaches(self) -> GrantState {
@@ -102,6 +113,10 @@ pub enum RevokeReason {
     NotHandedOut,
     /// It stood at the target with our mark, and no live grant of ours stands for it.
     Orphan,
+    /// Its target does not have it any more, though nobody here took it back.
+    Vanished,
+    /// It was made to prove that the target can take credentials back.
+    Probe,
 }
 
 impl RevokeReason {
@@ -115,6 +130,8 @@ impl RevokeReason {
             Self::Operator => "operator",
             Self::NotHandedOut => "not_handed_out",
             Self::Orphan => "orphan",
+            Self::Vanished => "vanished",
+            Self::Probe => "probe",
         }
     }
 }

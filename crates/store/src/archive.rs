@@ -12,8 +12,11 @@ use auditlog::{
     receipt::Receipt,
     tile::{CHECKPOINT_PATH, Resource},
 };
-use authority::ports::{Archive, ArchiveError, Loaded, LogEntry, LogQuery, PublishedLog, TaskQuery};
-use domain::{DecisionId, Task, TaskId, Timestamp};
+use authority::ports::{
+    Archive, ArchiveError, GrantArchive, GrantCounts, GrantQuery, GrantRecord, Loaded, LogEntry, LogQuery, PublishedLog,
+    TaskQuery,
+};
+use domain::{DecisionId, GrantId, TargetName, Task, TaskId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::Semaphore;
 
@@ -183,6 +186,26 @@ impl Archive for Store {
         let terms = vec![("decision".to_owned(), id.to_string()), ("type".to_owned(), "decision".to_owned())];
         let found = self.search(LogQuery { terms, limit: 1, ..LogQuery::default() }).await?;
         Ok(found.into_iter().next())
+    }
+}
+
+#[async_trait]
+impl GrantArchive for Store {
+    async fn grant(&self, id: GrantId) -> Result<Option<GrantRecord>, ArchiveError> {
+        self.read(move |_, readers| crate::grant::one(readers.database, id)).await
+    }
+
+    async fn grants(&self, query: GrantQuery) -> Result<Vec<GrantRecord>, ArchiveError> {
+        self.read(move |_, readers| crate::grant::query(readers.database, &query)).await
+    }
+
+    async fn due_grants(&self, target: &TargetName, now: Timestamp, limit: usize) -> Result<Vec<GrantRecord>, ArchiveError> {
+        let target = target.clone();
+        self.read(move |_, readers| crate::grant::due(readers.database, &target, now, limit)).await
+    }
+
+    async fn grant_counts(&self, now: Timestamp) -> Result<Vec<(TargetName, GrantCounts)>, ArchiveError> {
+        self.read(move |_, readers| crate::grant::counts(readers.database, now)).await
     }
 }
 

@@ -10,6 +10,7 @@ use serde::de::IgnoredAny;
 
 use crate::{
     error::{Error, sqlite},
+    grant::GrantRow,
     record::{Unreadable, encode_agent, encode_task, encode_upstream, encode_workload},
 };
 
@@ -35,6 +36,7 @@ pub(crate) enum Row {
     RedactOpening { index: u64, remaining: Option<Vec<u8>> },
     RedactParam { task: TaskId, name: String },
     ForgetTaskKey(TaskId),
+    Grant(GrantRow),
 }
 
 #[derive(Debug)]
@@ -101,6 +103,12 @@ fn prepare(change: Change, events: usize) -> Result<Row, Unreadable> {
         Change::RedactParam { name, .. } if name.contains(['"', '\\']) => return Err(Unreadable("parameter's name")),
         Change::RedactParam { task, name } => Row::RedactParam { task, name },
         Change::ForgetTaskKey(task) => Row::ForgetTaskKey(task),
+        Change::PutGrant { grant, unconfirmed_at } => Row::Grant(GrantRow::Put { grant, unconfirmed_at }),
+        Change::GrantIssued { grant, at, sealed } => Row::Grant(GrantRow::Issued { grant, at, sealed }),
+        Change::RevokeGrant { grant, at, reason, settled } => Row::Grant(GrantRow::Revoke { grant, at, reason, settled }),
+        Change::RevokeGrantsOf { task, at } => Row::Grant(GrantRow::RevokeOf { task, at }),
+        Change::GrantStep { grant, state, at } => Row::Grant(GrantRow::Step { grant, state, at }),
+        Change::GrantRetry { grant, try_at, tries } => Row::Grant(GrantRow::Retry { grant, try_at, tries }),
     })
 }
 
@@ -171,6 +179,7 @@ fn execute(db: &Connection, row: Row, first: u64) -> rusqlite::Result<()> {
             params![task.as_bytes().as_slice(), name],
         ),
         Row::ForgetTaskKey(task) => run("UPDATE task SET wrapped_key = NULL WHERE id = ?1", params![task.as_bytes().as_slice()]),
+        Row::Grant(change) => crate::grant::execute(db, change),
         // Joined by the caller.
         Row::Progress(..) => Ok(()),
     }

@@ -18,7 +18,7 @@ const SQLITE_NEEDED: (i32, &str) = (3_051_003, "3.51.3");
 const WAL_PAGES: i64 = 4096;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Migrations in order; the n-th leads to schema n + 1.
-const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema2.sql")];
 
 /// Makes the data directory and keeps other processes out for as long as the result lives.
 pub(crate) fn claim(data_dir: &Path) -> Result<File, Error> {
@@ -136,6 +136,20 @@ fn inode(path: &Path) -> Option<(u64, u64)> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn a_database_of_the_first_schema_is_migrated_and_keeps_what_it_holds() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let mut database = open_writer(&dir.path().join("a.db")).unwrap();
+        database.execute_batch(MIGRATIONS[0]).unwrap();
+        database.pragma_update(None, "user_version", 1).unwrap();
+        database.execute("INSERT INTO agent (id, record) VALUES ('bot', '{}')", []).unwrap();
+        migrate(&mut database).unwrap();
+        migrate(&mut database).unwrap();
+        let count = |sql: &str| database.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(count("PRAGMA user_version"), 2);
+        assert_eq!((count("SELECT count(*) FROM agent"), count("SELECT count(*) FROM credential")), (1, 0));
+    }
 
     #[test]
     fn every_connection_logs_ahead_and_syncs_fully_and_readers_cannot_write() {

@@ -11,6 +11,7 @@ mod chain;
 mod change;
 mod connection;
 mod error;
+mod grant;
 mod index;
 mod ledger;
 mod open;

@@ -8,9 +8,10 @@ use auditlog::port::{HashReader, NoteSigner};
 use auditlog::proof::{prove_consistency, prove_inclusion};
 use auditlog::tree::{Frontier, Node};
 use authority::ports::{
-    Archive, ArchiveError, Change, Inclusion, Ledger, LedgerError, Loaded, LogEntry, LogQuery, PublishedLog, TaskQuery, Write,
+    Archive, ArchiveError, Change, GrantArchive, GrantCounts, GrantQuery, GrantRecord, Inclusion, Ledger, LedgerError, Loaded,
+    LogEntry, LogQuery, PublishedLog, TaskQuery, Write,
 };
-use domain::{Agent, AgentId, DecisionId, Task, TaskId, Timestamp, Upstream, UpstreamName};
+use domain::{Agent, AgentId, DecisionId, GrantId, TargetName, Task, TaskId, Timestamp, Upstream, UpstreamName};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
@@ -36,6 +37,7 @@ struct State {
     evidence: HashMap<[u8; 32], Timestamp>,
     revoked: Vec<(String, Timestamp)>,
     openings: BTreeMap<u64, (TaskId, Vec<u8>)>,
+    grants: crate::grants::Grants,
     files: BTreeMap<String, Vec<u8>>,
     fault: Option<Fault>,
 }
@@ -115,6 +117,7 @@ impl MemoryLedger {
 
 impl State {
     fn apply(&mut self, change: Change, first: u64) {
+        let Some(change) = self.grants.apply(change) else { return };
         match change {
             Change::PutAgent(agent) => drop(self.agents.insert(agent.id.clone(), *agent)),
             Change::PutUpstream(upstream) => drop(self.upstreams.insert(upstream.name.clone(), *upstream)),
@@ -143,6 +146,7 @@ impl State {
                 }
             }
             Change::ForgetTaskKey(id) => drop(self.tasks.entry(id).and_modify(|task| task.1.clear())),
+            _ => panic!("a change that nothing applies"),
         }
     }
 }
@@ -245,6 +249,25 @@ impl Archive for MemoryLedger {
             ..LogQuery::default()
         };
         Ok(self.search(query).await?.pop())
+    }
+}
+
+#[async_trait]
+impl GrantArchive for MemoryLedger {
+    async fn grant(&self, id: GrantId) -> Result<Option<GrantRecord>, ArchiveError> {
+        Ok(self.state.lock().unwrap().grants.one(id))
+    }
+
+    async fn grants(&self, query: GrantQuery) -> Result<Vec<GrantRecord>, ArchiveError> {
+        Ok(self.state.lock().unwrap().grants.query(&query))
+    }
+
+    async fn due_grants(&self, target: &TargetName, now: Timestamp, limit: usize) -> Result<Vec<GrantRecord>, ArchiveError> {
+        Ok(self.state.lock().unwrap().grants.due(target, now, limit))
+    }
+
+    async fn grant_counts(&self, now: Timestamp) -> Result<Vec<(TargetName, GrantCounts)>, ArchiveError> {
+        Ok(self.state.lock().unwrap().grants.counts(now))
     }
 }
 

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "test support fails by panicking")]
 
 pub mod fixture;
+mod grants;
 mod issuer;
 mod ledger;
 mod server;

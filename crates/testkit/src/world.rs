@@ -104,6 +104,7 @@ impl World {
             keys: Arc::new(StaticKeys(keys)),
             policy,
             upstreams,
+            targets: Vec::new(),
             ledger: ledger.clone(),
             archive: ledger.clone(),
             published: ledger.clone(),

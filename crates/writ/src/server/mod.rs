@@ -152,6 +152,7 @@ async fn open(config: &Config, policy: policy::Policy) -> anyhow::Result<(Author
         keys: Arc::new(provider_keys),
         policy,
         upstreams: config.upstreams.clone(),
+        targets: Vec::new(),
         ledger: Arc::new(store.clone()),
         archive: Arc::new(store.clone()),
         published: Arc::new(store.clone()),

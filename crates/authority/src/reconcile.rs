@@ -1,0 +1,138 @@
+//! Compares what stands at a target with what stands in the store, both ways. What bears our mark and has no live grant is
+//! taken back; a grant whose credential is gone is closed. Nothing without our mark is ever touched: the listing holds only
+//! what bears it, and a name that is not made of its grant is left alone all the same.
+
+use crate::Authority;
+use crate::ending::{about, shown};
+use crate::error::Error;
+use crate::event::{change, hex};
+use crate::ports::{Change, GrantQuery, Write};
+use crate::target::{Found, Handle};
+use crate::targets::{Health, LISTING_TIMEOUT, TargetState, Turn, in_time, standing_at};
+use domain::{Ending, GrantId, GrantState, OfferName, RevokeReason, Timestamp};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Time between two comparisons.
+const EVERY: Duration = Duration::from_secs(600);
+/// Time until a comparison that failed is made again.
+const AGAIN: Duration = Duration::from_secs(30);
+/// Seconds before something without a live grant is taken back: longer than any issue can be under way.
+const GRACE_SECS: u64 = 300;
+/// Most orphans that one comparison takes back; the next one goes on.
+const ORPHANS_MAX: usize = 1_000;
+/// Grants that are read at once.
+const PAGE: usize = 1_000;
+/// The offer of something that no grant tells of.
+const UNKNOWN: &str = "unknown";
+
+impl Authority {
+    pub(crate) async fn reconcile_if_due(&self, target: &TargetState, turn: &mut Turn) {
+        let now = self.0.clock.elapsed();
+        if turn.reconciled_at.is_some_and(|at| now.saturating_sub(at) < EVERY) || target.breaker.shut_for(now).is_some() {
+            return;
+        }
+        turn.reconciled_at = Some(match self.reconcile(target).await {
+            Ok(()) => now,
+            Err(error) => {
+                tracing::warn!(%error, target_name = %target.profile.name, "a target could not be compared with its grants");
+                (now + AGAIN).saturating_sub(EVERY)
+            }
+        });
+    }
+
+    async fn reconcile(&self, target: &TargetState) -> Result<(), Error> {
+        let name = &target.profile.name;
+        let listed = {
+            let _place = target.end_budget.acquire().await;
+            let answer = in_time(LISTING_TIMEOUT, target.driver.inventory()).await;
+            target.heard(&answer, self.0.clock.elapsed());
+            answer?
+        };
+        let now = self.0.clock.now();
+        let lists = matches!(target.health(), Health::Healthy { lists: true, .. });
+        let mut unclaimed: BTreeMap<GrantId, Found> = listed.into_iter().map(|found| (found.grant, found)).collect();
+        let mut before = None;
+        loop {
+            let query =
+                GrantQuery { target: Some(name.clone()), standing_only: true, before, limit: PAGE, ..GrantQuery::default() };
+            let page = self.0.archive.grants(query).await?;
+            for record in &page {
+                let grant = &record.grant;
+                let gone = unclaimed.remove(&grant.id).is_none();
+                let settled = now.secs_since(grant.granted_at) > GRACE_SECS;
+                if gone && lists && settled && grant.state == GrantState::Issued && grant.revoked_at.is_none() {
+                    let reason = RevokeReason::Vanished;
+                    let event = about(grant, "credential.revoked", "writ", now, [("reason", reason.as_str().into())])?;
+                    let changes = vec![Change::RevokeGrant { grant: grant.id, at: now, reason, settled: true }];
+                    self.0.ledger.commit(Write { events: vec![event], changes }).await?;
+                }
+            }
+            before = page.last().map(|record| record.grant.id);
+            if page.len() < PAGE {
+                break;
+            }
+        }
+        for found in unclaimed.into_values().filter(|found| older_than_grace(found.grant, now)).take(ORPHANS_MAX) {
+            self.end_orphan(target, &found).await?;
+        }
+        let counts = self.0.archive.grant_counts(self.0.clock.now()).await?;
+        target.set_standing(standing_at(&counts, name));
+        Ok(())
+    }
+
+    /// Takes back what stands without a live grant. The listing is what remembers it: if this fails, the next comparison
+    /// finds it again.
+    ///
+    /// CRASH(anywhere): found again by the next comparison.
+    async fn end_orphan(&self, target: &TargetState, found: &Found) -> Result<(), Error> {
+        let known = self.0.archive.grant(found.grant).await?;
+        let ours = match &known {
+            Some(record) => record.grant.handle == found.handle,
+            None => found.handle.contains(&hex(found.grant.as_bytes())),
+        };
+        if known.as_ref().is_some_and(|record| record.grant.target != target.profile.name) {
+            // Two targets on one server see each other's.
+            return Ok(());
+        }
+        if !ours {
+            tracing::warn!(target_name = %target.profile.name, handle = found.handle, "a name looks like ours and is not made as ours are; it is left alone");
+            return Ok(());
+        }
+        let offer: OfferName = match known {
+            Some(record) => record.grant.offer,
+            None => UNKNOWN.parse().map_err(|_| Error::Unacceptable("no name for an orphan's offer"))?,
+        };
+        let log = |kind: &str, evidence: Value| -> Result<Vec<u8>, Error> {
+            let detail = [
+                ("evidence", evidence),
+                ("grant", found.grant.to_string().into()),
+                ("handle", found.handle.as_str().into()),
+                ("reason", RevokeReason::Orphan.as_str().into()),
+                ("target", target.profile.name.as_str().into()),
+            ];
+            change(kind, "writ", self.0.clock.now(), detail)
+        };
+        let begin = log("credential.orphan", Value::Object(serde_json::Map::new()))?;
+        self.0.ledger.commit(Write { events: vec![begin], changes: Vec::new() }).await?;
+        let expires_at = found.expires_at.unwrap_or(self.0.clock.now());
+        let handle = Handle { grant: found.grant, offer: &offer, handle: &found.handle, expires_at, to_revoke: None };
+        let mut evidence = serde_json::Map::new();
+        for step in [Ending::CloseAuth, Ending::EndSessions, Ending::Clean, Ending::Verify] {
+            evidence.insert(step.as_str().to_owned(), shown(&self.end_step(target, step, &handle).await?));
+        }
+        let done = log("credential.orphan_ended", Value::Object(evidence))?;
+        self.0.ledger.commit(Write { events: vec![done], changes: Vec::new() }).await?;
+        Ok(())
+    }
+}
+
+/// An id says when it was made (RFC 9562 §5.7). One that lies in the future was not made by us, or by a wrong clock: it is
+/// taken for old, because something with our mark and without a grant must not stand for ever.
+fn older_than_grace(grant: GrantId, now: Timestamp) -> bool {
+    let (time, _) = grant.as_bytes().split_at(6);
+    let millis = time.iter().fold(0_i64, |millis, byte| millis << 8 | i64::from(*byte));
+    let made = Timestamp::from_millis(millis);
+    now.secs_since(made) > GRACE_SECS || made.secs_since(now) > GRACE_SECS
+}

@@ -1,0 +1,310 @@
+//! The configured targets of this node: drivers, budgets, breakers, health. Owns what is true of a target as a whole;
+//! single credentials are in the store and nowhere in memory, so that a hundred thousand of them cost nothing here.
+
+use crate::Authority;
+use crate::breaker::Breaker;
+use crate::end::Actor;
+use crate::error::Error;
+use crate::event::change;
+use crate::ports::{GrantCounts, Write};
+use crate::target::{Finding, Standing, Target, TargetError, TargetProfile};
+use domain::{GrantId, TargetName, Timestamp};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, Semaphore};
+
+/// Longest time that one step of taking back, an examination or a listing may take.
+pub(crate) const END_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest time that a listing of everything at a target may take.
+pub(crate) const LISTING_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A target and how it is reached.
+#[derive(Clone)]
+pub struct ConfiguredTarget {
+    /// What is known of it.
+    pub profile: TargetProfile,
+    /// What reaches it.
+    pub driver: Arc<dyn Target>,
+}
+
+/// Whether a target may issue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// It was not probed yet: nothing is issued.
+    Unprobed,
+    /// The last probe issued a credential, used it, took it back and proved it dead.
+    Healthy {
+        /// When.
+        at: Timestamp,
+        /// What the probe could not show, if anything: `dies by its own expiry`, `examined only`.
+        note: Option<&'static str>,
+        /// The target lists what bears our mark: what is not listed is not there.
+        lists: bool,
+    },
+    /// The last probe failed: nothing is issued.
+    Broken {
+        /// When.
+        at: Timestamp,
+        /// Why.
+        why: String,
+    },
+}
+
+impl Health {
+    /// The word for it: `unprobed`, `healthy`, `broken`.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Unprobed => "unprobed",
+            Self::Healthy { .. } => "healthy",
+            Self::Broken { .. } => "broken",
+        }
+    }
+}
+
+/// How a target stands.
+#[derive(Debug, Clone)]
+pub struct TargetStatus {
+    /// What is known of it.
+    pub profile: TargetProfile,
+    /// Its last probe.
+    pub health: Health,
+    /// Until its breaker lets the next attempt through; `None` while it answers.
+    pub breaker_open_for: Option<Duration>,
+    /// What stands there: held, and revoked but not yet proved dead (logical and physical revocation apart).
+    pub counts: GrantCounts,
+}
+
+/// One configured target.
+pub(crate) struct TargetState {
+    pub(crate) profile: TargetProfile,
+    pub(crate) driver: Arc<dyn Target>,
+    pub(crate) issue_budget: Semaphore,
+    /// A budget of its own, so that a backlog of revocations delays no issuance and the other way round.
+    pub(crate) end_budget: Semaphore,
+    pub(crate) breaker: Breaker,
+    health: Mutex<Health>,
+    /// Credentials that are not proved dead, about: exact when the listing was last compared.
+    standing: AtomicU64,
+    /// Whoever probes, takes back or compares holds it: one after the other.
+    pub(crate) turn: tokio::sync::Mutex<Turn>,
+}
+
+/// When something was last done, on the monotonic clock.
+#[derive(Default)]
+pub(crate) struct Turn {
+    pub(crate) probed_at: Option<Duration>,
+    pub(crate) reconciled_at: Option<Duration>,
+}
+
+impl TargetState {
+    fn new(configured: ConfiguredTarget, standing: u64) -> Self {
+        let ConfiguredTarget { profile, driver } = configured;
+        Self {
+            issue_budget: Semaphore::new(profile.issue_connections.max(1)),
+            end_budget: Semaphore::new(profile.end_connections.max(1)),
+            breaker: Breaker::default(),
+            health: Mutex::new(Health::Unprobed),
+            standing: AtomicU64::new(standing),
+            turn: Default::default(),
+            profile,
+            driver,
+        }
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_health(&self, health: Health) {
+        *self.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
+    }
+
+    /// Takes a place among the live credentials; `false` if all are taken.
+    pub(crate) fn take_place(&self) -> bool {
+        let max = self.profile.live_max;
+        self.standing
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |standing| (standing < max).then_some(standing + 1))
+            .is_ok()
+    }
+
+    /// A credential is gone, or was not made after all.
+    pub(crate) fn give_place(&self) {
+        let _ = self.standing.fetch_update(Ordering::AcqRel, Ordering::Acquire, |standing| Some(standing.saturating_sub(1)));
+    }
+
+    /// One more stands, whatever the limit.
+    pub(crate) fn set_standing_up(&self) {
+        self.standing.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn set_standing(&self, standing: u64) {
+        self.standing.store(standing, Ordering::Release);
+    }
+
+    /// What an answer says about whether the target can be reached. A change is worth a line in the log.
+    pub(crate) fn heard<T>(&self, answer: &Result<T, TargetError>, now: Duration) {
+        let name = &self.profile.name;
+        match answer {
+            Err(TargetError::Unreachable(why)) if self.breaker.failed(now) => {
+                tracing::warn!(target_name = %name, why, "a target does not answer; what is to be taken back there waits");
+            }
+            Err(TargetError::Unreachable(_)) => {}
+            Ok(_) | Err(_) if self.breaker.succeeded() => tracing::info!(target_name = %name, "a target answers again"),
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+/// Grants whose credential is being created at this moment: what is revoked meanwhile is not handed out.
+#[derive(Default)]
+pub(crate) struct Flights(Mutex<HashMap<GrantId, bool>>);
+
+impl Flights {
+    pub(crate) fn begin(&self, grant: GrantId) -> Flight<'_> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(grant, false);
+        Flight(self, grant)
+    }
+
+    /// Marks a grant that is under way as revoked.
+    pub(crate) fn revoke(&self, grant: GrantId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(grant).and_modify(|revoked| *revoked = true);
+    }
+}
+
+/// One grant that is under way.
+pub(crate) struct Flight<'a>(&'a Flights, GrantId);
+
+impl Flight<'_> {
+    pub(crate) fn revoked(&self) -> bool {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).get(&self.1).copied().unwrap_or(true)
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
+}
+
+/// Everything about credentials that the authority keeps in memory.
+pub(crate) struct Credentials {
+    pub(crate) targets: arc_swap::ArcSwap<BTreeMap<TargetName, Arc<TargetState>>>,
+    pub(crate) gate: crate::gate::LogGate,
+    pub(crate) flights: Flights,
+    pub(crate) doorbell: Notify,
+}
+
+impl Credentials {
+    pub(crate) fn new(targets: Vec<ConfiguredTarget>, counts: &[(TargetName, GrantCounts)], gate: crate::gate::LogGate) -> Self {
+        for (name, counts) in counts {
+            if !targets.iter().any(|target| target.profile.name == *name) {
+                let standing = counts.held + counts.ending;
+                tracing::error!(target_name = %name, standing, "credentials stand at a target that is not configured any more: put its file back, or they stay until they expire by themselves");
+            }
+        }
+        let states = targets.into_iter().map(|target| state(target, counts)).collect();
+        let targets = arc_swap::ArcSwap::from_pointee(states);
+        Self { targets, gate, flights: Flights::default(), doorbell: Notify::new() }
+    }
+
+    pub(crate) fn target(&self, name: &TargetName) -> Option<Arc<TargetState>> {
+        self.targets.load().get(name).cloned()
+    }
+}
+
+fn state(target: ConfiguredTarget, counts: &[(TargetName, GrantCounts)]) -> (TargetName, Arc<TargetState>) {
+    let name = target.profile.name.clone();
+    let standing = standing_at(counts, &name);
+    (name, Arc::new(TargetState::new(target, standing)))
+}
+
+pub(crate) fn standing_at(counts: &[(TargetName, GrantCounts)], name: &TargetName) -> u64 {
+    counts.iter().filter(|(known, _)| known == name).map(|(_, counts)| counts.held + counts.ending).sum()
+}
+
+impl Authority {
+    /// Replaces the configured targets. Each is probed anew before it issues again; credentials that stand go on being
+    /// taken back through the new driver of the same name.
+    ///
+    /// # Errors
+    /// [`Error::TargetInUse`] if one that is left out still has live credentials (nothing changes then), or the ledger's or
+    /// the archive's.
+    pub async fn set_targets(&self, targets: Vec<ConfiguredTarget>, by: &Actor) -> Result<(), Error> {
+        let _one_at_a_time = self.0.admin.lock().await;
+        let now = self.0.clock.now();
+        let counts = self.0.archive.grant_counts(now).await?;
+        let before = self.0.credentials.targets.load_full();
+        for name in before.keys().filter(|name| !targets.iter().any(|target| target.profile.name == **name)) {
+            let count = standing_at(&counts, name);
+            if count > 0 {
+                return Err(Error::TargetInUse { target: name.to_string(), count });
+            }
+        }
+        let names: Vec<_> = targets.iter().map(|target| target.profile.name.as_str().into()).collect();
+        let event = change("targets.set", &by.name(), now, [("targets", serde_json::Value::Array(names))])?;
+        self.0.ledger.commit(Write { events: vec![event], changes: Vec::new() }).await?;
+        let states = targets.into_iter().map(|target| state(target, &counts)).collect();
+        self.0.credentials.targets.store(Arc::new(states));
+        self.0.credentials.doorbell.notify_one();
+        Ok(())
+    }
+
+    /// The names of the configured targets.
+    #[must_use]
+    pub fn target_names(&self) -> Vec<TargetName> {
+        self.0.credentials.targets.load().keys().cloned().collect()
+    }
+
+    /// How a target stands.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] or the archive's.
+    pub async fn target_status(&self, name: &TargetName) -> Result<TargetStatus, Error> {
+        let target = self.configured(name)?;
+        let counts = self.0.archive.grant_counts(self.0.clock.now()).await?;
+        let counts = counts.into_iter().find(|(known, _)| known == name).map(|(_, counts)| counts).unwrap_or_default();
+        Ok(TargetStatus {
+            profile: target.profile.clone(),
+            health: target.health(),
+            breaker_open_for: target.breaker.shut_for(self.0.clock.elapsed()),
+            counts,
+        })
+    }
+
+    /// Whether our account at a target can do what it must and nothing more.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], or why the target did not answer.
+    pub async fn examine_target(&self, name: &TargetName) -> Result<Vec<Finding>, Error> {
+        let target = self.configured(name)?;
+        let _place = target.end_budget.acquire().await;
+        let answer = in_time(END_TIMEOUT, target.driver.examine()).await;
+        target.heard(&answer, self.0.clock.elapsed());
+        Ok(answer?)
+    }
+
+    /// Credentials that stand at a target without us (R14).
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], or why the target did not answer.
+    pub async fn scan_target(&self, name: &TargetName) -> Result<Vec<Standing>, Error> {
+        let target = self.configured(name)?;
+        let _place = target.end_budget.acquire().await;
+        let answer = in_time(LISTING_TIMEOUT, target.driver.scan()).await;
+        target.heard(&answer, self.0.clock.elapsed());
+        Ok(answer?)
+    }
+
+    pub(crate) fn configured(&self, name: &TargetName) -> Result<Arc<TargetState>, Error> {
+        self.0.credentials.target(name).ok_or_else(|| Error::NotFound { what: "target", name: name.to_string() })
+    }
+}
+
+/// The answer of a target, or that it did not come in time.
+pub(crate) async fn in_time<T>(limit: Duration, work: impl Future<Output = Result<T, TargetError>>) -> Result<T, TargetError> {
+    let late = || TargetError::Unreachable(format!("it did not answer within {} seconds", limit.as_secs()));
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(late()))
+}
