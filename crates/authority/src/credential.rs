@@ -246,7 +246,7 @@ impl Authority {
             Prepared::Settled(verdict) => (None, Some(verdict)),
         };
         let unable_now = settled.as_ref().is_some_and(|verdict| verdict.outcome == Outcome::Failed);
-        let (facts, mut verdict, progress) = settle(acting, operation, policy, settled, now);
+        let (facts, mut verdict, progress) = settle(acting, operation, policy, settled, &*self.0.clock);
         if draft.is_none() && verdict.outcome == Outcome::Allow {
             // Unreachable while listing and deciding agree; refused if they ever should not.
             verdict = unable(Outcome::Failed, Reason::PolicyError, "nothing was planned for this credential".into());
@@ -261,7 +261,8 @@ impl Authority {
             match &draft {
                 Some(draft) if verdict.outcome == Outcome::Allow => {
                     write.changes.push(intended(draft, &operation, acting.live, (decision, now)));
-                    // CRASH(before include): nothing happened.
+                    // CRASH(credential.decided): a place in the budget and labels rose in memory only; nothing was made.
+                    tracing::trace!(target: "writ::step", at = "credential.decided");
                     Ok(Some(self.include_decision(write).await?))
                 }
                 _ => {
@@ -293,10 +294,11 @@ impl Authority {
 
     /// From the logged decision to the credential.
     ///
-    /// CRASH(after include, before issue): the grant is intended, nothing exists; it is taken back when nobody confirmed
-    /// it, which finds nothing and is done.
+    /// CRASH(credential.logged): the grant is intended, nothing exists; it is taken back when nobody confirmed it, which
+    /// finds nothing and is done.
     async fn carry_out(&self, live: &LiveTask, draft: Draft, included: &Included) -> Result<Minted, CredentialError> {
         let grant = draft.plan.grant;
+        tracing::trace!(target: "writ::step", at = "credential.logged");
         let flight = self.0.credentials.flights.begin(grant);
         let shown = match self.show_plan(&draft.plan, included).await {
             Ok(shown) => shown,
@@ -319,14 +321,15 @@ impl Authority {
                 return Err(CredentialError::Target(error));
             }
         };
-        // CRASH(after issue, before this commit): the credential exists and nobody has it. Its row says *intended*: it is
+        // CRASH(credential.issued): the credential exists and nobody has it. Its row says *intended*: it is
         // taken back when nobody confirmed it. A token that only it can revoke itself is lost and dies by its expiry.
+        tracing::trace!(target: "writ::step", at = "credential.issued");
         if let Err(error) = self.confirm(grant, live.task().id, &draft, &minted).await {
             tracing::error!(%error, %grant, "an issued credential could not be recorded, so it is not handed out");
             return Err(CredentialError::Interrupted("it could not be recorded".into()));
         }
-        // CRASH(after this commit, before the answer): the credential is live and nobody has it. It ends with its task, or
-        // when it expires.
+        // CRASH(credential.recorded): the credential is live and nobody has it. It ends with its task, or when it expires.
+        tracing::trace!(target: "writ::step", at = "credential.recorded");
         if let Some(reason) = live.ended().or_else(|| live.overdue(&*self.0.clock)) {
             self.take_back(grant, RevokeReason::NotHandedOut, true).await;
             return Err(CredentialError::TaskEnded(reason));

@@ -111,7 +111,11 @@ impl Authority {
         let changes = vec![Change::RevokeGrant { grant: grant.id, at: now, reason, settled }];
         // Before it is durable: one that is being issued at this moment must not slip through.
         self.0.credentials.flights.revoke(grant.id);
+        // CRASH(credential.revoke): it goes on; whoever revoked it was not told otherwise and asks again.
+        tracing::trace!(target: "writ::step", at = "credential.revoke");
         self.0.ledger.commit(Write { events: vec![event], changes }).await?;
+        // CRASH(credential.revoked): it counts as revoked and is due; the next start takes it back.
+        tracing::trace!(target: "writ::step", at = "credential.revoked");
         self.0.credentials.doorbell.notify_one();
         Ok(())
     }
@@ -164,7 +168,8 @@ impl Authority {
 
     /// Takes one grant as far as it goes. `alone`: it is the one attempt that a half-open breaker let through.
     ///
-    /// CRASH(between two steps, or after a step and before its record): the step is done again; each one is idempotent.
+    /// CRASH(credential.step, credential.stepped): between two steps, or after a step and before its record: the step is done
+    /// again; each one is idempotent.
     async fn walk(&self, target: &TargetState, mut record: GrantRecord, alone: bool) -> Walked {
         let to_revoke = self.unsealed(&record);
         if record.grant.revoked_at.is_none() && self.log_reason(&mut record).is_err() {
@@ -184,7 +189,9 @@ impl Authority {
                 expires_at: record.grant.expires_at,
                 to_revoke: to_revoke.as_ref(),
             };
+            tracing::trace!(target: "writ::step", at = "credential.step");
             let answer = self.end_step(target, step, &handle).await;
+            tracing::trace!(target: "writ::step", at = "credential.stepped");
             let evidence = match answer {
                 Ok(evidence) => evidence,
                 Err(error) => return self.postpone(&record, step, &error).await,
@@ -197,6 +204,8 @@ impl Authority {
                 return Walked::Stuck;
             }
         }
+        // CRASH(credential.dead): it is dead, and that is in the log.
+        tracing::trace!(target: "writ::step", at = "credential.dead");
         target.give_place();
         Walked::Dead
     }

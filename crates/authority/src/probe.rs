@@ -148,7 +148,7 @@ impl Authority {
         }
     }
 
-    /// CRASH(anywhere): the probe's grant is a grant like others, and is taken back like others.
+    /// CRASH(probe.logged, probe.issued, probe.used): the probe's grant is a grant like others, and is taken back like others.
     async fn use_and_end(&self, target: &TargetState, plan: Plan) -> Result<Shown, String> {
         let grant = plan.grant;
         let minted = self.mint_probe(target, plan).await?;
@@ -164,6 +164,7 @@ impl Authority {
         }
         let listed = in_time(LISTING_TIMEOUT, target.driver.inventory()).await.map_err(|error| error.to_string())?;
         let lists = listed.iter().any(|found| found.grant == grant);
+        tracing::trace!(target: "writ::step", at = "probe.used");
         self.take_back(grant, RevokeReason::Probe, true).await;
         if !self.walk_to_the_end(target, grant).await.map_err(|error| error.to_string())? {
             let record = self.0.archive.grant(grant).await.map_err(|error| error.to_string())?;
@@ -188,10 +189,12 @@ impl Authority {
         let included = self.include_decision(write).await.map_err(|error| error.to_string())?;
         // Counted beside the others, and beyond their limit: a full target must still be probed.
         target.set_standing_up();
+        tracing::trace!(target: "writ::step", at = "probe.logged");
         let shown = self.show_plan(&plan, &included).await.map_err(|error| error.to_string())?;
         let answer = in_time(ISSUE_TIMEOUT, target.driver.issue(&plan, &shown)).await;
         target.heard(&answer, self.0.clock.elapsed());
         let minted = answer.map_err(|error| error.to_string())?;
+        tracing::trace!(target: "writ::step", at = "probe.issued");
         let sealed = minted.to_revoke.as_ref().map(|secret| self.0.wrapping.seal_secret(plan.grant, secret, &*self.0.entropy));
         let sealed = sealed.transpose().map_err(|error| error.to_string())?;
         let changes = vec![Change::GrantIssued { grant: plan.grant, at: self.0.clock.now(), sealed }];

@@ -85,7 +85,7 @@ impl Authority {
     /// Takes back what stands without a live grant. The listing is what remembers it: if this fails, the next comparison
     /// finds it again.
     ///
-    /// CRASH(anywhere): found again by the next comparison.
+    /// CRASH(orphan.found, orphan.stepped): found again by the next comparison.
     async fn end_orphan(&self, target: &TargetState, found: &Found) -> Result<(), Error> {
         let known = self.0.archive.grant(found.grant).await?;
         let ours = match &known {
@@ -116,10 +116,12 @@ impl Authority {
         };
         let begin = log("credential.orphan", Value::Object(serde_json::Map::new()))?;
         self.0.ledger.commit(Write { events: vec![begin], changes: Vec::new() }).await?;
+        tracing::trace!(target: "writ::step", at = "orphan.found");
         let expires_at = found.expires_at.unwrap_or(self.0.clock.now());
         let handle = Handle { grant: found.grant, offer: &offer, handle: &found.handle, expires_at, to_revoke: None };
         let mut evidence = serde_json::Map::new();
         for step in [Ending::CloseAuth, Ending::EndSessions, Ending::Clean, Ending::Verify] {
+            tracing::trace!(target: "writ::step", at = "orphan.stepped");
             evidence.insert(step.as_str().to_owned(), shown(&self.end_step(target, step, &handle).await?));
         }
         let done = log("credential.orphan_ended", Value::Object(evidence))?;
