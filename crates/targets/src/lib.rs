@@ -7,6 +7,8 @@
 pub mod config;
 pub mod https;
 mod postgresql;
+mod publish;
+pub mod ssh;
 
 use authority::target::Target;
 use config::{Config, ConfigFault, ConfigFaults, Surroundings, TargetConfig};
@@ -24,12 +26,15 @@ pub struct Kind {
 }
 
 /// Every kind, by its word.
-static KINDS: &[Kind] = &[Kind {
-    name: "postgresql",
-    verifier: Some("scram_sha_256"),
-    open: postgresql::open,
-    install_script: postgresql::install_script,
-}];
+static KINDS: &[Kind] = &[
+    Kind {
+        name: "postgresql",
+        verifier: Some("scram_sha_256"),
+        open: postgresql::open,
+        install_script: postgresql::install_script,
+    },
+    Kind { name: "ssh", verifier: Some("ssh_public_key"), open: ssh::open, install_script: ssh::install_script },
+];
 
 /// Every kind that can be configured.
 #[must_use]
