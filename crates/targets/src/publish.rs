@@ -127,13 +127,6 @@ fn failed(path: &Path, error: &std::io::Error) -> TargetError {
     TargetError::Unreachable(format!("`{}`: {error}", path.display()))
 }
 
-/// Now, in seconds, by this machine's own clock.
-#[expect(clippy::disallowed_methods, reason = "a signer must not believe the caller about what time it is")]
-pub(crate) fn now_secs() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.ok().and_then(|since| i64::try_from(since.as_secs()).ok()).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]

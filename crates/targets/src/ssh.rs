@@ -12,8 +12,8 @@ mod standing;
 
 pub use krl::{KRL_BYTES_MAX, Krl, NotAKrl};
 
-use crate::config::{Config, ConfigFaults};
-use crate::publish::{Published, Record, Revoked, now_secs};
+use crate::config::{Config, ConfigFaults, Surroundings};
+use crate::publish::{Published, Record, Revoked};
 use async_trait::async_trait;
 use authority::ShownPlan;
 use authority::target::{
@@ -33,6 +33,7 @@ use std::time::Duration;
 
 /// One group of hosts that trust one authority of ours.
 struct Ssh {
+    surroundings: Arc<dyn Surroundings>,
     signer: Signer,
     published: Published,
     group: String,
@@ -90,6 +91,7 @@ pub(crate) fn open(config: &Config<'_>) -> Result<Arc<dyn Target>, ConfigFaults>
     config.check()?;
     let Some(authority) = public else { return Err(ConfigFaults(Vec::new())) };
     Ok(Arc::new(Ssh {
+        surroundings: config.surroundings(),
         signer: Signer { authority, key, ceilings },
         published: Published::new(&krl),
         group,
@@ -144,6 +146,10 @@ fn evidence<const N: usize>(facts: [(&'static str, String); N], again_at: Option
 }
 
 impl Ssh {
+    fn now(&self) -> i64 {
+        self.surroundings.now().secs()
+    }
+
     fn offer(&self, name: &OfferName) -> Result<&SshOffer, TargetError> {
         self.offers.get(name).ok_or_else(|| TargetError::Unacceptable(format!("`{name}` is not offered here")))
     }
@@ -163,7 +169,7 @@ impl Ssh {
 
     /// Publishes the list with `entry`, off the threads that serve others.
     fn publish(&self, entry: Option<(String, Revoked)>) -> Result<Record, TargetError> {
-        let now = now_secs();
+        let now = self.now();
         self.published.publish(entry, now, |record| self.krl(record, now))
     }
 
@@ -175,7 +181,7 @@ impl Ssh {
     }
 
     fn verified(&self, handle: &Handle<'_>) -> Result<Evidence, TargetError> {
-        let now = now_secs();
+        let now = self.now();
         let expires = handle.expires_at.secs();
         if expires <= now {
             return Ok(evidence([("ends_by", "expiry".to_owned())], None));
@@ -259,7 +265,7 @@ impl Target for Ssh {
             // Hosts refuse every key while their list is missing; and what cannot be revoked is not signed.
             self.publish(None)?;
         }
-        let certificate = self.signer.sign(plan, shown, now_secs())?;
+        let certificate = self.signer.sign(plan, shown, self.now())?;
         let mut secrets = BTreeMap::new();
         if plan.secret == SecretOrigin::Writ {
             let key = own_key(plan.secret_seed.expose_secret())?;
@@ -274,7 +280,7 @@ impl Target for Ssh {
     async fn end(&self, step: Ending, handle: &Handle<'_>) -> Result<Evidence, TargetError> {
         match step {
             Ending::CloseAuth => {
-                let revoked = Revoked { at: now_secs(), until: handle.expires_at.secs() };
+                let revoked = Revoked { at: self.now(), until: handle.expires_at.secs() };
                 let record = self.publish(Some((handle.handle.to_owned(), revoked)))?;
                 Ok(evidence([("krl_number", record.number.to_string()), ("serial", handle.handle.to_owned())], None))
             }
@@ -314,7 +320,7 @@ impl Target for Ssh {
         let text = minted.fields.get("certificate").map_or("", String::as_str);
         let certificate = ssh_key::Certificate::from_openssh(text).map_err(|error| TargetError::Refused(error.to_string()))?;
         let trusted = [self.signer.authority.fingerprint(ssh_key::HashAlg::Sha256)];
-        let valid = certificate.validate_at(u64::try_from(now_secs()).unwrap_or_default(), &trusted).is_ok();
+        let valid = certificate.validate_at(u64::try_from(self.now()).unwrap_or_default(), &trusted).is_ok();
         let revoked = self.listed(&certificate.serial().to_string())?.is_some();
         Ok(if valid && !revoked { Acceptance::Accepted } else { Acceptance::Refused })
     }

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use targets::config::{OfferConfig, SecretSource, TargetConfig};
+use targets::config::{OfferConfig, Surroundings, TargetConfig};
 
 /// Secrets from files beneath one folder.
 pub(crate) struct Files(pub(crate) PathBuf);
 
-impl SecretSource for Files {
+impl Surroundings for Files {
     fn read(&self, reference: &SecretRef) -> Result<SecretString, String> {
         match reference {
             SecretRef::File(path) => {
@@ -27,6 +27,10 @@ impl SecretSource for Files {
 
     fn locate(&self, path: &str) -> PathBuf {
         self.0.join(path)
+    }
+
+    fn now(&self) -> Timestamp {
+        now()
     }
 }
 
@@ -46,8 +50,8 @@ pub(crate) fn target_config(kind: &str, text: &str, params: &[&str]) -> TargetCo
 }
 
 pub(crate) fn open(config: &TargetConfig, folder: &Path) -> Arc<dyn Target> {
-    let secrets: Arc<dyn SecretSource> = Arc::new(Files(folder.to_owned()));
-    targets::open(config, &secrets).unwrap_or_else(|faults| panic!("{faults}"))
+    let surroundings: Arc<dyn Surroundings> = Arc::new(Files(folder.to_owned()));
+    targets::open(config, &surroundings).unwrap_or_else(|faults| panic!("{faults}"))
 }
 
 pub(crate) fn offer(name: OfferName, params: &[&str]) -> Offer {
