@@ -189,6 +189,11 @@ impl Https {
     }
 }
 
+/// A member of an answer that is a secret, for `#[serde(deserialize_with)]`.
+pub(crate) fn secret<'de, D: serde::Deserializer<'de>>(from: D) -> Result<secrecy::SecretString, D::Error> {
+    <String as serde::Deserialize>::deserialize(from).map(Into::into)
+}
+
 /// TLS 1.2 or 1.3 with the given certificates, or the public roots.
 fn tls_config(ca_pem: Option<&[u8]>) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();

@@ -4,8 +4,14 @@
 //!
 //! A new kind is a module with `open` and `install_script`, and one line in [`KINDS`].
 
+mod assertion;
 pub mod config;
+mod evidence;
+mod github;
 pub mod https;
+mod kubernetes;
+#[cfg(test)]
+mod peer;
 mod postgresql;
 mod publish;
 pub mod ssh;
@@ -21,19 +27,25 @@ pub struct Kind {
     /// What a caller that makes the secret itself hands over ([`authority::target::Verifier::kind`]); `None` if only
     /// Writ or the target can make it.
     pub verifier: Option<&'static str>,
-    open: fn(&Config<'_>) -> Result<Arc<dyn Target>, ConfigFaults>,
-    install_script: fn(&Config<'_>) -> Result<String, ConfigFaults>,
+    open: Open,
+    install_script: Script,
+}
+
+type Open = fn(&Config<'_>) -> Result<Arc<dyn Target>, ConfigFaults>;
+type Script = fn(&Config<'_>) -> Result<String, ConfigFaults>;
+
+impl Kind {
+    const fn new(name: &'static str, verifier: Option<&'static str>, open: Open, install_script: Script) -> Self {
+        Self { name, verifier, open, install_script }
+    }
 }
 
 /// Every kind, by its word.
 static KINDS: &[Kind] = &[
-    Kind {
-        name: "postgresql",
-        verifier: Some("scram_sha_256"),
-        open: postgresql::open,
-        install_script: postgresql::install_script,
-    },
-    Kind { name: "ssh", verifier: Some("ssh_public_key"), open: ssh::open, install_script: ssh::install_script },
+    Kind::new("github", None, github::open, github::install_script),
+    Kind::new("kubernetes", None, kubernetes::open, kubernetes::install_script),
+    Kind::new("postgresql", Some("scram_sha_256"), postgresql::open, postgresql::install_script),
+    Kind::new("ssh", Some("ssh_public_key"), ssh::open, ssh::install_script),
 ];
 
 /// Every kind that can be configured.
