@@ -62,6 +62,18 @@ impl Place {
         }
     }
 
+    /// A client for the server of a table within `section`, or for the public one if there is no such table.
+    pub(crate) fn within(section: &Section<'_>, key: &str, default_url: &str) -> Option<Https> {
+        match section.section(key) {
+            Some(own) => Self::read(&own, Some(default_url)).open(&own),
+            None => {
+                let timeout = Duration::from_secs(TIMEOUT_SECS);
+                let public = Self { url: default_url.to_owned(), ca_pem: None, allow_http: false, timeout };
+                Https::new(&public).map_err(|(_, message)| section.fault(key, message, "")).ok()
+            }
+        }
+    }
+
     /// A client for it; what is wrong with it becomes a fault of the key `url` or `ca_file`.
     #[must_use]
     pub fn open(&self, section: &Section<'_>) -> Option<Https> {

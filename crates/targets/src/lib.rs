@@ -5,8 +5,11 @@
 //! A new kind is a module with `open` and `install_script`, and one line in [`KINDS`].
 
 mod assertion;
+mod azure;
 pub mod config;
 mod evidence;
+mod federation;
+mod gcp;
 mod github;
 pub mod https;
 mod kubernetes;
@@ -42,6 +45,8 @@ impl Kind {
 
 /// Every kind, by its word.
 static KINDS: &[Kind] = &[
+    Kind::new("azure", None, azure::open, azure::install_script),
+    Kind::new("gcp", None, gcp::open, gcp::install_script),
     Kind::new("github", None, github::open, github::install_script),
     Kind::new("kubernetes", None, kubernetes::open, kubernetes::install_script),
     Kind::new("postgresql", Some("scram_sha_256"), postgresql::open, postgresql::install_script),

@@ -1,6 +1,8 @@
 //! For tests of kinds that speak to an HTTP API: a server on loopback whose answers a test writes as a function, and
 //! surroundings with a clock that stands still. A peer is strict: what it was not written for is a 404 that the test sees.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
 use crate::config::{OfferConfig, Surroundings, TargetConfig};
 use authority::target::{Asked, Plan, Target, Verifier};
 use bytes::Bytes;

@@ -1,6 +1,6 @@
 //! Against a strict peer of GitHub's App API: it verifies the App's JWT, enforces the subset rule with 422, each token's
 //! repositories and permissions, the one hour of life and revocation. What it cannot show: how fast the real service forgets.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use super::*;
 use crate::peer::{NOW, Seen, Still, configured, opened, planned, rsa_pem, serve, verified};
