@@ -169,11 +169,20 @@ impl Authority {
             // What a task could never have is refused before anything is said about the target.
             _ => Prepared::Unplanned,
         };
+        // Before anybody can know the grant: whoever revokes it from here on is heard.
+        let flight = match &prepared {
+            Prepared::Planned(draft) => Some(self.0.credentials.flights.begin(draft.plan.grant)),
+            Prepared::Unplanned | Prepared::Settled(_) => None,
+        };
         let acting = Acting { live: &caller.live, agent: &caller.agent, binding: caller.binding };
         let (draft, decision, included) = self.decide_grant(&acting, operation, &policy, prepared, now).await?;
         let grant = draft.plan.grant;
         let (handle, expires_at) = (draft.plan.handle.clone(), draft.plan.expires_at);
         let minted = self.carry_out(&caller.live, draft, &included).await?;
+        if flight.is_some_and(|flight| flight.revoked()) {
+            self.0.credentials.doorbell.notify_one();
+            return Err(CredentialError::Revoked);
+        }
         Ok(IssuedCredential {
             grant,
             target: request.target,
@@ -299,7 +308,6 @@ impl Authority {
     async fn carry_out(&self, live: &LiveTask, draft: Draft, included: &Included) -> Result<Minted, CredentialError> {
         let grant = draft.plan.grant;
         tracing::trace!(target: "writ::step", at = "credential.logged");
-        let flight = self.0.credentials.flights.begin(grant);
         let shown = match self.show_plan(&draft.plan, included).await {
             Ok(shown) => shown,
             Err(error) => {
@@ -333,10 +341,6 @@ impl Authority {
         if let Some(reason) = live.ended().or_else(|| live.overdue(&*self.0.clock)) {
             self.take_back(grant, RevokeReason::NotHandedOut, true).await;
             return Err(CredentialError::TaskEnded(reason));
-        }
-        if flight.revoked() {
-            self.0.credentials.doorbell.notify_one();
-            return Err(CredentialError::Revoked);
         }
         Ok(minted)
     }

@@ -99,7 +99,11 @@ impl Authority {
                 this.reconcile_if_due(&target, &mut turn).await;
             });
         }
-        rounds.join_all().await;
+        while let Some(round) = rounds.join_next().await {
+            if let Err(error) = round {
+                tracing::error!(%error, "a round of a target broke off; the next one goes on");
+            }
+        }
     }
 
     async fn revoke(&self, grant: &Grant, reason: RevokeReason, by: &str, settled: bool) -> Result<(), Error> {

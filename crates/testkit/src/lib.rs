@@ -3,6 +3,7 @@
 //! crate: `cargo xtask tidy` holds that.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "test support fails by panicking")]
 
+mod fake_target;
 pub mod fixture;
 mod grants;
 mod issuer;
@@ -10,6 +11,8 @@ mod ledger;
 mod server;
 mod target;
 mod world;
+
+pub use fake_target::{At, Fails, FakeTarget, configured, credential_files, profile};
 
 pub use issuer::{Holder, TestIssuer};
 pub use ledger::{Fault, MemoryLedger};

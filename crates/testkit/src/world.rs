@@ -4,8 +4,9 @@ use crate::{Holder, ManualClock, MemoryLedger, SeededEntropy, TestIssuer};
 use async_trait::async_trait;
 use authority::ports::Clock;
 use authority::{
-    Actor, Authority, Caller, Compiled, EvidenceInput, IssueError, IssueRequest, Issued, KeySource, Parts, Policy, Presented,
-    Provider, ProviderKeys, Scheme, SignerConfig, SourceFile, Sources, TaskRequest, TokenKeys, Unauthenticated, WrappingKey,
+    Actor, Authority, Caller, Compiled, ConfiguredTarget, EvidenceInput, IssueError, IssueRequest, Issued, KeySource, Parts,
+    Policy, Presented, Provider, ProviderKeys, Scheme, SignerConfig, SourceFile, Sources, TaskRequest, TokenKeys,
+    Unauthenticated, WrappingKey,
 };
 use domain::{Agent, AgentState, ClaimPattern, IdentityRule, ProviderName, Upstream};
 use secrecy::ExposeSecret;
@@ -86,13 +87,23 @@ impl World {
 
     /// A world with this policy folder (path and text of each file), these agents and upstreams.
     pub async fn new(files: &[(&str, &str)], agents: Vec<Agent>, upstreams: Vec<Upstream>) -> Self {
+        let (clock, ledger) = (Arc::new(ManualClock::default()), Arc::new(MemoryLedger::default()));
+        Self::over(files, agents, upstreams, Vec::new(), (clock, ledger)).await
+    }
+
+    /// The same with these targets, over what a clock and a ledger already hold: a world that starts again.
+    pub async fn over(
+        files: &[(&str, &str)],
+        agents: Vec<Agent>,
+        upstreams: Vec<Upstream>,
+        targets: Vec<ConfiguredTarget>,
+        (clock, ledger): (Arc<ManualClock>, Arc<MemoryLedger>),
+    ) -> Self {
         let files = files.iter().map(|(path, text)| SourceFile { path: (*path).into(), text: (*text).into() }).collect();
         let Compiled { policy, .. } = match Policy::compile(&Sources { files }) {
             Ok(compiled) => compiled,
             Err(diagnostics) => panic!("the policy of the test does not compile: {diagnostics:#?}"),
         };
-        let clock = Arc::new(ManualClock::default());
-        let ledger = Arc::new(MemoryLedger::default());
         let issuer = TestIssuer::new("https://ci.test");
         let keys = Arc::new(KeySet::parse(issuer.jwks().as_bytes()).unwrap());
         let signer = Es256Signer::from_pkcs8(&Es256Signer::generate_pkcs8().unwrap()).unwrap();
@@ -104,7 +115,7 @@ impl World {
             keys: Arc::new(StaticKeys(keys)),
             policy,
             upstreams,
-            targets: Vec::new(),
+            targets,
             ledger: ledger.clone(),
             archive: ledger.clone(),
             published: ledger.clone(),
@@ -115,7 +126,8 @@ impl World {
             },
             wrapping: WrappingKey::new(Zeroizing::new([9; 32])),
             clock: clock.clone(),
-            entropy: Arc::new(SeededEntropy::new(1)),
+            // Another start draws other bytes: names that it makes must be new.
+            entropy: Arc::new(SeededEntropy::new(1 + (ledger.events().len() as u64) * 1_000_000)),
         })
         .await
         .unwrap();
@@ -158,16 +170,28 @@ impl World {
     /// The authority's.
     pub fn present(&self, issued: &Issued, upstream: &str) -> Result<Caller, Unauthenticated> {
         let uri = format!("{ISSUER}/mcp/{upstream}");
+        self.present_at(issued, &uri, &uri)
+    }
+
+    /// Presents an issued token at an endpoint of Writ itself, with a fresh proof.
+    ///
+    /// # Errors
+    /// The authority's.
+    pub fn present_here(&self, issued: &Issued) -> Result<Caller, Unauthenticated> {
+        self.present_at(issued, &format!("{ISSUER}/v1/credentials"), ISSUER)
+    }
+
+    fn present_at(&self, issued: &Issued, uri: &str, audience: &str) -> Result<Caller, Unauthenticated> {
         let token = issued.token.expose_secret();
-        let proof = self.holder.proof("POST", &uri, self.now(), Some(token));
+        let proof = self.holder.proof("POST", uri, self.now(), Some(token));
         self.authority.authenticate(&Presented {
             scheme: Scheme::Dpop,
             token,
             dpop: Some(&proof),
             method: "POST",
-            uri: &TargetUri::parse(&uri).unwrap(),
+            uri: &TargetUri::parse(uri).unwrap(),
             certificate: None,
-            audience: &uri,
+            audience,
         })
     }
 }

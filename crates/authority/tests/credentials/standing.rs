@@ -1,0 +1,143 @@
+//! What stands at a target against what stands here: probes, orphans, what vanished, and what is not ours.
+
+use crate::rig::{Rig, ask};
+use authority::{CredentialError, Health};
+use domain::GrantId;
+use serde_json::json;
+use testkit::{At, Fails};
+
+/// The id of a grant that was made at this second.
+fn id_of(secs: i64) -> GrantId {
+    let mut bytes = [7; 16];
+    bytes[..6].copy_from_slice(&(secs as u64 * 1_000).to_be_bytes()[2..]);
+    GrantId::from_bytes(bytes)
+}
+
+fn handle_of(grant: GrantId) -> String {
+    grant.to_string().replace("grt_", "jit_")
+}
+
+#[tokio::test]
+async fn a_target_issues_nothing_before_its_probe_and_nothing_after_a_failed_one() {
+    let rig = Rig::unprobed(Default::default(), Default::default(), Default::default()).await;
+    let (issued, caller) = rig.task().await;
+    let refused = rig.read_orders(&caller).await.unwrap_err();
+    assert!(matches!(refused, CredentialError::Unavailable { .. }) && refused.to_string().contains("not probed"), "{refused:?}");
+    assert_eq!(rig.decisions().pop().unwrap()["outcome"], "failed");
+    rig.world.authority.run_credentials().await;
+    assert!(rig.orders.standing().is_empty(), "the probe leaves nothing");
+    let _ = rig.read_orders(&caller).await.unwrap();
+
+    // A target that takes nothing back, though it says so, is found out an hour later at the latest.
+    rig.orders.deaf(true);
+    rig.world.clock.advance_secs(3_601);
+    rig.world.authority.run_credentials().await;
+    let health = rig.world.authority.target_status(&"orders-db".parse().unwrap()).await.unwrap().health;
+    assert!(matches!(&health, Health::Broken { why, .. } if why.contains("still accepted")), "{health:?}");
+    let renewed = rig.world.issue("bot", authority::TaskRequest::Renew(issued.task.task().id)).await.unwrap();
+    let caller = rig.world.present_here(&renewed).unwrap();
+    let made = rig.orders.issued();
+    let refused = rig.read_orders(&caller).await.unwrap_err();
+    assert!(matches!(refused, CredentialError::Unavailable { .. }) && refused.to_string().contains("probe"), "{refused:?}");
+    assert_eq!(rig.orders.issued(), made);
+    let _ = rig.read_other(&caller).await.unwrap();
+
+    rig.orders.deaf(false);
+    rig.live_on(31).await;
+    let _ = rig.read_orders(&caller).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_fails_whatever_step_of_it_fails() {
+    for at in At::ALL {
+        for how in [Fails::Before, Fails::After, Fails::Refuses, Fails::Hangs] {
+            let rig = Rig::unprobed(Default::default(), Default::default(), Default::default()).await;
+            rig.orders.break_at(at, Some(how));
+            let health = rig.world.authority.probe_target(&"orders-db".parse().unwrap()).await.unwrap();
+            assert_eq!(health.as_str(), "broken", "{at:?} {how:?}");
+            rig.orders.break_at(at, None);
+            rig.live_on(185).await;
+            assert!(rig.orders.standing().is_empty(), "{at:?} {how:?}");
+            let health = rig.world.authority.target_status(&"orders-db".parse().unwrap()).await.unwrap().health;
+            assert_eq!(health.as_str(), "healthy", "{at:?} {how:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_orphan_is_taken_back_after_a_grace_and_nothing_else_is_touched() {
+    let rig = Rig::new().await;
+    let now = rig.world.now();
+    let (old, young) = (id_of(now - 10_000), id_of(now));
+    rig.orders.put_stray(old, &handle_of(old));
+    rig.orders.put_stray(young, &handle_of(young));
+    rig.orders.put_stray(id_of(now - 20_000), "jit_of_somebody_else");
+    rig.orders.put_foreign("postgres");
+    let (_, caller) = rig.task().await;
+    let live = rig.read_orders(&caller).await.unwrap();
+    rig.live_on(601).await;
+    let mut left = vec!["jit_of_somebody_else".to_owned()];
+    assert_eq!(rig.orders.standing(), left, "the young one is old by now, the live one expired");
+    assert_eq!(rig.orders.foreign(), ["postgres"]);
+    let orphans: Vec<_> = rig.events("credential.orphan").iter().map(|event| event["detail"]["handle"].clone()).collect();
+    assert!(orphans.contains(&json!(handle_of(old))) && !orphans.contains(&json!(live.handle)), "{orphans:?}");
+
+    let fresh = id_of(rig.world.now());
+    rig.orders.put_stray(fresh, &handle_of(fresh));
+    let rig = rig.restarted().await;
+    rig.world.authority.run_credentials().await;
+    left.push(handle_of(fresh));
+    left.sort();
+    assert_eq!(rig.orders.standing(), left, "something that young may be under way");
+}
+
+#[tokio::test]
+async fn what_an_administrator_brought_back_is_taken_back_again() {
+    let rig = Rig::new().await;
+    let (_, caller) = rig.task().await;
+    let issued = rig.read_orders(&caller).await.unwrap();
+    rig.end(&caller).await;
+    rig.world.authority.run_credentials().await;
+    assert!(rig.all_dead().await);
+    rig.orders.put_stray(issued.grant, &issued.handle);
+    rig.live_on(601).await;
+    assert!(rig.orders.standing().is_empty());
+}
+
+#[tokio::test]
+async fn a_credential_that_vanished_is_closed_unless_the_target_cannot_list() {
+    for secretive in [false, true] {
+        let rig = Rig::unprobed(Default::default(), Default::default(), Default::default()).await;
+        rig.orders.secretive(secretive);
+        rig.world.authority.run_credentials().await;
+        let (_, caller) = rig.task().await;
+        let mut wish = ask("orders-db/read_orders", json!({ "region": "eu" }));
+        wish.lifetime_secs = Some(600);
+        rig.live_on(290).await;
+        let gone = rig.world.authority.request_credential(&caller, wish.clone()).await.unwrap();
+        let kept = rig.world.authority.request_credential(&caller, wish).await.unwrap();
+        rig.orders.forget(&gone.handle);
+        rig.live_on(315).await;
+        let reason = rig.world.authority.credential(gone.grant).await.unwrap().reason;
+        assert_eq!(reason.as_deref(), (!secretive).then_some("vanished"), "secretive: {secretive}");
+        assert_eq!(rig.orders.standing(), [kept.handle], "secretive: {secretive}");
+    }
+}
+
+#[tokio::test]
+async fn no_more_credentials_live_at_once_than_the_target_allows() {
+    let rig = Rig::new().await;
+    let profile = authority::target::TargetProfile { live_max: 2, ..testkit::profile("orders-db") };
+    let target = authority::ConfiguredTarget { profile, driver: rig.orders.clone() };
+    let by = authority::Actor::Operator("ann".into());
+    rig.world.authority.set_targets(vec![target], &by).await.unwrap();
+    rig.world.authority.run_credentials().await;
+    let (_, caller) = rig.task().await;
+    let first = rig.read_orders(&caller).await.unwrap();
+    let _ = rig.read_orders(&caller).await.unwrap();
+    let refused = rig.read_orders(&caller).await.unwrap_err();
+    assert!(matches!(refused, CredentialError::Unavailable { .. }) && refused.to_string().contains("as many"), "{refused:?}");
+    rig.world.authority.return_credential(&caller, first.grant).await.unwrap();
+    rig.world.authority.run_credentials().await;
+    let _ = rig.read_orders(&caller).await.unwrap();
+}
