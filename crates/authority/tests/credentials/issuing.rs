@@ -13,7 +13,7 @@ async fn a_credential_is_in_the_log_with_its_plan_before_it_exists() {
     let rig = Rig::new().await;
     let (_, caller) = rig.task().await;
     let issued = rig.read_orders(&caller).await.unwrap();
-    assert_eq!(rig.orders.standing(), [issued.handle.clone()]);
+    assert_eq!(rig.orders.standing(), std::slice::from_ref(&issued.handle));
     assert_eq!(issued.secret, SecretOrigin::Writ);
     assert!(issued.secrets["password"].expose_secret().starts_with("secret-"));
     let decision = rig.decisions().pop().unwrap();
