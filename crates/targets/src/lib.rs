@@ -15,6 +15,7 @@ pub mod https;
 mod kubernetes;
 #[cfg(test)]
 mod peer;
+mod mysql;
 mod postgresql;
 mod publish;
 pub mod ssh;
@@ -49,6 +50,7 @@ static KINDS: &[Kind] = &[
     Kind::new("gcp", None, gcp::open, gcp::install_script),
     Kind::new("github", None, github::open, github::install_script),
     Kind::new("kubernetes", None, kubernetes::open, kubernetes::install_script),
+    Kind::new("mysql", Some("mysql_native"), mysql::open, mysql::install_script),
     Kind::new("postgresql", Some("scram_sha_256"), postgresql::open, postgresql::install_script),
     Kind::new("ssh", Some("ssh_public_key"), ssh::open, ssh::install_script),
 ];

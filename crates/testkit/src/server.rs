@@ -168,3 +168,96 @@ impl Drop for RealPostgresql {
         let _ = stop.args(["stop", "-w", "-s", "-m", "immediate", "-D"]).arg(self.data()).output();
     }
 }
+
+/// A MariaDB server. Over TCP it wants passwords; its own socket is the administrator's (`root`, to whoever runs the test).
+pub struct RealMariadb {
+    folder: Folder,
+    port: u16,
+    process: std::cell::RefCell<Option<std::process::Child>>,
+}
+
+impl RealMariadb {
+    /// Starts one, or says that there is no MariaDB.
+    #[must_use]
+    pub fn start() -> Option<Self> {
+        if !Path::new("/usr/sbin/mariadbd").exists() {
+            missing("mariadb-server");
+            return None;
+        }
+        let server = Self { folder: Folder::of("mysql"), port: free_port(), process: std::cell::RefCell::default() };
+        let mut install = as_user("mysql", Path::new("/usr/bin/mariadb-install-db"));
+        install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
+        // Servers that share a folder for temporary tables delete each other's.
+        install.arg(format!("--tmpdir={}", server.folder.0.display()));
+        run(install.arg(format!("--datadir={}", server.folder.0.join("data").display())).stdout(Stdio::null()));
+        server.up();
+        // The administrator has no password on a fresh server: nobody may log in as such over TCP.
+        let close =
+            "DROP USER IF EXISTS root@'127.0.0.1', root@'::1'; DELETE FROM mysql.global_priv WHERE User = ''; FLUSH PRIVILEGES;";
+        server.sql(close).unwrap();
+        Some(server)
+    }
+
+    /// Starts the server again after [`Self::down`].
+    pub fn up(&self) {
+        let path = &self.folder.0;
+        let mut command = as_user("mysql", Path::new("/usr/sbin/mariadbd"));
+        command.args([
+            "--no-defaults",
+            "--bind-address=127.0.0.1",
+            "--event-scheduler=ON",
+            "--skip-log-bin",
+            "--skip-name-resolve",
+        ]);
+        command.args(["--innodb-flush-log-at-trx-commit=2", "--innodb-buffer-pool-size=16M"]);
+        command.arg(format!("--tmpdir={}", path.display()));
+        command.arg(format!("--datadir={}", path.join("data").display())).arg(format!("--port={}", self.port));
+        command.arg(format!("--socket={}", path.join("s").display())).arg(format!("--pid-file={}", path.join("pid").display()));
+        let log = std::fs::File::create(path.join("log")).unwrap();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        *self.process.borrow_mut() = Some(child);
+        // It says that it listens only in its log; asking is simpler, and each question is a process that takes its time.
+        let up = (0..1_000).any(|_| self.sql("SELECT 1").is_ok());
+        assert!(up, "{}", std::fs::read_to_string(path.join("log")).unwrap_or_default());
+    }
+
+    /// Stops it as a power failure would.
+    pub fn down(&self) {
+        if let Some(mut child) = self.process.borrow_mut().take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// The port on 127.0.0.1.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Runs SQL as the administrator with the unmodified `mariadb` client; rows come with tabs between their fields.
+    ///
+    /// # Errors
+    /// What the client wrote to its error output.
+    pub fn sql(&self, sql: &str) -> Result<String, String> {
+        let mut client = Command::new("mariadb");
+        client.args(["--no-defaults", "-N", "-B", "-u", "root"]).arg(format!("--socket={}", self.folder.0.join("s").display()));
+        answer(&mut client, sql)
+    }
+
+    /// The same as a user with a password over TCP.
+    ///
+    /// # Errors
+    /// What the client wrote to its error output.
+    pub fn sql_as(&self, user: &str, password: &str, sql: &str) -> Result<String, String> {
+        let mut client = Command::new("mariadb");
+        client.args(["--no-defaults", "-N", "-B", "-h", "127.0.0.1", "-u", user]).arg(format!("--port={}", self.port));
+        answer(client.env("MYSQL_PWD", password), sql)
+    }
+}
+
+impl Drop for RealMariadb {
+    fn drop(&mut self) {
+        self.down();
+    }
+}
