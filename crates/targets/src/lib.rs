@@ -13,9 +13,9 @@ mod gcp;
 mod github;
 pub mod https;
 mod kubernetes;
+mod mysql;
 #[cfg(test)]
 mod peer;
-mod mysql;
 mod postgresql;
 mod publish;
 pub mod ssh;
