@@ -2,8 +2,9 @@
 
 use crate::target::Target;
 use anyhow::{Context, Result, bail};
+use rustls_pki_types::ServerName;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// How much load.
@@ -16,23 +17,32 @@ pub(crate) struct Load {
 pub(crate) struct Measured {
     pub(crate) latencies: Vec<Duration>,
     pub(crate) elapsed: Duration,
+    /// Processor time of the server that was called, and of nothing behind it.
+    pub(crate) processor: Duration,
 }
+
+trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<W: AsyncRead + AsyncWrite + Unpin + Send> Wire for W {}
 
 /// One connection.
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Wire>,
     buffer: Vec<u8>,
 }
 
 /// Runs closed loops side by side until the time is over.
 pub(crate) async fn run(target: &Target, load: &Load) -> Result<Measured> {
+    let mut connections = Vec::with_capacity(load.clients);
+    for _ in 0..load.clients {
+        connections.push(Connection::open(target).await?);
+    }
+    let used = target.server.processor();
     let began = Instant::now();
     let until = began + load.time;
     let mut loops = tokio::task::JoinSet::new();
-    for _ in 0..load.clients {
+    for mut connection in connections {
         let target = target.clone();
         loops.spawn(async move {
-            let mut connection = Connection::open(&target).await?;
             let mut latencies = Vec::with_capacity(65_536);
             while Instant::now() < until {
                 let request = target.request();
@@ -47,20 +57,26 @@ pub(crate) async fn run(target: &Target, load: &Load) -> Result<Measured> {
     while let Some(done) = loops.join_next().await {
         latencies.extend(done??);
     }
+    let (elapsed, processor) = (began.elapsed(), target.server.processor().saturating_sub(used));
     latencies.sort_unstable();
-    Ok(Measured { latencies, elapsed: began.elapsed() })
+    Ok(Measured { latencies, elapsed, processor })
 }
 
 impl Connection {
     pub(crate) async fn open(target: &Target) -> Result<Self> {
-        let stream = TcpStream::connect(target.at).await?;
+        let stream = TcpStream::connect(target.server.at).await?;
         stream.set_nodelay(true)?;
+        let stream: Box<dyn Wire> = match &target.tls {
+            None => Box::new(stream),
+            Some(tls) => Box::new(tls.connect(ServerName::try_from("127.0.0.1")?, stream).await?),
+        };
         Ok(Self { stream, buffer: Vec::with_capacity(8_192) })
     }
 
     /// Sends a request and reads the whole answer, which must be 200 with a length; gives head and body.
     pub(crate) async fn exchange(&mut self, request: &[u8]) -> Result<(String, Vec<u8>)> {
         self.stream.write_all(request).await?;
+        self.stream.flush().await?;
         self.buffer.clear();
         let head = loop {
             if let Some(at) = find(&self.buffer, b"\r\n\r\n") {

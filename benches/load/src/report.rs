@@ -1,5 +1,6 @@
-//! Tables. The median of the rounds, and ratios to the row that each row should be compared with: the first for latency,
-//! the bare proxy with synced records for throughput.
+//! Tables. The median of the rounds; the latency that a path adds to its table's first row, its calls per second as a share
+//! of the row that it should be measured by, and the processor time of the process that answers, which other work on the
+//! machine disturbs least.
 
 use crate::client::Measured;
 use std::time::Duration;
@@ -10,11 +11,12 @@ pub(crate) struct Row {
     p50: Vec<Duration>,
     p99: Vec<Duration>,
     per_second: Vec<f64>,
+    processor: Vec<Duration>,
 }
 
 impl Row {
     pub(crate) fn new(name: &str) -> Self {
-        Self { name: name.into(), p50: Vec::new(), p99: Vec::new(), per_second: Vec::new() }
+        Self { name: name.into(), p50: Vec::new(), p99: Vec::new(), per_second: Vec::new(), processor: Vec::new() }
     }
 
     pub(crate) fn add(&mut self, measured: Measured) {
@@ -23,9 +25,10 @@ impl Row {
         self.p50.push(at(0.50));
         self.p99.push(at(0.99));
         self.per_second.push(count as f64 / measured.elapsed.as_secs_f64());
+        self.processor.push(measured.processor.checked_div(u32::try_from(count).unwrap_or(u32::MAX)).unwrap_or_default());
     }
 
-    pub(crate) fn rate(&self) -> f64 {
+    fn rate(&self) -> f64 {
         median(&self.per_second, f64::total_cmp)
     }
 
@@ -40,17 +43,27 @@ fn median<T: Copy + Default>(values: &[T], order: impl Fn(&T, &T) -> std::cmp::O
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
-/// Prints rows of one load.
-pub(crate) fn table(title: &str, rows: &[Row]) {
+/// Prints rows of one load. `to` is the row that the others' rates are given as a share of.
+pub(crate) fn table(title: &str, to: &str, rows: &[Row]) {
     println!("\n{title}");
-    println!("{:<28} {:>9} {:>9} {:>9} {:>12} {:>8}", "path", "p50 ms", "p99 ms", "per s", "added p50 µs", "of sync");
-    let direct = rows.first().map(Row::p50).unwrap_or_default();
-    let synced = rows.get(2).map_or(0.0, Row::rate);
+    let share = format!("of {to}");
+    println!(
+        "{:<30} {:>9} {:>9} {:>9} {:>13} {:>8} {:>20}",
+        "path", "p50 ms", "p99 ms", "per s", "added p50 µs", "cpu µs", share
+    );
+    let first = rows.first().map(Row::p50).unwrap_or_default();
+    let base = rows.iter().find(|row| row.name == to).map_or(0.0, Row::rate);
     for row in rows {
-        let added = row.p50().saturating_sub(direct).as_micros();
-        let ratio = if synced > 0.0 { format!("{:.2}", row.rate() / synced) } else { String::new() };
+        let added = row.p50().saturating_sub(first).as_micros();
+        let ratio = if base > 0.0 { format!("{:.2}", row.rate() / base) } else { String::new() };
         let millis = |time: Duration| time.as_secs_f64() * 1_000.0;
-        let p99 = median(&row.p99, Ord::cmp);
-        println!("{:<28} {:>9.3} {:>9.3} {:>9.0} {added:>12} {ratio:>8}", row.name, millis(row.p50()), millis(p99), row.rate());
+        let (p99, processor) = (median(&row.p99, Ord::cmp), median(&row.processor, Ord::cmp).as_micros());
+        println!(
+            "{:<30} {:>9.3} {:>9.3} {:>9.0} {added:>13} {processor:>8} {ratio:>20}",
+            row.name,
+            millis(row.p50()),
+            millis(p99),
+            row.rate()
+        );
     }
 }

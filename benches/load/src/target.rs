@@ -1,35 +1,43 @@
-//! What is called: an address, and the bytes of one request after another. A proof of possession differs in each request,
-//! so a target may make them; that costs the client's share of the machine, as it would in life.
+//! What is called: a server, and the bytes of one request after another. A proof of possession differs in each request, so
+//! a target may make them; that costs the client's share of the machine, as it would in life.
 
-use std::net::SocketAddr;
+use crate::child::Server;
 use std::sync::Arc;
+use tokio_rustls::TlsConnector;
 
 /// The tool call that every path carries: 64 bytes of argument.
 pub(crate) const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"text":"0123456789012345678901234567890123456789012345678901234567890123"}}}"#;
 
-type Headers = dyn Fn() -> String + Send + Sync;
+type Text = dyn Fn() -> String + Send + Sync;
 
 /// Something to put load on.
 #[derive(Clone)]
 pub(crate) struct Target {
-    pub(crate) at: SocketAddr,
+    pub(crate) server: Arc<Server>,
+    pub(crate) tls: Option<TlsConnector>,
     path: String,
-    headers: Arc<Headers>,
-    body: Arc<dyn Fn() -> String + Send + Sync>,
+    headers: Arc<Text>,
+    body: Arc<Text>,
 }
 
 impl Target {
     /// An endpoint that wants nothing but the call.
-    pub(crate) fn plain(at: SocketAddr, path: &str) -> Self {
-        Self::with(at, path, || "mcp-protocol-version: 2025-11-25\r\n".into())
+    pub(crate) fn plain(server: &Arc<Server>, tls: Option<TlsConnector>) -> Self {
+        Self::new(server, tls, "/mcp").headers(|| "mcp-protocol-version: 2025-11-25\r\n".into())
     }
 
-    /// An endpoint that wants more headers.
-    pub(crate) fn with(at: SocketAddr, path: &str, headers: impl Fn() -> String + Send + Sync + 'static) -> Self {
-        Self { at, path: path.into(), headers: Arc::new(headers), body: Arc::new(|| CALL.into()) }
+    /// A path on a server.
+    pub(crate) fn new(server: &Arc<Server>, tls: Option<TlsConnector>, path: &str) -> Self {
+        let (headers, body) = (Arc::new(String::new), Arc::new(|| CALL.into()));
+        Self { server: Arc::clone(server), tls, path: path.into(), headers, body }
     }
 
-    /// The same with another body.
+    /// The same with these headers.
+    pub(crate) fn headers(self, headers: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        Self { headers: Arc::new(headers), ..self }
+    }
+
+    /// The same with this body.
     pub(crate) fn body(self, body: impl Fn() -> String + Send + Sync + 'static) -> Self {
         Self { body: Arc::new(body), ..self }
     }
@@ -41,7 +49,7 @@ impl Target {
         format!(
             "POST {} HTTP/1.1\r\nhost: {}\r\ncontent-type: {content}\r\naccept: application/json, text/event-stream\r\n{}content-length: {}\r\n\r\n{body}",
             self.path,
-            self.at,
+            self.server.at,
             (self.headers)(),
             body.len(),
         )

@@ -1,38 +1,31 @@
 //! The trivial upstream: an MCP server over Streamable HTTP (2025-11-25, without sessions) whose one tool says what it was
 //! told. It is as cheap as hyper allows, so that what is measured is the path to it.
 
+use crate::accept::Accepting;
 use anyhow::Result;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use std::convert::Infallible;
-use std::net::SocketAddr;
-use tokio::net::TcpListener;
 
-/// The definition of the tool.
-pub(crate) fn definition() -> Value {
+/// The definition of a tool.
+pub(crate) fn definition(name: &str) -> Value {
     json!({
-        "name": "echo",
+        "name": name,
         "description": "Says what it was told.",
         "inputSchema": { "type": "object", "properties": { "text": { "type": "string" } }, "required": ["text"] },
     })
 }
 
-/// Serves on a free port.
-pub(crate) async fn serve() -> Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let at = listener.local_addr()?;
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let _ = stream.set_nodelay(true);
-            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer)));
-        }
-    });
-    Ok(at)
+/// Serves on this listener, for good.
+pub(crate) async fn serve(listener: Accepting) -> Result<()> {
+    loop {
+        let Some(stream) = listener.next().await? else { continue };
+        tokio::spawn(stream.serve(service_fn(answer)));
+    }
 }
 
 async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
@@ -50,7 +43,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
             "capabilities": { "tools": {} },
             "serverInfo": { "name": "echo", "version": "1" },
         }),
-        Some("tools/list") => json!({ "tools": [definition()] }),
+        Some("tools/list") => json!({ "tools": [definition("echo")] }),
         Some(method) if method.starts_with("notifications/") => return Ok(empty(StatusCode::ACCEPTED)),
         _ => {
             let refused =
