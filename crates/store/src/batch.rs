@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::{
     chain::{Chain, is_signed},
     error::{Error, sqlite},
+    shared::{Made, Shared},
 };
 
 /// Where log and chain stand, and the newest checkpoint that was recorded.
@@ -86,8 +87,33 @@ pub(crate) fn forget_below(db: &Connection, size: u64) -> Result<(), Error> {
         .map_err(sqlite("forget published batches"))
 }
 
-/// Reads batches, checking that this node signed each.
-pub(crate) fn read_batches(db: &Connection, key: &VerifierKey, first: u64, leaves_max: u64) -> Result<Vec<StoredBatch>, Error> {
+/// Why a row is believed.
+pub(crate) trait Believe {
+    /// Whether this node made the batch.
+    fn believes(&self, batch: &Made, signature: &[u8]) -> bool;
+}
+
+/// By its signature alone.
+impl Believe for VerifierKey {
+    fn believes(&self, batch: &Made, signature: &[u8]) -> bool {
+        is_signed(self, batch, signature)
+    }
+}
+
+/// Because this process made it, else by its signature.
+impl Believe for Shared {
+    fn believes(&self, batch: &Made, signature: &[u8]) -> bool {
+        self.is_own(batch) || is_signed(&self.node_key, batch, signature)
+    }
+}
+
+/// Reads batches, checking that this node made each.
+pub(crate) fn read_batches(
+    db: &Connection,
+    believe: &impl Believe,
+    first: u64,
+    leaves_max: u64,
+) -> Result<Vec<StoredBatch>, Error> {
     let failed = || sqlite("read the log's batches");
     let mut statement = db
         .prepare_cached(
@@ -98,7 +124,7 @@ pub(crate) fn read_batches(db: &Connection, key: &VerifierKey, first: u64, leave
     let mut rows = statement.query(params![first]).map_err(failed())?;
     let (mut batches, mut leaves) = (Vec::new(), 0_u64);
     while let Some(row) = rows.next().map_err(failed())? {
-        let (batch, signed) = read_batch(row, key).map_err(failed())?;
+        let (batch, signed) = read_batch(row, believe).map_err(failed())?;
         if !signed {
             return Err(Error::BatchUnsigned { first: batch.first });
         }
@@ -111,7 +137,7 @@ pub(crate) fn read_batches(db: &Connection, key: &VerifierKey, first: u64, leave
     Ok(batches)
 }
 
-fn read_batch(row: &Row<'_>, key: &VerifierKey) -> rusqlite::Result<(StoredBatch, bool)> {
+fn read_batch(row: &Row<'_>, believe: &impl Believe) -> rusqlite::Result<(StoredBatch, bool)> {
     let batch = StoredBatch {
         first: row.get(0)?,
         count: row.get(1)?,
@@ -119,10 +145,9 @@ fn read_batch(row: &Row<'_>, key: &VerifierKey) -> rusqlite::Result<(StoredBatch
         frontier: row.get(4)?,
         packed: row.get(5)?,
     };
-    // The sequence number is not signed: the last leaf, which the statement names by hash, holds it.
-    let chain = Chain { epoch: row.get(6)?, seq: 0, last: Hash::from_bytes(row.get(7)?) };
+    let made = Made { first: batch.first, head: batch.head, epoch: row.get(6)?, last: Hash::from_bytes(row.get(7)?) };
     let signature: Vec<u8> = row.get(8)?;
-    let signed = is_signed(key, batch.first, batch.head, &chain, &signature);
+    let signed = believe.believes(&made, &signature);
     Ok((batch, signed))
 }
 

@@ -7,10 +7,12 @@
 
 use std::collections::HashMap;
 
-use auditlog::{checkpoint::Head, hash::Hash, note::VerifierKey, port::NoteSigner};
+use auditlog::{hash::Hash, note::VerifierKey, port::NoteSigner};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+
+use crate::shared::Made;
 
 /// Where a node's chain stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,19 +148,21 @@ pub(crate) fn is_node_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 128 && name.bytes().all(plain)
 }
 
-/// What the node signs for a batch. It is no checkpoint and cannot be read as one: its key has another name.
-fn statement(first: u64, head: Head, chain: &Chain) -> String {
-    format!("writ-batch-v1\nepoch {}\nentries {first} {}\nroot {}\nlast {}\n", chain.epoch, head.size, head.root, chain.last)
+/// What the node signs for a batch. It is no checkpoint and cannot be read as one: its key has another name. The
+/// sequence number is not in it: the last leaf, which it names by hash, holds that.
+fn statement(batch: &Made) -> String {
+    let Made { first, head, epoch, last } = batch;
+    format!("writ-batch-v1\nepoch {epoch}\nentries {first} {}\nroot {}\nlast {last}\n", head.size, head.root)
 }
 
-/// Signs a batch that begins at `first`, after which tree and chain stand here.
-pub(crate) fn sign(signer: &dyn NoteSigner, first: u64, head: Head, chain: &Chain) -> Result<Vec<u8>, auditlog::Error> {
-    signer.sign(statement(first, head, chain).as_bytes())
+/// Signs a batch.
+pub(crate) fn sign(signer: &dyn NoteSigner, batch: &Made) -> Result<Vec<u8>, auditlog::Error> {
+    signer.sign(statement(batch).as_bytes())
 }
 
 /// Whether the node signed this batch.
-pub(crate) fn is_signed(key: &VerifierKey, first: u64, head: Head, chain: &Chain, signature: &[u8]) -> bool {
-    key.verifies(statement(first, head, chain).as_bytes(), signature)
+pub(crate) fn is_signed(key: &VerifierKey, batch: &Made, signature: &[u8]) -> bool {
+    key.verifies(statement(batch).as_bytes(), signature)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use crate::{
     Store,
     change::Prepared,
+    posted::Added,
     writer::{Job, Reply, Writer},
 };
 
@@ -25,7 +26,14 @@ impl Ledger for Store {
         if let Some(fault) = self.shared().fault() {
             return Err(LedgerError::Unavailable(fault));
         }
-        self.enqueue(Prepared::new(write)?, Reply::Nobody)
+        let write = Prepared::new(write)?;
+        self.check_room()?;
+        match self.shared().posted.add(write) {
+            Added::Soon => Ok(()),
+            Added::Wake => self.ask(Job::Wake),
+            Added::Full => Err(LedgerError::Overloaded),
+            Added::Closed => Err(stopped()),
+        }
     }
 
     async fn include(&self, write: Write, seen: u64) -> Result<Inclusion, LedgerError> {
@@ -51,10 +59,19 @@ impl Ledger for Store {
 
 impl Store {
     fn enqueue(&self, write: Prepared, reply: Reply) -> Result<(), LedgerError> {
+        self.check_room()?;
+        self.ask(Job::Write(write, reply))
+    }
+
+    fn check_room(&self) -> Result<(), LedgerError> {
         if Writer::overloaded(self.shared()) {
             return Err(LedgerError::Unavailable("the log cannot be published, and too much waits for it".to_owned()));
         }
-        self.queue().try_send(Job::Write(write, reply)).map_err(|error| match error {
+        Ok(())
+    }
+
+    fn ask(&self, job: Job) -> Result<(), LedgerError> {
+        self.queue().try_send(job).map_err(|error| match error {
             TrySendError::Full(_) => LedgerError::Overloaded,
             TrySendError::Disconnected(_) => stopped(),
         })

@@ -15,6 +15,7 @@ mod grant;
 mod index;
 mod ledger;
 mod open;
+mod posted;
 mod publisher;
 mod record;
 #[cfg(test)]

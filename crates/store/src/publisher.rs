@@ -101,7 +101,7 @@ struct Behind<'a> {
 
 impl BatchLedger for Behind<'_> {
     fn batches_from(&mut self, first: u64, leaves_max: u64) -> Result<Vec<StoredBatch>, auditlog::Error> {
-        read_batches(self.reader, &self.shared.node_key, first, leaves_max).map_err(ledger("read batches"))
+        read_batches(self.reader, self.shared, first, leaves_max).map_err(ledger("read batches"))
     }
 
     fn record_checkpoint(&mut self, _: Head, note: &[u8]) -> Result<(), auditlog::Error> {

@@ -119,7 +119,7 @@ impl<'a> Hunt<'a> {
 fn unpublished(shared: &Shared, database: &Connection) -> Result<(u64, Vec<LogEntry>), Error> {
     for _ in 0..ATTEMPTS {
         let published = shared.published();
-        let batches = read_batches(database, &shared.node_key, published, u64::MAX)?;
+        let batches = read_batches(database, shared, published, u64::MAX)?;
         // Batches are forgotten only after `published` moved on: if the first one is gone, so it has.
         if batches.first().is_some_and(|batch| batch.first != published) || published != shared.published() {
             continue;

@@ -2,6 +2,7 @@
 //! database or disk, but for the notary's, whose anchor must be durable before its signature leaves.
 
 use std::{
+    collections::VecDeque,
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
@@ -13,18 +14,41 @@ use auditlog::{
     anchor::Anchor,
     checkpoint::{Head, Notary},
     directory::Directory,
+    hash::Hash,
     note::VerifierKey,
     proof::{prove_consistency, prove_inclusion},
     reader::{Committed, Tiles},
+    sequence::Appended,
     tree::Tail,
 };
 use authority::ports::{Clock, Inclusion};
+
+use crate::{chain::Chain, posted::Posted};
 
 /// Hashes of this many published entries stay in memory below the published size, for proofs against recent
 /// heads: 64 bytes each.
 const TAIL_KEPT: u64 = 65_536;
 /// Most entries that may wait for publication before the ledger refuses more: disk for tiles is missing by then.
 pub(crate) const UNPUBLISHED_MAX: u64 = 262_144;
+
+/// Most batches of this process that are remembered until they are published; others are believed by their signature.
+const MADE_MAX: usize = 65_536;
+
+/// What a batch's signature says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Made {
+    pub(crate) first: u64,
+    pub(crate) head: Head,
+    pub(crate) epoch: u64,
+    pub(crate) last: Hash,
+}
+
+impl Made {
+    /// A batch that leads to this chain.
+    pub(crate) fn of(appended: &Appended, chain: &Chain) -> Self {
+        Self { first: appended.first, head: appended.head, epoch: chain.epoch, last: chain.last }
+    }
+}
 
 /// The shared part of an open store.
 pub(crate) struct Shared {
@@ -37,6 +61,9 @@ pub(crate) struct Shared {
     notary: Mutex<Notary<Anchor>>,
     committed: AtomicU64,
     published: AtomicU64,
+    /// What nobody waits for.
+    pub(crate) posted: Posted,
+    made: Mutex<VecDeque<Made>>,
     /// Why the writer refuses, as long as it does.
     fault: Mutex<Option<String>>,
     /// Whether the last attempt to publish failed.
@@ -59,6 +86,8 @@ impl Shared {
             published: AtomicU64::new(published),
             tail: RwLock::new(tail),
             notary: Mutex::new(notary),
+            posted: Posted::default(),
+            made: Mutex::default(),
             fault: Mutex::new(None),
             unpublishable: AtomicBool::new(false),
             #[cfg(test)]
@@ -104,10 +133,30 @@ impl Shared {
         self.committed.store(size, Ordering::Release);
     }
 
+    /// Remembers a batch that this process signed and committed.
+    pub(crate) fn remember(&self, made: Made) {
+        let mut all = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() < MADE_MAX {
+            all.push_back(made);
+        }
+    }
+
+    /// Whether this is a batch of this process, as it was committed: then its signature says nothing that is not known.
+    pub(crate) fn is_own(&self, batch: &Made) -> bool {
+        let all = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = all.partition_point(|made| made.first < batch.first);
+        all.get(place) == Some(batch)
+    }
+
     /// Takes over what was published.
     pub(crate) fn advance(&self, published: u64) {
         // Order: who reads the tail's base and this number under the lock finds base <= number.
         self.published.store(published, Ordering::Release);
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        while made.front().is_some_and(|made| made.head.size <= published) {
+            made.pop_front();
+        }
+        drop(made);
         let base = published.saturating_sub(TAIL_KEPT);
         self.tail.write().unwrap_or_else(PoisonError::into_inner).advance(base);
     }

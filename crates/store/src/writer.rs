@@ -17,23 +17,24 @@ use std::{
 
 use auditlog::{
     checkpoint::Head,
-    hash::Hash,
     port::NoteSigner,
     sequence::{Appended, integrate_hashed, pack},
     tree::Frontier,
 };
 use authority::ports::{Inclusion, LedgerError};
-use domain::{Progress, TaskId, Timestamp};
+use domain::Timestamp;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
+
+use assembly::Batch;
 
 use crate::{
     batch::{Position, forget_below, insert_batch, read_position, record_checkpoint, write_position},
     chain::{Chain, sign},
-    change::{Prepared, apply, is_replay, store_progress, sweep},
+    change::{Prepared, store_progress, sweep},
     connection::{FileIdentity, open_writer},
     error::{Error, sqlite},
-    shared::{Leaf, Shared, UNPUBLISHED_MAX},
+    shared::{Leaf, Made, Shared, UNPUBLISHED_MAX},
 };
 
 /// Most writes in one batch.
@@ -46,9 +47,15 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 const SWEEP_AFTER: Duration = Duration::from_secs(10);
 /// How long the writer sleeps at most when nothing comes.
 const IDLE: Duration = Duration::from_secs(1);
-/// How long posted entries wait for a write that somebody waits for, to share its transaction and flush: the outcome
-/// of one call goes with the decision of the next.
+/// How long posted entries wait at most for a write that somebody waits for, to share its transaction and flush: the
+/// outcome of one call goes with the decision of the next.
 const LINGER: Duration = Duration::from_millis(5);
+
+/// A batch with so many waiting writes says that more are on their way. What a batch costs, it costs once (pages, a
+/// signature, a flush): then it pays to let them come, for a time that grows with their number.
+const GATHER_FROM: u32 = 4;
+const GATHER_EACH: Duration = Duration::from_micros(25);
+const GATHER_MAX: Duration = Duration::from_millis(1);
 
 /// What the writer is asked to do.
 pub(crate) enum Job {
@@ -58,6 +65,8 @@ pub(crate) enum Job {
     Record(Vec<u8>, std::sync::mpsc::SyncSender<Result<(), LedgerError>>),
     /// Drop batches below this size; nobody waits.
     Forget(u64),
+    /// Something was posted while the writer dozed.
+    Wake,
     /// Answered when everything before this is durable, or has failed.
     Flush(std::sync::mpsc::SyncSender<()>),
     /// Stop when everything before this is done.
@@ -104,6 +113,10 @@ pub(crate) struct Writer {
     unknown: Option<Step>,
     retried_at: Duration,
     swept_at: Duration,
+    /// How many writes of the last batch somebody waited for.
+    awaited: u32,
+    /// When there was a batch last.
+    busy_at: Duration,
 }
 
 /// Where a transaction leads once it is committed.
@@ -145,19 +158,22 @@ impl Writer {
             unknown: None,
             retried_at: now,
             swept_at: now,
+            awaited: 0,
+            busy_at: now,
         })
     }
 
     /// Serves the queue until it is told to stop or nobody can ask any more.
     pub(crate) fn run(mut self) {
         loop {
-            let first = match self.queue.recv_timeout(IDLE) {
-                Ok(job) => Some(job),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            let (jobs, stop) = self.collect(first);
-            if self.ready() {
+            let (first, gone) = self.wait();
+            if first.is_some() {
+                self.gather();
+            }
+            let (jobs, stop) = self.collect(first, gone);
+            let awaited = jobs.iter().filter(|job| matches!(job, Job::Write(_, Reply::Index(_) | Reply::Proof(..)))).count();
+            self.awaited = u32::try_from(awaited).unwrap_or(u32::MAX);
+            if self.ready(jobs.is_empty()) {
                 if !jobs.is_empty() {
                     self.commit(jobs);
                 }
@@ -171,35 +187,61 @@ impl Writer {
         }
     }
 
-    /// Takes what waits, up to the limits of a batch. If nobody waits for any of it, lingers for somebody who does.
-    fn collect(&self, first: Option<Job>) -> (Vec<Job>, bool) {
-        let (mut jobs, mut weight, mut next) = (Vec::new(), 0, first);
-        let (mut hurry, mut until) = (false, None);
-        loop {
-            match next {
-                Some(Job::Stop) => return (jobs, true),
-                Some(job) => {
-                    weight += if let Job::Write(write, _) = &job { write.weight() } else { 0 };
-                    hurry |= !matches!(job, Job::Write(_, Reply::Nobody) | Job::Forget(_));
-                    jobs.push(job);
-                }
-                None => return (jobs, false),
-            }
-            if jobs.len() >= BATCH_WRITES_MAX || weight >= BATCH_BYTES_MAX {
-                return (jobs, false);
-            }
-            next = self.queue.try_recv().ok();
-            if next.is_none() && !hurry {
-                let now = self.shared.clock.elapsed();
-                let rest = until.get_or_insert(now.saturating_add(LINGER)).saturating_sub(now);
-                next = self.queue.recv_timeout(rest).ok();
-            }
+    /// The next job, or none for now, and whether nobody can ask any more. Soon after a batch it looks often, for what is
+    /// posted meanwhile; after a while without one it dozes, and is woken.
+    fn wait(&mut self) -> (Option<Job>, bool) {
+        let now = self.shared.clock.elapsed();
+        let dozes = now.saturating_sub(self.busy_at) >= IDLE && self.shared.posted.doze();
+        let next = self.queue.recv_timeout(if dozes { IDLE } else { LINGER });
+        self.shared.posted.wake();
+        match next {
+            Ok(job) => (Some(job), false),
+            Err(RecvTimeoutError::Timeout) => (None, false),
+            Err(RecvTimeoutError::Disconnected) => (None, true),
         }
     }
 
-    /// Whether there is a database to write to; tries to get it back if not.
-    fn ready(&mut self) -> bool {
+    /// Lets writes come that are on their way. Asleep, not waiting for them: to wake for each would cost what it saves.
+    #[expect(clippy::disallowed_methods, reason = "this thread serves nobody but those who gain by it")]
+    fn gather(&self) {
+        if self.awaited >= GATHER_FROM {
+            std::thread::sleep(GATHER_EACH.saturating_mul(self.awaited).min(GATHER_MAX));
+        }
+    }
+
+    /// Takes what waits, up to the limits of a batch, and before it what was posted.
+    fn collect(&mut self, first: Option<Job>, gone: bool) -> (Vec<Job>, bool) {
+        let (mut jobs, mut weight, mut next, mut stop) = (Vec::new(), 0, first, gone);
+        while let Some(job) = next {
+            stop |= matches!(job, Job::Stop);
+            weight += if let Job::Write(write, _) = &job { write.weight() } else { 0 };
+            if !matches!(job, Job::Stop | Job::Wake) {
+                jobs.push(job);
+            }
+            if stop || jobs.len() >= BATCH_WRITES_MAX || weight >= BATCH_BYTES_MAX {
+                break;
+            }
+            next = self.queue.try_recv().ok();
+        }
+        let posted = if stop { self.shared.posted.close() } else { self.shared.posted.take() };
+        let mut posted: Vec<Job> = posted.into_iter().map(|write| Job::Write(write, Reply::Nobody)).collect();
+        if !posted.is_empty() {
+            posted.append(&mut jobs);
+            jobs = posted;
+        }
+        if !jobs.is_empty() {
+            self.busy_at = self.shared.clock.elapsed();
+        }
+        (jobs, stop)
+    }
+
+    /// Whether there is a database to write to; tries to get it back if not. Its files are looked at here when there is
+    /// nothing to write; else after the commit, before anybody is answered.
+    fn ready(&mut self, idle: bool) -> bool {
         if let Some(database) = &self.database {
+            if !idle {
+                return true;
+            }
             return match database.files.check() {
                 Ok(()) => true,
                 Err(error) => {
@@ -275,7 +317,7 @@ impl Writer {
                 }
                 Job::Record(note, _) => record_checkpoint(db, note)?,
                 Job::Forget(size) => forget_below(db, *size)?,
-                Job::Flush(_) | Job::Stop => {}
+                Job::Flush(_) | Job::Wake | Job::Stop => {}
             }
         }
         store_progress(db, &batch.progress)?;
@@ -286,7 +328,7 @@ impl Writer {
         } else {
             let appended = integrate_hashed(&self.frontier, mem::take(&mut batch.hashes))?;
             let packed = pack(batch.leaves.iter().map(Vec::as_slice))?;
-            let signature = sign(self.node_signer.as_ref(), appended.first, appended.head, &chain)?;
+            let signature = sign(self.node_signer.as_ref(), &Made::of(&appended, &chain))?;
             insert_batch(db, &appended.to_stored(packed), &chain, &signature)?;
             write_position(db, appended.head, &chain)?;
             tracing::trace!(target: "writ::step", at = "commit.applied");
@@ -312,6 +354,7 @@ impl Writer {
         if let Some(appended) = step.appended {
             // Crash after the commit: all of it is there, and nobody was answered.
             tracing::trace!(target: "writ::step", at = "commit.durable");
+            self.shared.remember(Made::of(&appended, &self.chain));
             self.shared.extend(&appended.nodes, appended.head.size);
             self.frontier = appended.frontier;
         }
@@ -337,7 +380,7 @@ impl Writer {
                 }
                 Job::Record(_, waiting) => drop(waiting.send(Ok(()))),
                 Job::Flush(waiting) => drop(waiting.send(())),
-                Job::Forget(_) | Job::Stop => {}
+                Job::Forget(_) | Job::Wake | Job::Stop => {}
             }
         }
         // Those who only wait for durability have their answer by now; signing costs a flush of the anchor.
@@ -420,69 +463,17 @@ struct Wanted {
     waiting: oneshot::Sender<Result<Inclusion, LedgerError>>,
 }
 
-/// A batch that is being put together.
-struct Batch {
-    next: u64,
-    chain: Chain,
-    leaves: Vec<Vec<u8>>,
-    hashes: Vec<Hash>,
-    progress: HashMap<TaskId, Progress>,
-    results: Vec<Result<u64, LedgerError>>,
-    /// Position of a write that wants its leaf, and of that leaf.
-    wanted: Vec<(usize, usize)>,
-}
-
-impl Batch {
-    fn new(next: u64, chain: Chain) -> Self {
-        Self {
-            next,
-            chain,
-            leaves: Vec::new(),
-            hashes: Vec::new(),
-            progress: HashMap::new(),
-            results: Vec::new(),
-            wanted: Vec::new(),
-        }
-    }
-
-    fn add(
-        &mut self,
-        db: &Connection,
-        node: &str,
-        write: Prepared,
-        now: Timestamp,
-        wants_leaf: Option<usize>,
-    ) -> Result<(), Error> {
-        if is_replay(db, &write.rows, now)? {
-            self.results.push(Err(LedgerError::Replayed));
-            return Ok(());
-        }
-        let first = self.next;
-        if let Some(position) = wants_leaf {
-            self.wanted.push((position, self.leaves.len()));
-        }
-        for event in &write.events {
-            let mut leaf = Vec::new();
-            self.hashes.push(self.chain.wrap(node, event, &mut leaf));
-            self.leaves.push(leaf);
-            self.next += 1;
-        }
-        apply(db, write.rows, first, &mut self.progress)?;
-        self.results.push(Ok(first));
-        Ok(())
-    }
-}
-
 fn fail(job: Job, error: &LedgerError) {
     match job {
         Job::Write(write, Reply::Nobody) => tracing::warn!(entries = write.events.len(), %error, "posted entries were lost"),
         Job::Write(_, reply) => reply.fail(error.clone()),
         Job::Record(_, waiting) => drop(waiting.send(Err(error.clone()))),
         Job::Flush(waiting) => drop(waiting.send(())),
-        Job::Forget(_) | Job::Stop => {}
+        Job::Forget(_) | Job::Wake | Job::Stop => {}
     }
 }
 
+mod assembly;
 #[cfg(test)]
 pub(crate) mod faults;
 #[cfg(test)]

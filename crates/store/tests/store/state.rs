@@ -1,7 +1,7 @@
 //! State: what is written comes back, joined where two views of one task meet.
 //! The domain's own join is the oracle for what the database does.
 
-use authority::ports::{Archive, Change, Ledger, TaskQuery, Write};
+use authority::ports::{Archive, Change, Ledger, PublishedLog, TaskQuery, Write};
 use domain::{EndReason, Labels, Progress, Sensitivity, TaskState, Timestamp};
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -112,6 +112,17 @@ async fn a_write_that_names_an_event_it_does_not_have_is_refused() {
     let refused = store.commit(Write { events: vec![large.into_bytes()], changes: vec![] }).await;
     assert!(matches!(refused, Err(authority::ports::LedgerError::TooLarge(_))));
     assert_eq!(store.commit(numbered(1)).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn what_is_posted_is_kept_when_the_store_closes_and_refused_after() {
+    let dir = TempDir::new().unwrap();
+    let store = open_slow(dir.path());
+    store.post(numbered(0)).unwrap();
+    store.close();
+    assert!(matches!(store.post(numbered(1)), Err(authority::ports::LedgerError::Unavailable(_))));
+    drop(store);
+    assert_eq!(open_slow(dir.path()).sizes().0, 1);
 }
 
 #[tokio::test]
