@@ -5,7 +5,7 @@
 use crate::event::hex;
 use crate::ports::Inclusion;
 use crate::target::{Plan, TargetError};
-use auditlog::checkpoint::Checkpoint;
+use auditlog::checkpoint::{Checkpoint, Head};
 use auditlog::hash::Hash;
 use auditlog::note::VerifierKey;
 use auditlog::proof::{verify_consistency, verify_inclusion};
@@ -71,6 +71,8 @@ struct SeenHead {
 pub struct LogGate {
     log_key: VerifierKey,
     seen: Mutex<Option<SeenHead>>,
+    /// The checkpoint that was verified last, byte for byte: what was decided in one batch is shown under one checkpoint.
+    verified: Mutex<Option<(String, Head)>>,
 }
 
 /// The part of a decision entry that the gate reads.
@@ -95,7 +97,7 @@ impl LogGate {
     /// A gate for the log with this verifier key, which has seen nothing yet.
     #[must_use]
     pub const fn new(log_key: VerifierKey) -> Self {
-        Self { log_key, seen: Mutex::new(None) }
+        Self { log_key, seen: Mutex::new(None), verified: Mutex::new(None) }
     }
 
     /// How large the last tree was that the gate saw.
@@ -115,9 +117,7 @@ impl LogGate {
     }
 
     pub(crate) fn check(&self, decided: Decided, shown: &Inclusion, link: &Consistency<'_>) -> Result<(), Refused> {
-        let head = Checkpoint::open(shown.checkpoint.as_bytes(), &self.log_key)
-            .map_err(|_| Refused::NotShown("a checkpoint that is not signed by the log"))?
-            .head;
+        let head = self.open(&shown.checkpoint)?;
         let proof: Vec<_> = shown.proof.iter().copied().map(Hash::from_bytes).collect();
         verify_inclusion(&proof, Hash::of_leaf(&shown.leaf), shown.index, head.size, head.root)
             .map_err(|_| Refused::NotShown("an entry that is not in the log"))?;
@@ -136,6 +136,18 @@ impl LogGate {
             Decided::Claims(_) | Decided::Plan(_) => {}
         }
         self.extend(SeenHead { size: head.size, root: head.root }, link)
+    }
+
+    /// The head of a checkpoint that the log's key signed.
+    fn open(&self, checkpoint: &str) -> Result<Head, Refused> {
+        let verified = || self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, head)) = verified().as_ref().filter(|(text, _)| text == checkpoint) {
+            return Ok(*head);
+        }
+        let opened = Checkpoint::open(checkpoint.as_bytes(), &self.log_key)
+            .map_err(|_| Refused::NotShown("a checkpoint that is not signed by the log"))?;
+        *verified() = Some((checkpoint.to_owned(), opened.head));
+        Ok(opened.head)
     }
 
     /// INVARIANT(one-history): every checkpoint that the gate accepts is consistent with all that it accepted before.

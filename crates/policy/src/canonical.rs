@@ -50,6 +50,7 @@ fn write_object(out: &mut String, members: &Map<String, Value>) {
 
 /// RFC 8785 §3.2.2.2: only what must be escaped is escaped.
 fn write_text(out: &mut String, text: &str) {
+    out.reserve(text.len() + 2);
     out.push('"');
     for character in text.chars() {
         match character {

@@ -221,7 +221,8 @@ async fn answer(planes: Planes, connection: Connection, request: Request<Incomin
     if request.uri().path().starts_with("/mcp/") {
         let remote = connection.remote.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
         let info = ConnectionInfo { certificate: connection.thumbprint, remote };
-        return Ok(planes.gateway.handle(request, info).await.map(Body::new));
+        // In a box, because everything around it moves this future: whole, it has many thousand bytes.
+        return Ok(Box::pin(planes.gateway.handle(request, info)).await.map(Body::new));
     }
     if !planes.names.include(&request) {
         let mut response = Response::new(Body::from("this host name is not served here\n"));
