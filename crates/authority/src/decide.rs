@@ -77,6 +77,8 @@ pub enum CallStatus {
     Cancelled,
     /// The task ended while the upstream worked: the answer was withheld.
     Withheld,
+    /// The upstream's answer held the credential that was sent along: it was withheld, or cut before it.
+    SecretEchoed,
     /// The task ended before the request was let go: nothing was sent.
     NotReleased,
 }
@@ -92,6 +94,7 @@ impl CallStatus {
             Self::Timeout => "timeout",
             Self::Cancelled => "cancelled",
             Self::Withheld => "withheld",
+            Self::SecretEchoed => "secret_echoed",
             Self::NotReleased => "not_released",
         }
     }

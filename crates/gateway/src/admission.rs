@@ -88,6 +88,11 @@ pub(crate) fn credential<'a>(headers: &'a HeaderMap, uri: &Uri) -> Result<Option
     if uri.query().is_some_and(|query| query.split('&').any(names_a_token)) {
         return Err(Refusal::TokenInQuery);
     }
+    credential_of(headers)
+}
+
+/// The one credential of the headers alone, where a query belongs to somebody else.
+pub(crate) fn credential_of(headers: &HeaderMap) -> Result<Option<Credential<'_>>, Refusal> {
     let Some(value) = one(headers, AUTHORIZATION.as_str()).map_err(|()| Refusal::SeveralCredentials)? else {
         return Ok(None);
     };

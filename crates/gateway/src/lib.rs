@@ -13,6 +13,7 @@ mod envelope;
 mod flight;
 mod handles;
 mod held;
+pub mod http;
 mod listen;
 pub mod mcp;
 mod observe;
