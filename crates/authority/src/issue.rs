@@ -15,9 +15,7 @@ use crate::ports::{Change, LedgerError, Write};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use domain::limits::OPEN_TASKS_PER_AGENT_MAX;
-use domain::{
-    Agent, Binding, EndReason, Intent, IntentName, Operation, Outcome, Progress, Task, TaskId, TaskState, Timestamp, UpstreamName,
-};
+use domain::{Agent, Binding, EndReason, Intent, IntentName, Operation, Outcome, Progress, Task, TaskId, TaskState, Timestamp};
 use policy::{Policy, Request};
 use secrecy::SecretString;
 use serde_json::{Map, Value, json};
@@ -97,6 +95,12 @@ struct Draft {
     replaced: Option<Arc<LiveTask>>,
     /// Held until the task is among the open ones.
     place: Option<Place>,
+}
+
+/// One thing that a token can be for (RFC 8707), and the scope that stands for it.
+struct Resource {
+    uri: String,
+    scope: String,
 }
 
 impl Authority {
@@ -240,13 +244,13 @@ impl Authority {
         now: Timestamp,
     ) -> Result<Draft, IssueError> {
         let intent = policy.intent(&draft.task.intent).ok_or(IssueError::Task("its intent no longer exists"))?;
-        let reach = self.resources(intent, &request.resources)?;
+        let reach = self.resources(policy, intent, &request.resources)?;
         let lifetime = self.0.token_lifetime_secs.min(draft.task.deadline.secs_since(now)).max(1);
         let claims = AccessClaims {
             issuer: self.0.issuer.clone(),
             subject: draft.agent.id.to_string(),
             client_id: draft.agent.id.to_string(),
-            audience: reach.iter().map(|name| self.resource_uri(name)).chain([self.0.issuer.clone()]).collect(),
+            audience: reach.iter().map(|resource| resource.uri.clone()).chain([self.0.issuer.clone()]).collect(),
             issued_at: UnixSeconds(now.secs()),
             expires_at: UnixSeconds(now.secs()).plus(i64::try_from(lifetime).unwrap_or(1)),
             token_id: self.0.wall.token_id(self.0.clock.elapsed(), &self.random_id()),
@@ -254,7 +258,8 @@ impl Authority {
             intent: draft.task.intent.to_string(),
             act: None,
             confirmation: bound.1,
-            scope: (!reach.is_empty()).then(|| reach.iter().map(|name| format!("mcp:{name}")).collect::<Vec<_>>().join(" ")),
+            scope: (!reach.is_empty())
+                .then(|| reach.iter().map(|resource| resource.scope.as_str()).collect::<Vec<_>>().join(" ")),
             authorization_details: vec![granted(&draft.task)],
         };
         let canonical = claims.canonical().map_err(|error| IssueError::Unavailable(error.to_string()))?;
@@ -280,17 +285,23 @@ impl Authority {
         })
     }
 
-    /// The upstreams that the token shall be for: those asked for, all within the intent's reach.
-    fn resources(&self, intent: &Intent, wanted: &[String]) -> Result<BTreeSet<UpstreamName>, IssueError> {
+    /// The upstreams and HTTP APIs that the token shall be for: those asked for, all within the intent's reach.
+    fn resources(&self, policy: &Policy, intent: &Intent, wanted: &[String]) -> Result<Vec<Resource>, IssueError> {
+        let upstreams = intent.reach.iter().map(|name| Resource { uri: self.resource_uri(name), scope: format!("mcp:{name}") });
+        let apis = intent.targets.iter().filter(|name| policy.target(name).is_some_and(policy::TargetOffers::is_http));
+        let apis = apis.map(|name| Resource { uri: self.http_resource_uri(name), scope: format!("http:{name}") });
+        let mut reach: Vec<_> = upstreams.chain(apis).collect();
         if wanted.is_empty() {
-            return Ok(intent.reach.clone());
+            return Ok(reach);
         }
-        let named = |uri: &String| {
-            let found = intent.reach.iter().find(|name| self.resource_uri(name) == token::oauth::metadata::slashless(uri));
-            found.cloned().ok_or_else(|| IssueError::Target(uri.chars().take(200).collect()))
-        };
-        // The issuer itself is in every audience: asking for it alone asks for no upstream.
-        wanted.iter().filter(|uri| token::oauth::metadata::slashless(uri) != self.0.issuer).map(named).collect()
+        // The issuer itself is in every audience: asking for it alone asks for no resource.
+        let wanted: BTreeSet<_> = wanted.iter().map(|uri| token::oauth::metadata::slashless(uri)).collect();
+        let unknown = |uri: &&&str| **uri != self.0.issuer && !reach.iter().any(|resource| resource.uri == ***uri);
+        if let Some(uri) = wanted.iter().find(unknown) {
+            return Err(IssueError::Target(uri.chars().take(200).collect()));
+        }
+        reach.retain(|resource| wanted.contains(resource.uri.as_str()));
+        Ok(reach)
     }
 
     async fn decide_and_sign(

@@ -52,7 +52,7 @@ pub use sign::{SignerConfig, TokenKeys};
 pub use targets::{ConfiguredTarget, Health, TargetStatus};
 
 use arc_swap::ArcSwap;
-use domain::{DecisionId, Digest, Operation, TaskId, Timestamp, ToolName, Upstream, UpstreamName};
+use domain::{DecisionId, Digest, Operation, TargetName, TaskId, Timestamp, ToolName, Upstream, UpstreamName};
 use inventory::{Inventory, UpstreamTable};
 use live::LiveTasks;
 use ports::{Archive, Clock, Entropy, Ledger, Loaded, PublishedLog};
@@ -241,6 +241,12 @@ impl Authority {
     #[must_use]
     pub fn resource_uri(&self, upstream: &UpstreamName) -> String {
         format!("{}/mcp/{upstream}", self.0.issuer)
+    }
+
+    /// The canonical resource URI of an HTTP API's endpoint.
+    #[must_use]
+    pub fn http_resource_uri(&self, target: &TargetName) -> String {
+        format!("{}/http/{target}", self.0.issuer)
     }
 
     /// Our issuer URL.

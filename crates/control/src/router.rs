@@ -117,6 +117,7 @@ pub(crate) fn endpoints() -> Table {
         .public("/oauth/jwks", metadata::jwks)
         .public("/.well-known/oauth-authorization-server", metadata::authorization_server)
         .public("/.well-known/oauth-protected-resource/mcp/{upstream}", metadata::protected_resource)
+        .public("/.well-known/oauth-protected-resource/http/{target}", metadata::protected_api)
         .public("/.well-known/authzen-configuration", metadata::authzen)
         .at("post", "/access/v1/evaluation", authzen::evaluation)
         .at("post", "/access/v1/evaluations", authzen::evaluations)

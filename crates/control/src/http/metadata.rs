@@ -5,7 +5,7 @@ use crate::App;
 use crate::problem::Problem;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use domain::UpstreamName;
+use domain::{TargetName, UpstreamName};
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use serde_json::{Value, json};
 use token::oauth::metadata::{AuthorizationServer, ProtectedResource};
@@ -28,17 +28,28 @@ pub(crate) async fn authorization_server(State(app): State<App>) -> Response {
 pub(crate) async fn protected_resource(State(app): State<App>, Path(upstream): Path<String>) -> Result<Response, Problem> {
     let known = upstream.parse::<UpstreamName>().ok().filter(|name| app.authority.upstreams().contains_key(name));
     let name = known.ok_or_else(|| Problem::not_found("protected resource"))?;
-    let resource = app.authority.resource_uri(&name);
-    let scope = format!("mcp:{name}");
+    Ok(resource(&app, &app.authority.resource_uri(&name), &format!("mcp:{name}"), name.as_str()))
+}
+
+/// `GET /.well-known/oauth-protected-resource/http/{target}`
+pub(crate) async fn protected_api(State(app): State<App>, Path(target): Path<String>) -> Result<Response, Problem> {
+    let policy = app.authority.policy();
+    let is_api = |name: &TargetName| policy.target(name).is_some_and(|target| target.is_http());
+    let known = target.parse::<TargetName>().ok().filter(is_api);
+    let name = known.ok_or_else(|| Problem::not_found("protected resource"))?;
+    Ok(resource(&app, &app.authority.http_resource_uri(&name), &format!("http:{name}"), name.as_str()))
+}
+
+fn resource(app: &App, uri: &str, scope: &str, name: &str) -> Response {
     let document = ProtectedResource {
-        resource: &resource,
+        resource: uri,
         authorization_server: app.config.issuer(),
-        scopes: &[&scope],
-        name: Some(name.as_str()),
+        scopes: &[scope],
+        name: Some(name),
         dpop_required: false,
         mtls: app.config.mtls_url.is_some(),
     };
-    Ok(public(&document.to_json()))
+    public(&document.to_json())
 }
 
 /// `GET /oauth/jwks`

@@ -121,7 +121,8 @@ pub(crate) async fn pass(
     ties: Ties,
 ) -> Result<Response<ApiBody>, Stop> {
     let (mut parts, body) = response.into_parts();
-    let mut status = if parts.status.is_client_error() || parts.status.is_server_error() { CallStatus::ToolError } else { CallStatus::Ok };
+    let mut status =
+        if parts.status.is_client_error() || parts.status.is_server_error() { CallStatus::ToolError } else { CallStatus::Ok };
     let (headers, echoed) = match read_headers(&parts.headers, api, &ties.needles) {
         Ok(read) => read,
         Err(stop) => {
@@ -279,16 +280,37 @@ impl Passing {
 /// Headers that are about one connection (RFC 9110 §7.6.1), that would set something up between the API and the task past
 /// the gateway (cookies, challenges, other addresses), or that are ours to set.
 const NOT_PASSED: [&str; 21] = [
-    "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "content-length", "content-encoding",
-    "set-cookie", "set-cookie2", "www-authenticate", "proxy-authenticate", "authentication-info", "proxy-authentication-info", "alt-svc",
-    "strict-transport-security", "clear-site-data", "refresh", "nel", "report-to",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "content-length",
+    "content-encoding",
+    "set-cookie",
+    "set-cookie2",
+    "www-authenticate",
+    "proxy-authenticate",
+    "authentication-info",
+    "proxy-authentication-info",
+    "alt-svc",
+    "strict-transport-security",
+    "clear-site-data",
+    "refresh",
+    "nel",
+    "report-to",
 ];
 
 /// The headers of an answer as the task gets them, and whether one was left out because it held the secret.
 fn read_headers(from: &HeaderMap, api: &Api, needles: &Arc<Needles>) -> Result<(HeaderMap, bool), Stop> {
     let plain = |name: HeaderName, word: &str| {
         let text = |value: &HeaderValue| value.to_str().map(str::to_ascii_lowercase).unwrap_or_default();
-        from.get_all(name).iter().map(text).all(|value| value.split(',').all(|coding| matches!(coding.trim(), "" | "identity") || coding.trim() == word))
+        from.get_all(name)
+            .iter()
+            .map(text)
+            .all(|value| value.split(',').all(|coding| matches!(coding.trim(), "" | "identity") || coding.trim() == word))
     };
     if !plain(CONTENT_ENCODING, "identity") || !plain(TRANSFER_ENCODING, "chunked") {
         return Err(Stop::Encoded);
@@ -337,8 +359,7 @@ fn is_stream(headers: &HeaderMap) -> bool {
 
 /// Whether a body begins as compressed files do: gzip, zstd, zlib, zip, xz, bzip2.
 fn is_compressed(head: &[u8]) -> bool {
-    const BEGINNINGS: [&[u8]; 8] = [
-        b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"x\x01", b"x\x9c", b"x\xda", b"PK\x03\x04", b"\xfd7zXZ\x00", b"BZh",
-    ];
+    const BEGINNINGS: [&[u8]; 8] =
+        [b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"x\x01", b"x\x9c", b"x\xda", b"PK\x03\x04", b"\xfd7zXZ\x00", b"BZh"];
     BEGINNINGS.iter().any(|beginning| head.starts_with(beginning))
 }

@@ -288,8 +288,6 @@ pub struct RouteTable {
     pass: Vec<String>,
     #[serde(default)]
     opaque_answers: bool,
-    #[serde(default)]
-    websocket: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -334,7 +332,6 @@ pub struct Route {
     pub(crate) body: BodyRule,
     /// Whether answers may be compressed files, in which nothing can be looked for.
     pub(crate) opaque_answers: bool,
-    pub(crate) websocket: bool,
 }
 
 /// An HTTP API behind the gateway.
@@ -404,8 +401,7 @@ struct Reached {
 impl Reached {
     fn new(connect: ConnectTable, limits: &HttpLimits, folder: &Path) -> Result<Self, ConfigFault> {
         let addresses = connect.addresses.iter().map(|text| text.parse());
-        let addresses =
-            addresses.collect::<Result<Vec<Network>, _>>().map_err(|fault| member("addresses", fault.to_string()))?;
+        let addresses = addresses.collect::<Result<Vec<Network>, _>>().map_err(|fault| member("addresses", fault.to_string()))?;
         let (origin, base) = Origin::read("url", &connect.url, &addresses)?;
         if base.contains(['?', '%', ';']) || base.contains("//") {
             return Err(member("url", "its path must be plain, without a query"));
@@ -454,9 +450,24 @@ fn auth(table: AuthTable, folder: &Path, addresses: &[Network]) -> Result<Auth, 
 
 /// Headers that carry the protocol: a credential or a parameter in one of them would break or redirect requests.
 const RESERVED: [&str; 18] = [
-    "host", "content-length", "content-type", "content-encoding", "transfer-encoding", "connection", "upgrade", "te", "trailer",
-    "accept-encoding", "expect", "keep-alive", "proxy-connection", "dpop", "x-http-method-override", "x-method-override",
-    "x-http-method", "forwarded",
+    "host",
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "transfer-encoding",
+    "connection",
+    "upgrade",
+    "te",
+    "trailer",
+    "accept-encoding",
+    "expect",
+    "keep-alive",
+    "proxy-connection",
+    "dpop",
+    "x-http-method-override",
+    "x-method-override",
+    "x-http-method",
+    "forwarded",
 ];
 
 fn credential_header(name: &str) -> Result<HeaderName, ConfigFault> {
@@ -494,8 +505,7 @@ impl Route {
             (true, true, _) => return Err("`pass` of the whole `body` leaves no field of it to be read".into()),
             (false, true, _) => BodyRule::Anything,
             (false, false, _) => BodyRule::Nothing,
-            (true, false, format @ (None | Some(BodyFormat::Json))) => {
-                let _ = format;
+            (true, false, None | Some(BodyFormat::Json)) => {
                 let params = table.body.into_iter().map(|(path, param)| (dotted(&path), param)).collect();
                 BodyRule::Json(Fields { params, pass: pass_body, pass_others: others_body })
             }
@@ -507,9 +517,6 @@ impl Route {
         if method == Method::GET && !matches!(body, BodyRule::Nothing) {
             return Err("a GET has no body that servers agree about".into());
         }
-        if table.websocket && method != Method::GET {
-            return Err("a WebSocket is opened by a GET".into());
-        }
         let route = Self {
             offer: offer.name,
             method,
@@ -520,7 +527,6 @@ impl Route {
             pass_headers,
             body,
             opaque_answers: table.opaque_answers,
-            websocket: table.websocket,
         };
         route.check_places()?;
         Ok(route)
@@ -545,7 +551,9 @@ impl Route {
             }
         }
         if let Some(name) = self.params.keys().find(|name| !places.contains(&name.as_str())) {
-            return Err(format!("parameter `{name}` stands nowhere in the request: put it into `path`, `query`, `headers` or `body`"));
+            return Err(format!(
+                "parameter `{name}` stands nowhere in the request: put it into `path`, `query`, `headers` or `body`"
+            ));
         }
         for name in self.path.params().chain(self.headers.values().map(String::as_str)) {
             if self.params.get(name).is_some_and(|param| param.kind == ParamType::Texts) {
@@ -604,7 +612,11 @@ impl Passed {
                 Some(("query", field)) if !field.is_empty() => drop(passed.query.insert(vec![field.to_owned()])),
                 Some(("header", name)) => drop(passed.headers.insert(own_header(name)?)),
                 Some(("body", path)) if !path.is_empty() => drop(passed.body.insert(dotted(path))),
-                _ => return Err(format!("`{entry}` in `pass`: write `query.NAME`, `header.NAME`, `body.PATH`, `query.*`, `body.*` or `body`")),
+                _ => {
+                    return Err(format!(
+                        "`{entry}` in `pass`: write `query.NAME`, `header.NAME`, `body.PATH`, `query.*`, `body.*` or `body`"
+                    ));
+                }
             }
         }
         Ok(passed)

@@ -90,7 +90,12 @@ pub(crate) type OriginClient = Client<HttpsConnector<HttpConnector<CheckedLookup
 ///
 /// # Errors
 /// A root is no certificate.
-pub(crate) fn client(origin: &Origin, named: &[Network], roots: &[Vec<u8>], lookup: Arc<dyn Lookup>) -> Result<OriginClient, rustls::Error> {
+pub(crate) fn client(
+    origin: &Origin,
+    named: &[Network],
+    roots: &[Vec<u8>],
+    lookup: Arc<dyn Lookup>,
+) -> Result<OriginClient, rustls::Error> {
     let mut store = rustls::RootCertStore::empty();
     for der in roots {
         store.add(CertificateDer::from(der.clone()))?;

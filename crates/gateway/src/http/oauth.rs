@@ -75,7 +75,8 @@ impl TokenClient {
         if let Some(token) = self.held(now) {
             return Ok(token);
         }
-        let (token, lifetime_secs) = tokio::time::timeout(ANSWER_MAX, self.ask(client_secret)).await.map_err(|_| TokenFault::Slow)??;
+        let (token, lifetime_secs) =
+            tokio::time::timeout(ANSWER_MAX, self.ask(client_secret)).await.map_err(|_| TokenFault::Slow)??;
         let until = Timestamp::from_secs(now.secs() + (lifetime_secs - EARLY_SECS).clamp(0, KEPT_SECS_MAX));
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some((token.clone(), until));
         Ok(token)

@@ -71,7 +71,9 @@ pub(crate) fn refuse(refusal: &Refusal, api: Option<&Api>) -> Response<ApiBody> 
         }
         Refusal::Bytes => problem(S::TOO_MANY_REQUESTS, "bytes", "this task has moved all the bytes that it may at this API"),
         Refusal::Denied(denial) => denied(denial, api),
-        Refusal::NoCredential => problem(S::BAD_GATEWAY, "credential", "the gateway has no credential for this API at the moment"),
+        Refusal::NoCredential => {
+            problem(S::BAD_GATEWAY, "credential", "the gateway has no credential for this API at the moment")
+        }
         Refusal::Unreachable => problem(S::BAD_GATEWAY, "unreachable", "the API cannot be reached"),
         Refusal::Timeout => problem(S::GATEWAY_TIMEOUT, "timeout", "the API did not answer in time"),
         Refusal::Withheld(why) => problem(S::BAD_GATEWAY, "withheld", &format!("the API's answer is withheld: {why}")),

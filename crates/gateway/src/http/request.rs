@@ -8,7 +8,10 @@ use crate::admission::one;
 use crate::mcp::message::{numbers_are_exact, strict_value};
 use bytes::Bytes;
 use domain::{Param, ParamType};
-use http::header::{ACCEPT, ACCEPT_LANGUAGE, CONTENT_TYPE, HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE};
+use http::header::{
+    ACCEPT, ACCEPT_LANGUAGE, CONTENT_TYPE, HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+    IF_UNMODIFIED_SINCE,
+};
 use http::{HeaderMap, Method};
 use serde_json::{Map, Value};
 

@@ -274,7 +274,9 @@ impl Inner {
         let refused = |refusal| (refusal, Some(&route.offer));
         check_headers(&parts.headers, api, route).map_err(refused)?;
         if let Some(field) = api.injector.query_field().filter(|field| names_field(parts.uri.query(), field)) {
-            return Err(refused(Refusal::Foreign(format!("query field `{field}` carries the gateway's credential; do not send it"))));
+            return Err(refused(Refusal::Foreign(format!(
+                "query field `{field}` carries the gateway's credential; do not send it"
+            ))));
         }
         let asked = request::read(route, in_path, parts.uri.query(), &parts.headers, &admitted.body);
         let asked = asked.map_err(|fault| refused(Refusal::Fields(fault.to_string())))?;
@@ -307,7 +309,13 @@ impl Inner {
         Refusal::Denied(Box::new(denial))
     }
 
-    async fn forward(&self, admitted: Admitted, api: &Api, wanted: Wanted<'_>, released: Released) -> Result<Response<ApiBody>, Refusal> {
+    async fn forward(
+        &self,
+        admitted: Admitted,
+        api: &Api,
+        wanted: Wanted<'_>,
+        released: Released,
+    ) -> Result<Response<ApiBody>, Refusal> {
         let Admitted { caller, slot, spent, parts, .. } = admitted;
         let Wanted { route, path, asked } = wanted;
         let live = Arc::clone(caller.live());
@@ -370,7 +378,7 @@ impl From<Overdrawn> for Refusal {
 
 impl Api {
     fn new(target: HttpTarget, inner: &Inner) -> Result<Self, rustls::Error> {
-        let resource = format!("{}/http/{}", inner.authority.issuer(), target.name);
+        let resource = inner.authority.http_resource_uri(&target.name);
         Ok(Self {
             client: client(&target.origin, &target.addresses, &target.roots, Arc::clone(&inner.lookup))?,
             injector: Injector::new(&target, Arc::clone(&inner.lookup))?,
@@ -419,10 +427,14 @@ fn check_headers(headers: &HeaderMap, api: &Api, route: &Route) -> Result<(), Re
             return Err(Refusal::Foreign(format!("header `{name}` carries the gateway's credential; do not send it")));
         }
         if is_credential(name) && !declared {
-            return Err(Refusal::Foreign(format!("header `{name}` carries a credential that is not this task's; do not send it")));
+            return Err(Refusal::Foreign(format!(
+                "header `{name}` carries a credential that is not this task's; do not send it"
+            )));
         }
     }
-    let text = |name: HeaderName| headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("?").to_ascii_lowercase()).collect::<Vec<_>>();
+    let text = |name: HeaderName| {
+        headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("?").to_ascii_lowercase()).collect::<Vec<_>>()
+    };
     let harmless = |word: &str| matches!(word.trim(), "" | "close" | "keep-alive" | "te");
     if !text(CONNECTION).iter().all(|value| value.split(',').all(harmless)) {
         return Err(Refusal::Request("the Connection header lists headers of the request".into()));

@@ -43,7 +43,13 @@ impl Default for Usage {
 
 impl Usage {
     /// Takes a request of a task out of what it may make.
-    pub(crate) fn take(&self, task: TaskId, target: &TargetName, limits: HttpLimits, now: Instant) -> Result<Arc<Spent>, Overdrawn> {
+    pub(crate) fn take(
+        &self,
+        task: TaskId,
+        target: &TargetName,
+        limits: HttpLimits,
+        now: Instant,
+    ) -> Result<Arc<Spent>, Overdrawn> {
         let spent = self.0.get_with((task, target.clone()), || {
             let state = State { tokens: f64::from(limits.requests_per_minute), refilled: now, bytes: 0 };
             Arc::new(Spent { limits, state: Mutex::new(state) })
@@ -64,8 +70,8 @@ impl Spent {
         state.tokens = (state.tokens + gained).min(most);
         state.refilled = now;
         if state.tokens < 1.0 {
-            let wait = ((1.0 - state.tokens) * 60.0 / most).ceil().clamp(1.0, 60.0);
-            return Err(Overdrawn::Requests(if wait > 1.0 { 60.0_f64.min(wait) as u64 } else { 1 }));
+            let wait = Duration::from_secs_f64((1.0 - state.tokens) * 60.0 / most);
+            return Err(Overdrawn::Requests(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)));
         }
         state.tokens -= 1.0;
         Ok(())
@@ -93,7 +99,7 @@ mod tests {
         let take = |task, at| usage.take(task, &target, limits, at).map(drop);
         assert_eq!([take(one, start), take(one, start), take(one, start)], [Ok(()), Ok(()), Err(Overdrawn::Requests(30))]);
         assert_eq!(take(two, start), Ok(()), "another task has its own");
-        assert_eq!([take(one, after(31)), take(one, after(31))], [Ok(()), Err(Overdrawn::Requests(30))]);
+        assert_eq!([take(one, after(30)), take(one, after(30))], [Ok(()), Err(Overdrawn::Requests(30))]);
         let spent = usage.take(one, &target, limits, after(90)).unwrap();
         assert_eq!([spent.bytes(6), spent.bytes(6)], [Ok(()), Err(Overdrawn::Bytes)]);
         assert_eq!(take(one, after(900)), Err(Overdrawn::Bytes), "bytes do not come back");

@@ -99,7 +99,8 @@ fn nothing_of_a_secret_leaves_before_it_is_found() {
 #[test]
 fn what_holds_no_secret_passes_unchanged_and_at_once() {
     let needles = Needles::of(["ghp_0123456789abcdef"]);
-    for text in ["", "data: {\"a\": 1}\n\n", "100% of \\ & &amp; \\u12 %zz %", "ghp_0123456789abcdeX", "g gh ghp ghp_", "&&&;;;"] {
+    for text in ["", "data: {\"a\": 1}\n\n", "100% of \\ & &amp; \\u12 %zz %", "ghp_0123456789abcdeX", "g gh ghp ghp_", "&&&;;;"]
+    {
         for piece in [1, 2, 1000] {
             assert_eq!(scan(&needles, text.as_bytes(), piece).unwrap(), text.as_bytes(), "{text}");
         }
