@@ -90,15 +90,16 @@ fn certificate(request: &TokenRequest, connection: Option<&Connection>) -> Resul
     Ok(EvidenceInput::Certificate(chain.to_vec()))
 }
 
-/// The resources asked for: by `resource` (RFC 8707), narrowed or else named by `scope` (`mcp:NAME` is the upstream NAME).
+/// The resources asked for: by `resource` (RFC 8707), narrowed or else named by `scope` (`mcp:NAME` is the upstream NAME,
+/// `http:NAME` the HTTP API NAME).
 fn resources(issuer: &str, named: Vec<String>, scopes: &[String]) -> Result<Vec<String>, OAuthError> {
     let unknown = |scope: &str| {
         let shown: String = scope.chars().take(80).collect();
-        OAuthError::new(ErrorCode::InvalidScope, &format!("unknown scope `{shown}`: expected `mcp:` and the name of an upstream"))
+        OAuthError::new(ErrorCode::InvalidScope, &format!("unknown scope `{shown}`: expected `mcp:UPSTREAM` or `http:API`"))
     };
-    let scoped = scopes.iter().map(|scope| match scope.strip_prefix("mcp:") {
-        Some(name) => Ok(format!("{issuer}/mcp/{name}")),
-        None => Err(unknown(scope)),
+    let scoped = scopes.iter().map(|scope| match scope.split_once(':') {
+        Some((kind @ ("mcp" | "http"), name)) => Ok(format!("{issuer}/{kind}/{name}")),
+        _ => Err(unknown(scope)),
     });
     let scoped: Vec<String> = scoped.collect::<Result<_, _>>()?;
     if named.is_empty() || scoped.is_empty() {

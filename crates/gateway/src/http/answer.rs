@@ -3,7 +3,7 @@
 //! stream pass piece by piece and break off visibly if they must. Trailers are read and not passed on.
 //! RFC 9110 §7.6, §15.4; RFC 9112 §6.
 
-use super::config::Route;
+use super::route::Route;
 use super::scrub::{Echo, Needles, Scanner};
 use super::serve::Api;
 use super::usage::Spent;

@@ -12,6 +12,7 @@ mod oauth;
 mod path;
 mod refuse;
 mod request;
+mod route;
 mod scrub;
 mod serve;
 mod sigv4;
@@ -19,7 +20,8 @@ mod usage;
 
 pub use address::{Network, NetworkFault};
 pub use answer::{ApiBody, Cut};
-pub use config::{Auth, ClientAuth, ConfigFault, ConnectTable, HttpLimits, HttpTarget, Origin, Route, RouteTable, SignatureIn};
+pub use config::{Auth, ClientAuth, ConfigFault, ConnectTable, HttpLimits, HttpTarget, Origin, SignatureIn};
 pub use connect::{Lookup, SystemLookup};
 pub use path::{Template, TemplateFault};
+pub use route::{Route, RouteTable};
 pub use serve::HttpApis;

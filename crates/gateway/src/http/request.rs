@@ -2,8 +2,9 @@
 //! read once, strictly, and written anew from what was read. What the route does not know is refused, not dropped: an API
 //! could read it as anything. Pure. Knows no target, no credential and no policy. RFC 9110, WHATWG URL "urlencoded".
 
-use super::config::{BodyRule, Fields, HttpTarget, Route};
+use super::config::HttpTarget;
 use super::path::{Segments, encode};
+use super::route::{BodyRule, Fields, Route};
 use crate::admission::one;
 use crate::mcp::message::{numbers_are_exact, strict_value};
 use bytes::Bytes;
@@ -152,7 +153,7 @@ impl Reader<'_> {
             let path = std::slice::from_ref(name);
             if let Some(param) = rule.params.get(path) {
                 self.text(place, name, param, value.clone())?;
-            } else if !rule.pass.contains(path) && !(rule.pass_others && !resembles(rule, name)) {
+            } else if !rule.pass.contains(path) && (!rule.pass_others || resembles(rule, name)) {
                 return Err(AskFault::Unknown { place, name: shown(name) });
             }
         }

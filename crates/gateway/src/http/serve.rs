@@ -3,12 +3,13 @@
 //! what comes back passes `answer.rs`. Knows no policy and shows no secret.
 
 use super::answer::{ApiBody, Stop, Ties, pass};
-use super::config::{HttpTarget, NO_ROUTE, Route};
+use super::config::{HttpTarget, NO_ROUTE};
 use super::connect::{Lookup, OriginClient, cause, client};
 use super::inject::{Draft, Injector};
 use super::path::{self, Segments};
 use super::refuse::{Refusal, ended, refuse};
 use super::request::{self, Asked};
+use super::route::Route;
 use super::usage::{Overdrawn, Spent, Usage};
 use crate::admission::{self, Names};
 use crate::config::{GatewayConfig, Limits};

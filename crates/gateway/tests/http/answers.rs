@@ -17,6 +17,8 @@ fn chunked(headers: &str, body: &[u8], piece: usize) -> Answer {
     Answer::Pieces(pieces)
 }
 
+type Answers = Box<dyn Fn() -> Answer + Send>;
+
 fn percent(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02x}")).collect()
 }
@@ -26,7 +28,7 @@ async fn an_answer_that_echoes_the_secret_is_withheld_and_logged() {
     let setup = Setup::new().await;
     let client = setup.client().await;
     let pair = format!("authorization: Bearer {SECRET}\r\n");
-    let answers: Vec<(&str, Box<dyn Fn() -> Answer + Send>)> = vec![
+    let answers: Vec<(&str, Answers)> = vec![
         ("header", Box::new(|| ok(&format!("x-echo: {SECRET}\r\n"), "{}"))),
         ("header, encoded", Box::new(|| ok(&format!("x-echo: {}\r\n", STANDARD.encode(SECRET)), "{}"))),
         ("cookie", Box::new(|| ok(&format!("set-cookie: a={SECRET}\r\n"), "{}"))),

@@ -1,5 +1,5 @@
 //! What leaves the gateway, and what never does.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use super::support::*;
 use gateway::http::HttpLimits;

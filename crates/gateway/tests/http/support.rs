@@ -1,12 +1,5 @@
 //! One API `api.test` behind TLS with its own certificate, one intent that reaches it, and a client of one task.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::string_slice,
-    reason = "tests"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use async_trait::async_trait;
 use authority::{Actor, Issued};

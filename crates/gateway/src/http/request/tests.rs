@@ -1,5 +1,6 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
-use super::super::config::{ConnectTable, HttpLimits, RouteTable};
+use super::super::config::{ConnectTable, HttpLimits};
+use super::super::route::RouteTable;
 use super::*;
 use domain::{Offer, ToolTraits};
 use http::HeaderMap;
