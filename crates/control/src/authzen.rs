@@ -59,7 +59,7 @@ struct Context {
 /// `POST /access/v1/evaluation`
 pub(crate) async fn evaluation(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let asker = asker(&app, &parts, &app.targets.evaluation)?;
+    let asker = asker(&app, &parts, &app.proofs.evaluation)?;
     let value = body::json(&parts.headers, body, AUTHZEN_BYTES_MAX).await?;
     let request = body::object(value, "the request")?;
     let question = Question::read(&request, None).map_err(ill_formed)?;
@@ -69,7 +69,7 @@ pub(crate) async fn evaluation(State(app): State<App>, request: Request) -> Resu
 /// `POST /access/v1/evaluations`
 pub(crate) async fn evaluations(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let asker = asker(&app, &parts, &app.targets.evaluations)?;
+    let asker = asker(&app, &parts, &app.proofs.evaluations)?;
     let value = body::json(&parts.headers, body, AUTHZEN_BYTES_MAX).await?;
     let request = body::object(value, "the request")?;
     let semantic = Semantic::read(&request)?;

@@ -46,6 +46,8 @@ pub struct Control {
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// Counts what is answered.
     pub observer: Arc<dyn Observer>,
+    /// What a caller that makes its secret itself hands over to a target of this kind, if the kind can do with that.
+    pub verifiers: fn(&str) -> Option<&'static str>,
 }
 
 /// What every handler is given.

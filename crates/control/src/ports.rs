@@ -2,7 +2,7 @@
 //! whether the node is ready. Implementations are wired in `writ`; nothing here knows MCP, Cedar or a file system.
 
 use async_trait::async_trait;
-use domain::{Digest, Outcome, Reason, Timestamp, ToolName, ToolTraits, UpstreamName};
+use domain::{Digest, Outcome, Reason, TargetName, Timestamp, ToolName, ToolTraits, UpstreamName};
 use serde_json::Value;
 use std::future::Future;
 use std::pin::Pin;
@@ -121,6 +121,9 @@ pub trait Observer: Send + Sync + 'static {
     fn decided(&self, outcome: Outcome, reason: Option<Reason>);
     /// The token endpoint answered: `issued`, or the code of the error, after so long.
     fn issued(&self, answer: &'static str, took: Duration);
+    /// A credential was `issued`, or refused with the code of the problem, after so long. `target` is one that is
+    /// configured, or none.
+    fn credential(&self, target: Option<&TargetName>, answer: &'static str, took: Duration);
 }
 
 /// The future of a [`Probe`].

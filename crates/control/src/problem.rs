@@ -5,7 +5,7 @@
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// One thing that is wrong with the input.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,14 +24,15 @@ pub(crate) struct Problem {
     code: &'static str,
     detail: String,
     faults: Vec<Fault>,
+    members: Option<Box<Map<String, Value>>>,
     headers: Vec<(HeaderName, HeaderValue)>,
-    cause: Option<String>,
+    cause: Option<Box<str>>,
 }
 
 impl Problem {
     /// A problem with a code that never changes and a sentence that may.
     pub(crate) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), faults: Vec::new(), headers: Vec::new(), cause: None }
+        Self { status, code, detail: detail.into(), faults: Vec::new(), members: None, headers: Vec::new(), cause: None }
     }
 
     /// 400: the request is malformed.
@@ -54,8 +55,19 @@ impl Problem {
     /// 500 or 503 with a cause that only the log sees.
     pub(crate) fn failure(status: StatusCode, code: &'static str, detail: &str, cause: impl ToString) -> Self {
         let mut problem = Self::new(status, code, detail);
-        problem.cause = Some(cause.to_string());
+        problem.cause = Some(cause.to_string().into());
         problem
+    }
+
+    /// Its code.
+    pub(crate) const fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// The same with a further member (RFC 9457 §3.2).
+    pub(crate) fn member(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.members.get_or_insert_default().insert(name.to_owned(), value.into());
+        self
     }
 
     /// The same with a header.
@@ -69,7 +81,7 @@ impl Problem {
     /// The answer, naming the request.
     pub(crate) fn render(self, request_id: &str) -> Response {
         if let Some(cause) = &self.cause {
-            tracing::error!(request_id, code = self.code, cause, "request failed");
+            tracing::error!(request_id, code = self.code, cause = &**cause, "request failed");
         }
         let mut body = json!({
             "type": format!("urn:writ:problem:{}", self.code),
@@ -82,6 +94,9 @@ impl Problem {
         if let (false, Some(object)) = (self.faults.is_empty(), body.as_object_mut()) {
             let faults = self.faults.iter().map(|fault| json!({"at": fault.at, "detail": fault.detail}));
             object.insert("errors".to_owned(), Value::Array(faults.collect()));
+        }
+        if let (Some(members), Some(object)) = (self.members, body.as_object_mut()) {
+            object.extend(*members);
         }
         let mut response = (self.status, body.to_string()).into_response();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

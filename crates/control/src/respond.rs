@@ -4,7 +4,8 @@
 use crate::ports::PortError;
 use crate::problem::{Fault, Problem};
 use authority::ports::{ArchiveError, LedgerError};
-use authority::{Error, IssueError, Scheme, Unauthenticated};
+use authority::target::TargetError;
+use authority::{CredentialError, Denial, Error, IssueError, Scheme, Unauthenticated};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -147,11 +148,60 @@ pub(crate) fn problem(error: Error) -> Problem {
         Error::Forbidden(_) => Problem::new(StatusCode::FORBIDDEN, "forbidden", text),
         Error::TaskEnded(_) => Problem::new(StatusCode::CONFLICT, "task_ended", text),
         Error::TargetInUse { .. } => Problem::new(StatusCode::CONFLICT, "target_in_use", text),
+        // Only operators ask for what can fail like this.
         Error::Target(_) => Problem::new(StatusCode::BAD_GATEWAY, "target_failed", text),
         Error::Ledger(error) => ledger(&error),
         Error::Archive(error) => archive(&error),
         Error::OpeningDamaged => failure("opening_damaged", "the sealed values of this entry cannot be read", text),
     }
+}
+
+/// The map for agents that asked for a credential. What a target said is for operators: it may name hosts and accounts.
+pub(crate) fn credential(error: CredentialError) -> Problem {
+    let text = error.to_string();
+    let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+    match error {
+        CredentialError::Denied(denial) => denied(Problem::new(StatusCode::FORBIDDEN, "denied", text), denial),
+        CredentialError::Ask(denial) => {
+            let approvers = denial.approvers.clone();
+            denied(Problem::new(StatusCode::FORBIDDEN, "approval_required", text), denial).member("approvers", approvers)
+        }
+        CredentialError::Failed(denial) => denied(Problem::new(unavailable, "undecided", text), denial).with(RETRY_AFTER, "1"),
+        CredentialError::Unavailable { denial, retry_after_secs } => {
+            denied(Problem::new(unavailable, "target_unavailable", text), denial)
+                .with(RETRY_AFTER, &retry_after_secs.to_string())
+        }
+        CredentialError::Target(TargetError::Unacceptable(why)) => {
+            Problem::faults(vec![Fault { at: "parameters".to_owned(), detail: why }])
+        }
+        CredentialError::Target(cause @ (TargetError::Unreachable(_) | TargetError::Refused(_))) => Problem::failure(
+            StatusCode::BAD_GATEWAY,
+            "target_failed",
+            "the credential was allowed, but its target did not issue it; what may have been made is taken back, so it is safe to ask again",
+            cause,
+        )
+        .with(RETRY_AFTER, "5"),
+        CredentialError::Target(TargetError::NotShown(_)) => {
+            failure("not_shown", "the signer was not shown that this was decided; nothing was issued", text)
+        }
+        CredentialError::TaskEnded(_) => Problem::new(StatusCode::CONFLICT, "task_ended", text),
+        CredentialError::Revoked => Problem::new(StatusCode::CONFLICT, "revoked", text),
+        CredentialError::Interrupted(_) => Problem::failure(
+            unavailable,
+            "interrupted",
+            "the credential could not be issued; what may have been made is taken back, so it is safe to ask again",
+            text,
+        )
+        .with(RETRY_AFTER, "1"),
+    }
+}
+
+/// What is known of a refusal, for the one who was refused.
+fn denied(problem: Problem, denial: Denial) -> Problem {
+    problem
+        .member("decision", denial.decision.map(|id| id.to_string()))
+        .member("reason", denial.reason.as_str())
+        .member("policies", denial.policies)
 }
 
 /// The REST map for a supposed task that could not be.

@@ -2,7 +2,10 @@
 //! description is held against: an endpoint that is not described, or described and not there, fails a test.
 
 use crate::edge::{self, Edge};
-use crate::http::{agents, audit, health, intents, introspect, keys, log, metadata, policy, revoke, tasks, token, upstreams};
+use crate::http::{
+    agents, audit, credentials, health, intents, introspect, keys, log, metadata, policy, revoke, targets, tasks, token,
+    upstreams,
+};
 use crate::ports::{KeyRotation, Observer, PolicySource, Probe, UpstreamCatalog};
 use crate::problem::Problem;
 use crate::{App, Control, ControlConfig, authzen};
@@ -27,12 +30,13 @@ pub(crate) struct Served {
     pub(crate) probes: Vec<Probe>,
     pub(crate) metrics: Box<dyn Fn() -> String + Send + Sync>,
     pub(crate) observer: Arc<dyn Observer>,
-    pub(crate) targets: Targets,
+    pub(crate) verifiers: fn(&str) -> Option<&'static str>,
+    pub(crate) proofs: ProofUris,
     pub(crate) edge: Edge,
 }
 
 /// URIs that proofs of possession are about, parsed once.
-pub(crate) struct Targets {
+pub(crate) struct ProofUris {
     pub(crate) token: TargetUri,
     pub(crate) evaluation: TargetUri,
     pub(crate) evaluations: TargetUri,
@@ -44,14 +48,15 @@ pub(crate) struct Targets {
 /// `token::Error::UriMalformed`, which a [`ControlConfig`] excludes.
 pub fn router(control: Control) -> Result<Router, ::token::Error> {
     let target = |path: &str| TargetUri::parse(&format!("{}{path}", control.config.issuer()));
-    let targets = Targets {
+    let proofs = ProofUris {
         token: target("/oauth/token")?,
         evaluation: target("/access/v1/evaluation")?,
         evaluations: target("/access/v1/evaluations")?,
     };
     let edge = Edge::new(control.config.issuer());
-    let Control { authority, config, upstreams, policy, keys, probes, metrics, observer } = control;
-    let app: App = Arc::new(Served { authority, config, upstreams, policy, keys, probes, metrics, observer, targets, edge });
+    let Control { authority, config, upstreams, policy, keys, probes, metrics, observer, verifiers } = control;
+    let app: App =
+        Arc::new(Served { authority, config, upstreams, policy, keys, probes, metrics, observer, verifiers, proofs, edge });
     let router = endpoints()
         .router
         .fallback(async || Problem::not_found("endpoint"))
@@ -150,6 +155,19 @@ fn operator_endpoints(table: Table) -> Table {
         .at("get", "/v1/tasks", tasks::list)
         .at("get", "/v1/tasks/{task}", tasks::get)
         .at("post", "/v1/tasks/{task}/end", tasks::end)
+        .at("get", "/v1/tasks/{task}/offers", credentials::offers)
+        .at("get", "/v1/tasks/{task}/credentials", credentials::of_one_task)
+        .at("post", "/v1/tasks/{task}/credentials", credentials::request)
+        .at("get", "/v1/tasks/{task}/credentials/{credential}", credentials::get_of_task)
+        .at("delete", "/v1/tasks/{task}/credentials/{credential}", credentials::give_back)
+        .at("get", "/v1/credentials", credentials::list)
+        .at("get", "/v1/credentials/{credential}", credentials::get)
+        .at("post", "/v1/credentials/{credential}/revoke", credentials::revoke)
+        .at("get", "/v1/targets", targets::list)
+        .at("get", "/v1/targets/{target}", targets::get)
+        .at("post", "/v1/targets/{target}/doctor", targets::doctor)
+        .at("post", "/v1/targets/{target}/probe", targets::probe)
+        .at("post", "/v1/targets/{target}/scan", targets::scan)
         .at("get", "/v1/policy", policy::get)
         .at("post", "/v1/policy/reload", policy::reload)
         .at("post", "/v1/policy/explain", policy::explain)

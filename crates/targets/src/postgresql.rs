@@ -253,7 +253,7 @@ impl Target for Postgresql {
             ("sslmode".to_owned(), at.tls.word().to_owned()),
         ]);
         if let Some(pem) = at.ca.as_deref().and_then(|pem| std::str::from_utf8(pem).ok()) {
-            fields.insert("ca_certificate".to_owned(), pem.to_owned());
+            fields.insert("ca_pem".to_owned(), pem.to_owned());
         }
         Ok(Minted { fields, secrets, to_revoke: None })
     }

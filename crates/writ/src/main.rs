@@ -14,6 +14,7 @@ mod server;
 #[cfg(debug_assertions)]
 mod step;
 mod system;
+mod target_files;
 mod telemetry;
 mod web;
 mod workload_api;

@@ -3,6 +3,7 @@
 
 pub(crate) mod agents;
 pub(crate) mod audit;
+pub(crate) mod credentials;
 pub(crate) mod form;
 pub(crate) mod health;
 pub(crate) mod intents;
@@ -13,6 +14,7 @@ pub(crate) mod metadata;
 pub(crate) mod page;
 pub(crate) mod policy;
 pub(crate) mod revoke;
+pub(crate) mod targets;
 pub(crate) mod tasks;
 pub(crate) mod token;
 pub(crate) mod upstreams;

@@ -52,7 +52,7 @@ pub(crate) async fn get(State(app): State<App>, Path(id): Path<String>, request:
 }
 
 /// The agent whose task token came with the request.
-fn agent(app: &App, parts: &Parts) -> Result<Caller, Problem> {
+pub(crate) fn agent(app: &App, parts: &Parts) -> Result<Caller, Problem> {
     let uri = format!("{}{}", app.config.issuer(), parts.uri.path());
     let uri = TargetUri::parse(&uri).map_err(|_| Problem::not_found("task"))?;
     authenticate::agent(app, parts, &uri)
@@ -103,7 +103,8 @@ fn allowed_reason(record: EndRecord, own: EndReason) -> Result<EndReason, Proble
     }
 }
 
-fn named(id: &str) -> Result<TaskId, Problem> {
+/// The task that a path names; what is no id names none.
+pub(crate) fn named(id: &str) -> Result<TaskId, Problem> {
     id.parse().map_err(|_| Problem::not_found("task"))
 }
 

@@ -53,7 +53,7 @@ async fn issued(app: &App, request: Request) -> Result<Issued, OAuthAnswer> {
     let evidence = evidence(&request, connection)?;
     let refused = request.grant.evidence_error();
     let holder = Holder {
-        dpop: proof.map(|proof| (proof, parts.method.as_str(), &app.targets.token)),
+        dpop: proof.map(|proof| (proof, parts.method.as_str(), &app.proofs.token)),
         certificate: connection.and_then(|connection| connection.thumbprint),
     };
     let resources = resources(app.config.issuer(), request.resources, &request.scope)?;

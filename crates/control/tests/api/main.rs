@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod authzen;
+mod credentials;
 mod discovery;
 mod edge;
 mod oauth;

@@ -10,7 +10,7 @@ use control::{
     Connection, Control, ControlConfig, KeyRotation, NextKey, Observer, Operator, PolicySource, PortError, Probe, Role,
     ToolState, ToolView, UpstreamCatalog, UpstreamStatus,
 };
-use domain::{Digest, Outcome, Reason, ToolName, UpstreamName};
+use domain::{Digest, Outcome, Reason, TargetName, ToolName, UpstreamName};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use rustls_pki_types::CertificateDer;
@@ -37,6 +37,11 @@ pub(crate) struct Asked {
 impl Observer for Asked {
     fn decided(&self, outcome: Outcome, reason: Option<Reason>) {
         self.heard.lock().unwrap().push(format!("{} {}", outcome.as_str(), reason.map_or("", Reason::as_str)));
+    }
+
+    fn credential(&self, target: Option<&TargetName>, answer: &'static str, _: Duration) {
+        let target = target.map(ToString::to_string).unwrap_or_default();
+        self.heard.lock().unwrap().push(format!("credential {target} {answer}"));
     }
 
     fn issued(&self, answer: &'static str, _: Duration) {
@@ -171,6 +176,7 @@ impl Served {
             }],
             metrics: Box::new(|| "# EOF\n".into()),
             observer: asked.clone(),
+            verifiers: |kind| (kind == "postgresql").then_some("scram_sha_256"),
         })
         .unwrap();
         Self { world, asked, router }

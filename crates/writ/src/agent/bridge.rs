@@ -33,6 +33,9 @@ const NOT_PASSED: [HeaderName; 9] = [
     HeaderName::from_static("keep-alive"),
 ];
 
+/// The path of the task's API: no name of an upstream.
+const TASK: &str = "@task";
+
 type Body = Either<Incoming, Full<Bytes>>;
 
 /// Sends requests of the command to the server, proved.
@@ -59,7 +62,11 @@ impl Sender {
         headers: &HeaderMap,
         body: Bytes,
     ) -> Result<Response<Incoming>, String> {
-        let uri = self.agent.endpoint(upstream);
+        self.send_to(method, &self.agent.endpoint(upstream), headers, body).await
+    }
+
+    /// The same to any endpoint of the server.
+    async fn send_to(&self, method: &Method, uri: &str, headers: &HeaderMap, body: Bytes) -> Result<Response<Incoming>, String> {
         for attempt in 0.. {
             let mut request = Request::new(Full::new(body.clone()));
             *request.method_mut() = method.clone();
@@ -67,7 +74,7 @@ impl Sender {
             for (name, value) in headers.iter().filter(|(name, _)| !NOT_PASSED.contains(name)) {
                 request.headers_mut().append(name, value.clone());
             }
-            self.agent.prove(request.headers_mut(), method, &uri).map_err(|failure| failure.to_string())?;
+            self.agent.prove(request.headers_mut(), method, uri).map_err(|failure| failure.to_string())?;
             let response = self.client.request(request).await.map_err(|error| crate::web::chain(&error))?;
             let nonce_wanted = self.agent.learn(response.status(), response.headers());
             let again = match (response.status(), attempt) {
@@ -106,6 +113,11 @@ impl Bridge {
     /// The URL of an upstream.
     pub(crate) fn url(&self, upstream: &str) -> String {
         format!("http://{}/{}/{upstream}", self.address, self.secret)
+    }
+
+    /// The URL of the task's API: what may be asked for, and credentials.
+    pub(crate) fn task_url(&self) -> String {
+        self.url(TASK)
     }
 }
 
@@ -152,12 +164,12 @@ async fn answer(served: Arc<Served>, request: Request<Incoming>) -> Result<Respo
 
 impl Served {
     async fn forward(&self, request: Request<Incoming>) -> Result<Response<Body>, (StatusCode, String)> {
-        let upstream = self.upstream(&request)?.to_owned();
+        let uri = self.destination(&request)?;
         let (parts, body) = request.into_parts();
         let too_large =
             |_| (StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {BODY_BYTES_MAX} bytes or broke off"));
         let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(too_large)?.to_bytes();
-        let sent = self.sender.send(&parts.method, &upstream, &parts.headers, body).await;
+        let sent = self.sender.send_to(&parts.method, &uri, &parts.headers, body).await;
         let mut response = sent.map_err(|why| (StatusCode::BAD_GATEWAY, why))?;
         if response.status() == StatusCode::UNAUTHORIZED {
             // The command has no way to log in: what it must hear is that its access is over.
@@ -170,21 +182,33 @@ impl Served {
         Ok(response.map(Either::Left))
     }
 
-    /// The upstream that the path names, if the request comes from somebody who was told the path.
-    fn upstream<'a>(&'a self, request: &Request<Incoming>) -> Result<&'a str, (StatusCode, String)> {
+    /// Where a request goes, if it comes from somebody who was told the path.
+    fn destination(&self, request: &Request<Incoming>) -> Result<String, (StatusCode, String)> {
         if !is_for_us(&self.names, request.headers()) {
             return Err((StatusCode::FORBIDDEN, "this endpoint is for the command that was started with it".to_owned()));
         }
-        let mut parts = request.uri().path().splitn(3, '/').skip(1);
-        let (given, named) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let mut parts = request.uri().path().splitn(4, '/').skip(1).map(str::to_owned);
+        let mut next = || parts.next().unwrap_or_default();
+        let (given, named, rest) = (next(), next(), next());
         // Compared by digest, so that the time tells nothing of how much of it was right.
         let digest = |text: &str| aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes()).as_ref().to_vec();
-        let upstream = self.upstreams.iter().find(|upstream| *upstream == named);
-        match (digest(given) == digest(&self.secret), upstream) {
-            (true, Some(upstream)) => Ok(upstream),
-            _ => Err((StatusCode::NOT_FOUND, "there is no such endpoint".to_owned())),
+        let known = digest(&given) == digest(&self.secret);
+        let unknown = (StatusCode::NOT_FOUND, "there is no such endpoint".to_owned());
+        match known {
+            true if named == TASK && is_of_task(&rest) => {
+                let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+                Ok(format!("{}/{rest}{query}", self.sender.agent.task_endpoint()))
+            }
+            true if self.upstreams.contains(&named) => Ok(self.sender.agent.endpoint(&named)),
+            _ => Err(unknown),
         }
     }
+}
+
+/// What a command may ask of its task: never to end it, for that is `writ exec`'s.
+fn is_of_task(rest: &str) -> bool {
+    let id = |text: &str| text.parse::<domain::GrantId>().is_ok();
+    matches!(rest, "offers" | "credentials") || rest.strip_prefix("credentials/").is_some_and(id)
 }
 
 fn refusal(status: StatusCode, text: String) -> Response<Body> {
@@ -197,6 +221,17 @@ fn refusal(status: StatusCode, text: String) -> Response<Body> {
 mod tests {
     use super::*;
     use http::HeaderValue;
+
+    #[test]
+    fn a_command_reaches_its_credentials_and_nothing_else_of_its_task() {
+        let id = format!("grt_{}", "0".repeat(32));
+        for rest in ["offers", "credentials", &format!("credentials/{id}")] {
+            assert!(is_of_task(rest), "{rest}");
+        }
+        for rest in ["", "end", "../tasks", "credentials/", "credentials/../end", &format!("credentials/{id}/x"), "offers/"] {
+            assert!(!is_of_task(rest), "{rest}");
+        }
+    }
 
     #[test]
     fn only_requests_to_a_name_of_ours_and_from_no_foreign_page_are_for_us() {

@@ -145,6 +145,11 @@ impl Agent {
         format!("{}/mcp/{upstream}", self.0.server)
     }
 
+    /// The API of the task.
+    pub(crate) fn task_endpoint(&self) -> String {
+        format!("{}/v1/tasks/{}", self.0.server, self.task())
+    }
+
     /// Proves the workload anew and gets a fresh token for the same task. One renewal at a time.
     ///
     /// # Errors
@@ -211,7 +216,7 @@ impl Agent {
     /// # Errors
     /// What the server said, or why it was not reached.
     pub(crate) async fn api(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
-        let uri = format!("{}/v1/tasks/{}{path}", self.0.server, self.task());
+        let uri = format!("{}{path}", self.task_endpoint());
         let mut headers = HeaderMap::new();
         if body.is_some() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

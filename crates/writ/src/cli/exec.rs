@@ -8,7 +8,7 @@ use crate::agent::{Agent, Declared, stdio};
 use crate::config::{Config, Kind, Provider};
 use crate::credential::delivery::{Environment, Held, deliver};
 use crate::credential::folder::Folder;
-use crate::credential::{self, Manner, Wanted};
+use crate::credential::{self, Manner, Task, Wanted};
 use crate::dev_issuer::DevIssuer;
 use crate::web::{Connector, connector};
 use clap::Args;
@@ -33,6 +33,7 @@ Examples:
 
 The command gets:
   WRIT_TASK              the task's id
+  WRIT_TASK_URL          where `writ credential` asks for credentials of this task
   WRIT_MCP_<NAME>_URL    for each upstream, a local MCP endpoint that needs no token
   WRIT_MCP_CONFIG        a file {\"mcpServers\": …} with all of them, as many clients read it
 and for each --credential TARGET/OFFER
@@ -102,8 +103,9 @@ impl CredentialArgs {
     async fn request(&self, agent: &Agent) -> Result<Vec<Held>, Failure> {
         let manner = Manner { lifetime_secs: self.lifetime_secs, scram_iterations: self.scram_iterations };
         let mut held = Vec::new();
+        let task = Task::Holder(agent.clone());
         for wanted in Wanted::with_parameters(self.wanted.clone(), &self.parameters)? {
-            held.push(credential::request(agent, &wanted, manner).await?);
+            held.push(credential::request(&task, &wanted, manner).await?);
         }
         Ok(held)
     }
@@ -279,6 +281,7 @@ async fn environment(agent: &Agent, args: &ExecArgs, bridge: &Bridge, folder: &F
     let listing = listing.map_err(anyhow::Error::from)?;
     environment.set.insert("WRIT_TASK".to_owned(), agent.task().into());
     environment.set.insert("WRIT_MCP_CONFIG".to_owned(), listing.into());
+    environment.set.insert(credential::TASK_URL.to_owned(), bridge.task_url().into());
     for upstream in &upstreams {
         environment.set.insert(variable(upstream), bridge.url(upstream).into());
     }

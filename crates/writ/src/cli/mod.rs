@@ -3,6 +3,7 @@
 
 mod agent;
 mod audit;
+mod credential;
 mod demo;
 mod exec;
 mod failure;
@@ -10,6 +11,7 @@ pub(crate) mod init;
 pub(crate) mod output;
 mod policy;
 mod serve;
+mod target;
 mod task;
 mod upstream;
 
@@ -89,6 +91,12 @@ enum Command {
     /// Tasks: list, show, end
     #[command(subcommand)]
     Task(task::TaskCommand),
+    /// Credentials in real systems: offers, request, list, show, return, revoke
+    #[command(subcommand)]
+    Credential(credential::CredentialCommand),
+    /// Systems in which credentials are issued: list, show, install, doctor, probe, scan
+    #[command(subcommand)]
+    Target(target::TargetCommand),
     /// MCP servers behind the gateway: list, tools, diff, accept, add, remove
     #[command(subcommand)]
     Upstream(upstream::UpstreamCommand),
@@ -127,6 +135,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Exec(args) => block_on(exec::run(common, *args)),
         Command::Agent(command) => block_on(agent::run(common, command)),
         Command::Task(command) => block_on(task::run(common, command)),
+        Command::Credential(command) => block_on(credential::run(common, command)),
+        Command::Target(command) => block_on(target::run(common, command)),
         Command::Upstream(command) => block_on(upstream::run(common, command)),
         Command::Policy(command) => block_on(policy::run(common, command)),
         Command::Audit(command) => block_on(audit::run(common, command)),

@@ -22,6 +22,7 @@ pub(crate) struct ServeArgs {
 }
 
 pub(crate) async fn run(common: &Common, args: ServeArgs) -> Result<ExitCode, Failure> {
+    crate::system::seal_memory();
     let config = common.load()?;
     // Before anything is opened: a signal from here on stops it in good order.
     let signals = StopSignals::new()?;

@@ -77,6 +77,8 @@ pub(crate) static SECTIONS: [&Section; 15] = [
 /// Everything that `writ.toml` and the agent files say.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
+    /// The folder of `writ.toml`, where relative paths start.
+    pub(crate) dir: PathBuf,
     /// The listener.
     pub(crate) server: Server,
     /// State and log.
@@ -167,6 +169,7 @@ fn read(reader: Reader<'_>, dir: &Path) -> Option<Config> {
         unique(root, "operator", operators.iter().map(|operator| operator.name.as_str()));
         unique(root, "upstream", upstreams.iter().map(|upstream| upstream.name.as_str()));
         Some(Config {
+            dir: dir.to_owned(),
             server: server?,
             data: data?,
             policy: Folders { policy: policy_dir?, targets: Some(targets_dir?) },

@@ -7,12 +7,21 @@ pub(crate) mod secret;
 
 use crate::agent::Agent;
 use crate::cli::Failure;
+use crate::client::refused;
+use crate::web::Web;
 use delivery::Held;
-use http::Method;
+use http::header::CONTENT_TYPE;
+use http::{Method, Request};
+use http_body_util::Full;
 use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+
+/// The variable with the local endpoint of the task's API.
+pub(crate) const TASK_URL: &str = "WRIT_TASK_URL";
+/// Largest answer that is read.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
 /// A credential that is wanted: `TARGET/OFFER`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +65,45 @@ impl Wanted {
     }
 }
 
+/// The API of a task, for whoever acts for it.
+pub(crate) enum Task {
+    /// Who holds its token.
+    Holder(Agent),
+    /// A command under `writ exec`, which asks through the endpoint that it was given and holds no token.
+    Local(Box<Web>, String),
+}
+
+impl Task {
+    /// The task under which this process runs, if there is one.
+    pub(crate) fn surrounding() -> Option<Self> {
+        crate::system::variable(TASK_URL).map(|url| Self::Local(Box::new(Web::new()), url))
+    }
+
+    /// One exchange; `path` begins with `/`.
+    ///
+    /// # Errors
+    /// What the server said, or why it was not reached.
+    pub(crate) async fn api(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        let (web, url) = match self {
+            Self::Holder(agent) => return agent.api(method, path, body).await,
+            Self::Local(web, url) => (web, url),
+        };
+        let mut request = Request::builder().method(method).uri(format!("{url}{path}"));
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(Full::from(body.map(Value::to_string).unwrap_or_default()));
+        let request = request.map_err(|error| Failure::usage(format!("{TASK_URL} is not usable")).why(error.to_string()))?;
+        // The URL is itself the right to ask: it is not shown.
+        let gone = |_| Failure::new("the `writ exec` above this command does not answer");
+        let answer = web.send(request, ANSWER_BYTES_MAX).await.map_err(gone)?;
+        if !answer.status.is_success() {
+            return Err(refused(&answer));
+        }
+        serde_json::from_slice(&answer.body).map_err(|_| Failure::new("the server's answer is not JSON"))
+    }
+}
+
 /// How credentials are asked for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Manner {
@@ -69,8 +117,8 @@ pub(crate) struct Manner {
 ///
 /// # Errors
 /// What the server said, or why it was not reached.
-pub(crate) async fn request(agent: &Agent, wanted: &Wanted, manner: Manner) -> Result<Held, Failure> {
-    let offers = agent.api(Method::GET, "/offers", None).await?;
+pub(crate) async fn request(task: &Task, wanted: &Wanted, manner: Manner) -> Result<Held, Failure> {
+    let offers = task.api(Method::GET, "/offers", None).await?;
     let named = |offer: &&Value| {
         let text = |name: &str| offer.get(name).and_then(Value::as_str);
         text("target") == Some(&wanted.target) && text("offer") == Some(&wanted.offer)
@@ -87,7 +135,7 @@ pub(crate) async fn request(agent: &Agent, wanted: &Wanted, manner: Manner) -> R
         members.extend(manner.lifetime_secs.map(|secs| ("lifetime_secs".to_owned(), secs.into())));
         members.extend(made.as_ref().map(|(kind, made)| ("verifier".to_owned(), json!({ *kind: made.verifier }))));
     }
-    let answer = agent.api(Method::POST, "/credentials", Some(&body)).await?;
+    let answer = task.api(Method::POST, "/credentials", Some(&body)).await?;
     held(answer, made.map(|(_, made)| made)).ok_or_else(|| Failure::new("the server's answer holds no credential"))
 }
 

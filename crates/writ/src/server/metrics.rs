@@ -1,8 +1,8 @@
 //! Prometheus metrics of a server: what was decided, how long each stage took, how much is open, how far the log is
 //! behind. Owns names and labels (a closed set: nothing that a client sends becomes a label) and their text form.
 
-use authority::Authority;
-use domain::{Outcome, Reason};
+use authority::{Authority, Health, TargetStatus};
+use domain::{Outcome, Reason, TargetName, Timestamp};
 use gateway::{Observer, Stage};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -11,7 +11,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// From 50 µs to 10 s: a decision is fast, an upstream may not be.
@@ -38,6 +39,73 @@ struct TokenLabels {
     answer: &'static str,
 }
 
+/// Targets are named by the configuration: a closed set.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TargetLabels {
+    target: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CredentialLabels {
+    target: String,
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    target: String,
+    answer: &'static str,
+}
+
+/// What is known of targets and their credentials.
+struct TargetMetrics {
+    /// Those that there are series of.
+    named: Mutex<BTreeSet<String>>,
+    credentials: Family<CredentialLabels, Gauge>,
+    oldest_due: Family<TargetLabels, Gauge>,
+    healthy: Family<TargetLabels, Gauge>,
+    breaker_open: Family<TargetLabels, Gauge>,
+    requests: Family<RequestLabels, Counter>,
+    issue: Family<TargetLabels, Histogram>,
+}
+
+impl TargetMetrics {
+    fn registered(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            named: Mutex::default(),
+            credentials: Family::default(),
+            oldest_due: Family::default(),
+            healthy: Family::default(),
+            breaker_open: Family::default(),
+            requests: Family::default(),
+            issue: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+        };
+        let credentials = "Credentials, `held` or `ending`: revoked here and not yet proved dead at the target";
+        registry.register("credentials", credentials, metrics.credentials.clone());
+        let oldest = "How long the oldest thing that is to be done at a target has been waiting";
+        registry.register_with_unit("credentials_oldest_due", oldest, Unit::Seconds, metrics.oldest_due.clone());
+        registry.register("target_healthy", "Whether the last probe of a target succeeded", metrics.healthy.clone());
+        registry.register("target_breaker_open", "Whether a target does not answer at present", metrics.breaker_open.clone());
+        registry.register("credential_requests", "Requests for credentials by answer", metrics.requests.clone());
+        let issue = "Time from a request for a credential to its answer, if it was issued";
+        registry.register_with_unit("credential_issue_duration", issue, Unit::Seconds, metrics.issue.clone());
+        metrics
+    }
+}
+
+impl TargetMetrics {
+    /// Drops what is measured of a target that is not configured any more; what was counted stays.
+    fn forget(&self, name: &str) {
+        let labels = TargetLabels { target: name.to_owned() };
+        for state in ["held", "ending"] {
+            self.credentials.remove(&CredentialLabels { target: name.to_owned(), state });
+        }
+        for family in [&self.oldest_due, &self.healthy, &self.breaker_open] {
+            family.remove(&labels);
+        }
+    }
+}
+
 /// The metrics of this process.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -50,6 +118,7 @@ pub(crate) struct Metrics {
     durable: Gauge,
     published: Gauge,
     lag: Gauge,
+    targets: TargetMetrics,
     /// Connections of the listener.
     pub(crate) connections: Gauge,
     /// Reloads of the policy folder that did not validate.
@@ -60,8 +129,11 @@ impl Metrics {
     /// All at zero.
     pub(crate) fn new() -> Arc<Self> {
         let stages = Family::<StageLabels, Histogram>::new_with_constructor(|| Histogram::new(BUCKETS));
+        let mut registry = Registry::with_prefix("writ");
+        let targets = TargetMetrics::registered(&mut registry);
         let mut metrics = Self {
-            registry: Registry::with_prefix("writ"),
+            registry,
+            targets,
             decisions: Family::default(),
             stages,
             refusals: Family::default(),
@@ -92,6 +164,28 @@ impl Metrics {
         registry.register("connections", "Open connections of the listener", metrics.connections.clone());
         registry.register("policy_reloads_refused", "Policy folders that did not validate", metrics.policy_refused.clone());
         Arc::new(metrics)
+    }
+
+    /// Notes how targets stand, and forgets those that are not among `statuses`.
+    pub(crate) fn targets(&self, statuses: &[TargetStatus], now: Timestamp) {
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let names = statuses.iter().map(|status| status.profile.name.to_string()).collect();
+        let before = std::mem::replace(&mut *self.targets.named.lock().unwrap_or_else(PoisonError::into_inner), names);
+        before.iter().filter(|name| !statuses.iter().any(|status| status.profile.name.as_str() == **name)).for_each(|name| {
+            self.targets.forget(name);
+        });
+        for status in statuses {
+            let target = status.profile.name.to_string();
+            let labels = TargetLabels { target: target.clone() };
+            for (state, count) in [("held", status.counts.held), ("ending", status.counts.ending)] {
+                let labels = CredentialLabels { target: target.clone(), state };
+                self.targets.credentials.get_or_create(&labels).set(number(count));
+            }
+            let waiting = status.counts.oldest_due.map_or(0, |due| now.secs().saturating_sub(due.secs()).max(0));
+            self.targets.oldest_due.get_or_create(&labels).set(waiting);
+            self.targets.healthy.get_or_create(&labels).set(i64::from(matches!(status.health, Health::Healthy { .. })));
+            self.targets.breaker_open.get_or_create(&labels).set(i64::from(status.breaker_open_for.is_some()));
+        }
     }
 
     /// The metrics as OpenMetrics text, with what is measured only when somebody asks.
@@ -131,6 +225,14 @@ impl Observer for Metrics {
 impl control::Observer for Metrics {
     fn decided(&self, outcome: Outcome, reason: Option<Reason>) {
         Observer::decided(self, outcome, reason);
+    }
+
+    fn credential(&self, target: Option<&TargetName>, answer: &'static str, took: Duration) {
+        let target = target.map(ToString::to_string).unwrap_or_default();
+        self.targets.requests.get_or_create(&RequestLabels { target: target.clone(), answer }).inc();
+        if answer == "issued" {
+            self.targets.issue.get_or_create(&TargetLabels { target }).observe(took.as_secs_f64());
+        }
     }
 
     fn issued(&self, answer: &'static str, took: Duration) {

@@ -14,7 +14,7 @@ use crate::system::{SystemClock, SystemEntropy};
 use anyhow::Context;
 use auditlog::port::NoteSigner;
 use authority::ports::{Clock, TaskQuery};
-use authority::{Actor, Authority, Parts, SignerConfig};
+use authority::{Actor, Authority, ConfiguredTarget, Parts, SignerConfig};
 use catalog::Catalog;
 use control::{Control, ControlConfig, Probe};
 use domain::Agent;
@@ -36,6 +36,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How often overdue tasks are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// Rounds of the credential worker that may run at once: each waits for the slowest target only.
+const ROUNDS_MAX: usize = 8;
 /// Longest time from a durable entry to its published checkpoint.
 const PUBLISH_EVERY: Duration = Duration::from_millis(250);
 /// How often files are looked at for changes.
@@ -53,6 +55,7 @@ pub(crate) struct Server {
     certificates: Option<Arc<Certificates>>,
     policy: PolicyFolder,
     keys: RotatingKeys,
+    metrics: Arc<Metrics>,
     store: Store,
 }
 
@@ -70,20 +73,22 @@ impl Server {
         }
         let url = config.server.public_url.clone();
         let metrics = Metrics::new();
-        let policy = policy_source::compile(&config.policy).map_err(anyhow::Error::new);
-        let policy = policy.with_context(|| format!("the policy in `{}`", config.policy.policy.display()))?;
-        let (authority, store) = open(&config, policy).await?;
+        let read = policy_source::compile(&config.policy, &config.dir).map_err(anyhow::Error::new);
+        let read = read.with_context(|| format!("the policy in `{}`", config.policy.policy.display()))?;
+        let target_files = read.target_files;
+        let (authority, store) = open(&config, read.policy, read.targets).await?;
         declare_agents(&authority, &config.agents).await?;
         let upstreams = upstreams(&authority)?;
         let gateway = Gateway::new(&gateway_config(&config), authority.clone(), upstreams.clone(), metrics.clone());
         let keys = rotating_keys(&config, &authority);
         keys.advance().await.context("the keys of tokens")?;
-        let policy = PolicyFolder::new(config.policy.clone(), authority.clone(), Arc::clone(&metrics));
+        let (folders, dir) = (config.policy.clone(), config.dir.clone());
+        let policy = PolicyFolder::new(folders, dir, target_files, authority.clone(), Arc::clone(&metrics));
         let catalog = Catalog { authority: authority.clone(), upstreams, policy: policy.clone() };
         let control = control(&config, &authority, (catalog, policy.clone(), keys.clone()), &metrics, &store)?;
         let certificates = config.server.tls.as_ref().map(Certificates::read).transpose()?;
-        let listener = Listener::new(socket, certificates.clone(), config.server.connections_max, metrics);
-        Ok(Self { address, url, config, authority, gateway, control, listener, certificates, policy, keys, store })
+        let listener = Listener::new(socket, certificates.clone(), config.server.connections_max, Arc::clone(&metrics));
+        Ok(Self { address, url, config, authority, gateway, control, listener, certificates, policy, keys, metrics, store })
     }
 
     /// Where it listens.
@@ -100,6 +105,7 @@ impl Server {
     pub(crate) async fn run(self, stopping: CancellationToken) {
         let patience = Duration::from_secs(self.config.server.drain_secs);
         let sweeper = tokio::spawn(sweep(self.authority.clone()));
+        let worker = tokio::spawn(credentials(self.authority.clone(), self.metrics));
         let watched = Watched {
             authority: self.authority.clone(),
             policy: self.policy.clone(),
@@ -120,6 +126,8 @@ impl Server {
         self.listener.serve(planes, stopping, patience).await;
         let _ = drained.await;
         sweeper.abort();
+        // What it was at is in the store: the next start goes on with it.
+        worker.abort();
         watcher.abort();
         let store = self.store;
         if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
@@ -129,7 +137,7 @@ impl Server {
 }
 
 /// The authority over the store.
-async fn open(config: &Config, policy: policy::Policy) -> anyhow::Result<(Authority, Store)> {
+async fn open(config: &Config, policy: policy::Policy, targets: Vec<ConfiguredTarget>) -> anyhow::Result<(Authority, Store)> {
     let tokens_live = Duration::from_secs(config.tokens.lifetime_secs);
     crate::key_file::create_private_dir(&config.data.dir)?;
     let origin = log_origin(&config.server.public_url);
@@ -152,7 +160,7 @@ async fn open(config: &Config, policy: policy::Policy) -> anyhow::Result<(Author
         keys: Arc::new(provider_keys),
         policy,
         upstreams: config.upstreams.clone(),
-        targets: Vec::new(),
+        targets,
         ledger: Arc::new(store.clone()),
         archive: Arc::new(store.clone()),
         published: Arc::new(store.clone()),
@@ -246,6 +254,7 @@ fn control(
         probes: vec![store_probe(authority.clone()), ledger_probe(store.clone())],
         metrics: Box::new(move || if serve_metrics { shown.text(&asked) } else { String::new() }),
         observer: Arc::clone(metrics) as Arc<dyn control::Observer>,
+        verifiers: |kind| targets::kind(kind)?.verifier,
     };
     Ok(control::router(control)?)
 }
@@ -286,6 +295,34 @@ async fn sweep(authority: Authority) {
             tracing::error!(%error, "ended tasks could not be made durable yet; they are dead, and it is tried again");
         }
     }
+}
+
+/// Probes targets, takes back what is due there, compares: a round each second, and at once when something is revoked.
+/// Rounds may overlap: a target that is busy is left out of the next one.
+async fn credentials(authority: Authority, metrics: Arc<Metrics>) {
+    let mut ticks = tokio::time::interval(SWEEP_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut rounds = tokio::task::JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => measure_targets(&authority, &metrics).await,
+            () = authority.credentials_due() => {}
+        }
+        while rounds.try_join_next().is_some() {}
+        if rounds.len() < ROUNDS_MAX {
+            let authority = authority.clone();
+            rounds.spawn(async move { authority.run_credentials().await });
+        }
+    }
+}
+
+/// A target that cannot be asked about keeps the figures that it had.
+async fn measure_targets(authority: &Authority, metrics: &Metrics) {
+    let mut statuses = Vec::new();
+    for name in authority.target_names() {
+        statuses.extend(authority.target_status(&name).await.ok());
+    }
+    metrics.targets(&statuses, authority.now());
 }
 
 /// What is read again while the server runs.

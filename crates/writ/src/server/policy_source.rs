@@ -1,16 +1,18 @@
 //! The policy folder of a running server: reloaded when it changes, on a signal, or when an operator asks; a folder that
-//! does not validate changes nothing. Also writes the lock files with which tool definitions are approved.
+//! does not validate changes nothing. What targets offer is policy, so that target files are read with it, and targets are
+//! opened anew when theirs changed. Also writes the lock files with which tool definitions are approved.
 
 use super::metrics::Metrics;
 use crate::policy_folder::{Folders, Stamp};
+use crate::target_files;
 use anyhow::Context;
 use async_trait::async_trait;
-use authority::{Actor, Authority};
+use authority::{Actor, Authority, ConfiguredTarget};
 use control::{PolicySource, PortError};
 use domain::UpstreamName;
-use policy::{Compiled, Diagnostic, Policy, Severity};
+use policy::{Compiled, Diagnostic, Policy, Severity, SourceFile};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::Mutex;
 
@@ -20,23 +22,43 @@ pub(crate) struct PolicyFolder(Arc<Inner>);
 
 struct Inner {
     folders: Folders,
+    /// The folder of the configuration, where relative paths of target files start.
+    dir: PathBuf,
     authority: Authority,
     metrics: Arc<Metrics>,
     /// Reloads and approvals go one after the other, so that none undoes another.
-    turn: Mutex<Stamp>,
+    turn: Mutex<Seen>,
 }
 
-/// The compiled policy of a folder.
+/// What was read last.
+struct Seen {
+    stamp: Stamp,
+    targets: Vec<SourceFile>,
+}
+
+/// Everything that the folders say.
+pub(crate) struct Read {
+    /// The policy.
+    pub(crate) policy: Policy,
+    /// The targets, opened and not yet reached.
+    pub(crate) targets: Vec<ConfiguredTarget>,
+    /// The target files.
+    pub(crate) target_files: Vec<SourceFile>,
+}
+
+/// The compiled policy of the folders and the targets of their files.
 ///
 /// # Errors
-/// The folder cannot be read, or its faults.
-pub(crate) fn compile(folders: &Folders) -> Result<Policy, PortError> {
+/// A folder cannot be read, or all faults of either.
+pub(crate) fn compile(folders: &Folders, dir: &Path) -> Result<Read, PortError> {
     let sources = folders.read().map_err(|error| PortError::Failed(format!("{error:#}")))?;
     let Compiled { policy, warnings } = Policy::compile(&sources).map_err(|faults| PortError::Invalid(sentences(&faults)))?;
     for warning in &warnings {
         tracing::warn!(file = warning.path, line = warning.line, "{}", warning.message);
     }
-    Ok(policy)
+    let target_files: Vec<_> = sources.files.into_iter().filter(|file| file.path.starts_with("targets/")).collect();
+    let targets = target_files::open(&target_files, &policy, dir).map_err(PortError::Invalid)?;
+    Ok(Read { policy, targets, target_files })
 }
 
 fn sentences(faults: &[Diagnostic]) -> Vec<String> {
@@ -48,32 +70,38 @@ fn sentences(faults: &[Diagnostic]) -> Vec<String> {
 }
 
 impl PolicyFolder {
-    /// Over a folder whose policy is in force already.
-    pub(crate) fn new(folders: Folders, authority: Authority, metrics: Arc<Metrics>) -> Self {
-        let seen = folders.stamp();
-        Self(Arc::new(Inner { folders, authority, metrics, turn: Mutex::new(seen) }))
+    /// Over folders of a configuration in `dir`, whose policy and targets are in force already.
+    pub(crate) fn new(
+        folders: Folders,
+        dir: PathBuf,
+        targets: Vec<SourceFile>,
+        authority: Authority,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let turn = Mutex::new(Seen { stamp: folders.stamp(), targets });
+        Self(Arc::new(Inner { folders, dir, authority, metrics, turn }))
     }
 
     /// Reloads if the folder looks different than last time.
     pub(crate) async fn reload_if_changed(&self) {
         let mut seen = self.0.turn.lock().await;
         let now = self.0.folders.stamp();
-        if *seen != now {
+        if seen.stamp != now {
             // Remembered before it is read: a change during the read is noticed the next time.
-            *seen = now;
-            self.reload_noisily().await;
+            seen.stamp = now;
+            self.reload_noisily(&mut seen).await;
         }
     }
 
     /// Reloads, whatever it looks like.
     pub(crate) async fn reload_now(&self) {
         let mut seen = self.0.turn.lock().await;
-        *seen = self.0.folders.stamp();
-        self.reload_noisily().await;
+        seen.stamp = self.0.folders.stamp();
+        self.reload_noisily(&mut seen).await;
     }
 
-    async fn reload_noisily(&self) {
-        match self.load(&Actor::System).await {
+    async fn reload_noisily(&self, seen: &mut Seen) {
+        match self.load(seen, &Actor::System).await {
             Ok(()) => tracing::info!(version = %self.0.authority.policy().version(), "policy is in force"),
             Err(PortError::Invalid(faults)) => {
                 self.0.metrics.policy_refused.inc();
@@ -84,10 +112,20 @@ impl PolicyFolder {
         }
     }
 
-    async fn load(&self, by: &Actor) -> Result<(), PortError> {
-        let folders = self.0.folders.clone();
-        let compiled = tokio::task::spawn_blocking(move || compile(&folders)).await;
-        let policy = compiled.map_err(|error| PortError::Failed(error.to_string()))??;
+    async fn load(&self, seen: &mut Seen, by: &Actor) -> Result<(), PortError> {
+        let (folders, dir) = (self.0.folders.clone(), self.0.dir.clone());
+        let compiled = tokio::task::spawn_blocking(move || compile(&folders, &dir)).await;
+        let Read { policy, targets, target_files } = compiled.map_err(|error| PortError::Failed(error.to_string()))??;
+        // Targets first: one that may not go yet keeps its offers as well. Those whose files did not change keep what is
+        // known of them, above all that they were probed.
+        if seen.targets != target_files {
+            let set = self.0.authority.set_targets(targets, by).await;
+            set.map_err(|error| match error {
+                authority::Error::TargetInUse { .. } => PortError::Conflict(error.to_string()),
+                error => PortError::Failed(error.to_string()),
+            })?;
+            seen.targets = target_files;
+        }
         self.0.authority.reload_policy(policy, by).await.map_err(|error| PortError::Failed(error.to_string()))
     }
 
@@ -98,7 +136,7 @@ impl PolicyFolder {
         let before = fs::read(&path).ok();
         let failed = |error: anyhow::Error| PortError::Failed(format!("{error:#}"));
         replace(&path, lock.as_bytes()).map_err(failed)?;
-        let loaded = self.load(by).await;
+        let loaded = self.load(&mut seen, by).await;
         if loaded.is_err() {
             let undone = match before {
                 Some(before) => replace(&path, &before),
@@ -108,7 +146,7 @@ impl PolicyFolder {
                 tracing::error!(error = format!("{error:#}"), "a lock file could not be put back; it does not validate");
             }
         }
-        *seen = self.0.folders.stamp();
+        seen.stamp = self.0.folders.stamp();
         loaded
     }
 }
@@ -132,7 +170,7 @@ fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 impl PolicySource for PolicyFolder {
     async fn reload(&self, by: &str) -> Result<(), PortError> {
         let mut seen = self.0.turn.lock().await;
-        *seen = self.0.folders.stamp();
-        self.load(&Actor::Operator(by.to_owned())).await
+        seen.stamp = self.0.folders.stamp();
+        self.load(&mut seen, &Actor::Operator(by.to_owned())).await
     }
 }

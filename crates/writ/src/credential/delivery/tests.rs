@@ -27,7 +27,7 @@ fn delivered(credentials: &[Held]) -> (Folder, Environment) {
 }
 
 fn value(environment: &Environment, name: &str) -> String {
-    environment.set.get(name).unwrap_or_else(|| panic!("no {name}")).to_str().unwrap().to_owned()
+    environment.set.get(name).unwrap_or_else(|| unreachable!("no {name}")).to_str().unwrap().to_owned()
 }
 
 fn file(environment: &Environment, name: &str) -> String {
@@ -37,9 +37,12 @@ fn file(environment: &Environment, name: &str) -> String {
 const DATABASE: [(&str, &str); 5] =
     [("host", "::1"), ("port", "5432"), ("user", "jit_1"), ("database", "orders"), ("sslmode", "disable")];
 
+/// Kind, fields, names of secrets.
+type Case = (&'static str, &'static [(&'static str, &'static str)], &'static [&'static str]);
+
 #[test]
 fn every_file_is_for_its_owner_alone_and_no_variable_holds_a_secret_that_a_file_can() {
-    let kinds: [(&str, &[(&str, &str)], &[&str]); 8] = [
+    let kinds: [Case; 8] = [
         ("postgresql", &DATABASE, &["password"]),
         ("mysql", &DATABASE, &["password"]),
         ("redis", &DATABASE, &["password"]),
