@@ -5,6 +5,7 @@
 //! A new kind is a module with `open` and `install_script`, and one line in [`KINDS`].
 
 mod assertion;
+mod aws;
 mod azure;
 pub mod config;
 mod evidence;
@@ -46,6 +47,7 @@ impl Kind {
 
 /// Every kind, by its word.
 static KINDS: &[Kind] = &[
+    Kind::new("aws", None, aws::open, aws::install_script),
     Kind::new("azure", None, azure::open, azure::install_script),
     Kind::new("gcp", None, gcp::open, gcp::install_script),
     Kind::new("github", None, github::open, github::install_script),
