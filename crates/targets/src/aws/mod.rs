@@ -103,7 +103,8 @@ pub(crate) fn install_script(config: &Config<'_>) -> Result<String, ConfigFaults
 fn template(offer: &OfferSection<'_>) -> Template {
     let own = &offer.own;
     let role_arn = own.text("role_arn", "arn:aws:iam::123456789012:role/jit/reports-reader");
-    if !role_arn.is_empty() && !(role_arn.starts_with("arn:") && role_arn.contains(":role/")) {
+    let is_role = role_arn.starts_with("arn:") && role_arn.contains(":role/");
+    if !is_role && !role_arn.is_empty() {
         own.fault("role_arn", format!("`{role_arn}` is no ARN of a role"), "arn:aws:iam::ACCOUNT:role/jit/NAME");
     }
     Template { role_arn, scope: Scope::read(own, &offer.offer.params) }
