@@ -50,13 +50,13 @@ fn the_folder_of_the_documentation_compiles_and_keeps_its_promises() {
             sources.files.push(SourceFile { path: path.to_owned(), text: text.to_owned() });
         }
     }
-    assert_eq!(sources.files.len(), 4);
+    assert_eq!(sources.files.len(), 8);
     let lock = "tools/helpdesk.lock.json";
     let text = std::fs::read_to_string(starter().join(lock)).unwrap();
     sources.files.push(SourceFile { path: lock.to_owned(), text });
     let policy = Policy::compile(&sources).expect("the documentation compiles").policy;
     let report = run_tests(&policy, &sources);
-    assert!(report.passed() && report.cases.len() == 2, "{report:#?}");
+    assert!(report.passed() && report.cases.len() == 3, "{report:#?}");
 }
 
 #[test]

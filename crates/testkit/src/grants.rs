@@ -42,8 +42,10 @@ impl Grants {
                 }
             }),
             Change::GrantRetry { grant, try_at, tries } => self.change(grant, |record| {
-                record.next_try_at = record.next_try_at.map(|_| try_at);
-                record.tries = tries;
+                if record.next_try_at.is_some() {
+                    record.next_try_at = Some(try_at);
+                    record.tries = tries;
+                }
             }),
             other => return Some(other),
         }

@@ -4,6 +4,7 @@
 
 mod crash;
 mod damage;
+mod grants;
 mod log;
 mod rig;
 mod state;
