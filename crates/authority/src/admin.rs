@@ -198,6 +198,9 @@ impl Authority {
         if self.0.revoked_tokens.refuse(&claims.token_id, expires) {
             return Ok(());
         }
+        if let Some(live) = claims.task.parse().ok().and_then(|task| self.0.tasks.get(task)) {
+            live.revoke(&claims.token_id, expires, now);
+        }
         let detail = [
             ("jti", claims.token_id.as_str().into()),
             ("task", claims.task.as_str().into()),
@@ -214,13 +217,21 @@ impl Authority {
         Ok(())
     }
 
-    /// The sensitive values of an entry that can still be opened, by name.
+    /// The sensitive values of an entry that can still be opened, by name. That somebody was shown them is an entry of its
+    /// own, durable before they are given; where there is nothing to show there is none.
     ///
     /// # Errors
-    /// [`Error::OpeningDamaged`] or the archive's.
-    pub async fn opened(&self, entry: &LogEntry) -> Result<BTreeMap<String, Value>, Error> {
-        let Some((openings, committed, _)) = self.openings(entry).await? else { return Ok(BTreeMap::new()) };
-        Ok(openings.opened(&committed))
+    /// [`Error::OpeningDamaged`], the archive's, or the ledger's: then nothing is shown.
+    pub async fn opened(&self, entry: &LogEntry, by: &Actor) -> Result<BTreeMap<String, Value>, Error> {
+        let Some((openings, committed, sealing)) = self.openings(entry).await? else { return Ok(BTreeMap::new()) };
+        let opened = openings.opened(&committed);
+        if !opened.is_empty() {
+            let names: Vec<_> = opened.keys().collect();
+            let detail = [("index", entry.index.into()), ("names", json!(names)), ("task", sealing.task.to_string().into())];
+            let event = change("opening.read", &by.name(), self.0.clock.now(), detail)?;
+            self.0.ledger.commit(Write { events: vec![event], changes: Vec::new() }).await?;
+        }
+        Ok(opened)
     }
 
     /// Deletes the opening of one sensitive value of an entry. The entry and every proof of it stay as they are; that it was

@@ -4,7 +4,7 @@
 
 use crate::Authority;
 use crate::attest::sha256;
-use crate::live::LiveTask;
+use crate::live::{LiveTask, Over};
 use crate::replay::Seen;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -83,7 +83,7 @@ pub struct Caller {
     pub(crate) live: Arc<LiveTask>,
     pub(crate) agent: Arc<Agent>,
     pub(crate) binding: Binding,
-    signed: Arc<SignedToken>,
+    pub(crate) signed: Arc<SignedToken>,
 }
 
 /// A token whose signature was verified.
@@ -134,6 +134,17 @@ impl Caller {
     pub fn claims(&self) -> &AccessClaims {
         &self.signed.claims
     }
+
+    /// Why nothing more is given to this caller, if so.
+    #[must_use]
+    pub fn over(&self) -> Option<Over> {
+        self.live.over(Some(&self.signed.claims.token_id))
+    }
+
+    /// Resolves when nothing more is given to this caller: its task ended, or its token was revoked. At once if so.
+    pub async fn wait_over(&self) -> Over {
+        self.live.wait_over(&self.signed.claims.token_id).await
+    }
 }
 
 impl Authority {
@@ -154,6 +165,10 @@ impl Authority {
         let (live, agent) = self.standing(&signed, now)?;
         if binding == Binding::Bearer && !agent.allow_bearer {
             return Err(Unauthenticated::NotProved("this agent may not use unbound tokens"));
+        }
+        // A token that is revoked from here on cuts what it began; one that was before is refused.
+        if self.0.revoked_tokens.contains(&signed.claims.token_id, now) {
+            return Err(Unauthenticated::Invalid);
         }
         live.touch(now, self.0.clock.elapsed());
         Ok(Caller { live, agent, binding, signed })

@@ -174,7 +174,7 @@ impl Authority {
             Prepared::Planned(draft) => Some(self.0.credentials.flights.begin(draft.plan.grant)),
             Prepared::Unplanned | Prepared::Settled(_) => None,
         };
-        let acting = Acting { live: &caller.live, agent: &caller.agent, binding: caller.binding };
+        let acting = Acting::of(caller);
         let (draft, decision, included) = self.decide_grant(&acting, operation, &policy, prepared, now).await?;
         let grant = draft.plan.grant;
         let (handle, expires_at) = (draft.plan.handle.clone(), draft.plan.expires_at);

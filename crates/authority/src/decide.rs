@@ -3,20 +3,22 @@
 
 use crate::Authority;
 use crate::attest::sha256;
-use crate::caller::Caller;
+use crate::caller::{Caller, SignedToken};
 use crate::event::{Arguments, DecisionEvent, OutcomeEvent, encode, hex, ids, reason};
-use crate::live::{LiveTask, Reserved};
+use crate::live::{LiveTask, Over, Reserved};
 use crate::opening::Openings;
 use crate::ports::{Change, Clock, Write};
+use crate::subject::Subject;
 use crate::target::Plan;
-use domain::{
-    Agent, Binding, DecisionId, EndReason, Facts, Operation, Outcome, Progress, Reading, Reason, TaskId, Timestamp, Verdict,
-};
+use domain::{Agent, Binding, DecisionId, Facts, Operation, Outcome, Progress, Reading, Reason, TaskId, Timestamp, Verdict};
 use policy::{Policy, Request};
 use serde_json::Map;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How often a request is decided at most, if the policy changes each time that its decision is written.
+const DECISIONS_MAX: usize = 3;
 
 /// The answer to one request, already in the log.
 #[derive(Debug)]
@@ -53,6 +55,10 @@ pub struct Denial {
 #[must_use = "an unused permit is recorded as not released"]
 pub struct Permit {
     record: OutcomeRecord,
+    /// The policy that allowed it.
+    policy: Arc<Policy>,
+    /// The token of the caller who asked, if this process saw it.
+    token: Option<Arc<SignedToken>>,
 }
 
 /// A request that was let go. Its outcome must be recorded once; dropping it records that it was cancelled.
@@ -174,25 +180,37 @@ impl Permit {
         self.record.decision
     }
 
-    /// The last look before the request leaves: whether the task is still open.
+    /// The last look before the request leaves: whether the task is still open, the token not revoked, and the policy that
+    /// allowed it still in force.
+    ///
+    /// INVARIANT(policy-stands): nothing leaves under a policy, and so under a pin, that was replaced before it left.
     ///
     /// # Errors
-    /// Why the task ended; nothing may be sent then, and that is recorded.
-    pub fn release(mut self) -> Result<Released, EndReason> {
-        let live = &self.record.live;
-        if let Some(reason) = live.ended().or_else(|| live.overdue(&*self.record.authority.0.clock)) {
-            return Err(reason);
+    /// Why not; nothing may be sent then, and that is recorded.
+    pub fn release(mut self) -> Result<Released, Over> {
+        let (live, parts) = (&self.record.live, &self.record.authority.0);
+        let over = live.over(self.token.as_ref().map(|token| token.claims().token_id.as_str()));
+        if let Some(over) = over.or_else(|| live.overdue(&*parts.clock).map(Over::TaskEnded)) {
+            return Err(over);
+        }
+        if !self.stands() {
+            return Err(Over::PolicyChanged);
         }
         self.record.if_dropped = CallStatus::Cancelled;
         Ok(Released { record: self.record })
+    }
+
+    /// Whether the policy that allowed it is still in force.
+    fn stands(&self) -> bool {
+        Arc::ptr_eq(&self.record.authority.0.policy.load(), &self.policy)
     }
 
     /// Hands the right over to an enforcement point elsewhere, after the same last look. What came of it is not known
     /// here, so no outcome is recorded: the decision says that the request may have happened.
     ///
     /// # Errors
-    /// Why the task ended.
-    pub fn hand_over(self) -> Result<DecisionId, EndReason> {
+    /// Why not.
+    pub fn hand_over(self) -> Result<DecisionId, Over> {
         let mut released = self.release()?;
         released.record.written = true;
         Ok(released.record.decision)
@@ -223,18 +241,25 @@ pub(crate) struct Acting<'a> {
     pub(crate) live: &'a Arc<LiveTask>,
     pub(crate) agent: &'a Agent,
     pub(crate) binding: Binding,
+    /// The token of the caller who asks, if this process saw it.
+    pub(crate) token: Option<&'a Arc<SignedToken>>,
+}
+
+impl<'a> Acting<'a> {
+    pub(crate) fn of(caller: &'a Caller) -> Self {
+        Self { live: &caller.live, agent: &caller.agent, binding: caller.binding, token: Some(&caller.signed) }
+    }
 }
 
 impl Authority {
     /// Decides one request of a caller. When this resolves, the decision is in the log, on stable storage.
     pub async fn decide(&self, caller: &Caller, operation: Operation<'_>) -> Decision {
-        self.decide_as(&Acting { live: &caller.live, agent: &caller.agent, binding: caller.binding }, operation, None).await
+        self.decide_as(&Acting::of(caller), operation, None).await
     }
 
     /// Refuses a request for a reason that the enforcement point found by itself (the live definition of a tool is not the
     /// approved one), and logs that like any other decision. Never answers [`Decision::Allow`].
     pub async fn refuse(&self, caller: &Caller, operation: Operation<'_>, reason: Reason, explanation: &str) -> Decision {
-        let acting = Acting { live: &caller.live, agent: &caller.agent, binding: caller.binding };
         let verdict = Verdict {
             outcome: Outcome::Deny,
             reason: Some(reason),
@@ -242,17 +267,36 @@ impl Authority {
             explanation: explanation.to_owned(),
             approvers: Vec::new(),
         };
-        self.decide_as(&acting, operation, Some(verdict)).await
+        self.decide_as(&Acting::of(caller), operation, Some(verdict)).await
+    }
+
+    /// Whether a denial would tell its caller of something that its task must not know of: what could never be allowed
+    /// looks like what does not exist, whatever the reason.
+    #[must_use]
+    pub fn hides(&self, caller: &Caller, denial: &Denial, operation: &Operation<'_>) -> bool {
+        denial.reason == Reason::ToolUnavailable || !self.could_allow(caller, operation)
     }
 
     /// Decides one request of a task for an enforcement point that saw the caller itself. It says how the caller's
     /// token was bound. `None` if there is no such open task of an agent that may act.
     pub async fn decide_for(&self, task: TaskId, binding: Binding, operation: Operation<'_>) -> Option<Decision> {
         let (live, agent) = self.standing_of(task, self.0.clock.now()).ok()?;
-        Some(self.decide_as(&Acting { live: &live, agent: &agent, binding }, operation, None).await)
+        Some(self.decide_as(&Acting { live: &live, agent: &agent, binding, token: None }, operation, None).await)
     }
 
+    /// Decides, and again if another policy came into force while the decision was written.
     async fn decide_as(&self, acting: &Acting<'_>, operation: Operation<'_>, settled: Option<Verdict>) -> Decision {
+        for _ in 1..DECISIONS_MAX {
+            match self.decide_once(acting, operation, settled.clone()).await {
+                // Dropped: that it was not let go is recorded.
+                Decision::Allow(permit) if !permit.stands() => drop(permit),
+                decision => return decision,
+            }
+        }
+        self.decide_once(acting, operation, settled).await
+    }
+
+    async fn decide_once(&self, acting: &Acting<'_>, operation: Operation<'_>, settled: Option<Verdict>) -> Decision {
         let now = self.0.clock.now();
         let policy = self.policy();
         let (facts, verdict, progress) = settle(acting, operation, &policy, settled, &*self.0.clock);
@@ -275,20 +319,20 @@ impl Authority {
         }
         // CRASH(call.logged): the decision is in the log and its place in the budget is used, though nothing was sent.
         tracing::trace!(target: "writ::step", at = "call.logged");
-        self.answer(acting.live, decision, verdict)
+        self.answer(acting, policy, decision, verdict)
     }
 
-    fn answer(&self, live: &Arc<LiveTask>, decision: DecisionId, verdict: Verdict) -> Decision {
+    fn answer(&self, acting: &Acting<'_>, policy: Arc<Policy>, decision: DecisionId, verdict: Verdict) -> Decision {
         let record = || OutcomeRecord {
             authority: self.clone(),
-            live: Arc::clone(live),
+            live: Arc::clone(acting.live),
             decision,
             since: self.0.clock.elapsed(),
             if_dropped: CallStatus::NotReleased,
             written: false,
         };
         match verdict.outcome {
-            Outcome::Allow => Decision::Allow(Permit { record: record() }),
+            Outcome::Allow => Decision::Allow(Permit { record: record(), policy, token: acting.token.cloned() }),
             Outcome::Deny => Decision::Deny(Denial::new(decision, verdict)),
             Outcome::Ask => Decision::Ask(Denial::new(decision, verdict)),
             Outcome::Failed => Decision::Failed(Denial::new(decision, verdict)),
@@ -397,12 +441,16 @@ impl Asked<'_> {
         let task = self.acting.live.task();
         let entropy = &*authority.0.entropy;
         let mut openings = Openings::default();
-        let arguments = self.operation.arguments().filter(|arguments| !arguments.is_empty()).map(|arguments| {
+        let mut arguments = self.operation.arguments().filter(|arguments| !arguments.is_empty()).map(|arguments| {
             let clear = self.policy.traits(&self.operation).map_or(&[][..], |traits| &traits.clear_arguments);
             Arguments::record(arguments, clear, &mut openings, entropy)
         });
         // What was refused is not created: its plan has no place in the log, nor could it be shown to a signer.
         let plan = self.plan.filter(|_| verdict.outcome == Outcome::Allow);
+        let subject = self.operation.subject().map(Subject::of);
+        if let Some(Subject { whole: Some(whole), .. }) = subject {
+            arguments.get_or_insert_default().commit_subject(whole, &mut openings, entropy);
+        }
         let (decision_text, task_text) = (decision.to_string(), task.id.to_string());
         let event = encode(&DecisionEvent {
             agent: task.agent.as_str(),
@@ -425,7 +473,7 @@ impl Asked<'_> {
             predecessor: None,
             reason: reason(verdict),
             secret: plan.map(|plan| plan.secret.as_str()),
-            subject: self.operation.subject(),
+            subject: subject.as_ref().map(|subject| &*subject.shown),
             target: self.operation.target().map(domain::TargetName::as_str),
             task: &task_text,
             r#type: "decision",

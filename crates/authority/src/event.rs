@@ -17,6 +17,8 @@ const CLEAR_BYTES_MAX: usize = 256;
 /// Most arguments that are committed to one by one; of more, the whole is one commitment under `*`.
 const COMMITTED_MAX: usize = 32;
 const NAME_BYTES_MAX: usize = 64;
+/// The name of the commitment to a subject that is shown in part.
+const SUBJECT: &str = "$subject";
 
 /// One decision: what was asked by whom under which task, what was answered and by which policy.
 #[derive(Debug, Serialize)]
@@ -127,6 +129,13 @@ impl<'a> Arguments<'a> {
         record.clear =
             arguments.iter().filter(|(name, value)| shown(name, value)).map(|(name, value)| (name.as_str(), value)).collect();
         record
+    }
+
+    /// Commits to the whole of a subject that the entry shows only in part. After all else: a caller's own argument of this
+    /// name must not take its place.
+    pub(crate) fn commit_subject(&mut self, whole: &str, openings: &mut Openings, entropy: &dyn Entropy) {
+        self.clear.remove(SUBJECT);
+        self.committed.insert(SUBJECT, openings.commit(SUBJECT, &whole.into(), entropy));
     }
 
     /// Records parameters of a task: in clear unless their intent calls them sensitive.

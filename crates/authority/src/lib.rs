@@ -28,6 +28,7 @@ mod register;
 mod replay;
 mod revoked;
 mod sign;
+mod subject;
 pub mod target;
 mod targets;
 mod wall;
@@ -42,7 +43,7 @@ pub use error::{Error, IssueError};
 pub use gate::{Consistency, LogGate, Refused, ShownPlan};
 pub use hypothetical::Hypothetical;
 pub use issue::{Holder, IssueRequest, Issued, TaskRequest};
-pub use live::LiveTask;
+pub use live::{LiveTask, Over};
 pub use opening::{Openings, TaskKey, WrappingKey};
 pub use policy::{
     ApprovedTool, Compiled, Considered, Diagnostic, Explanation, Policy, RuleInfo, Severity, SourceFile, Sources, Standing,

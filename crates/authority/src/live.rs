@@ -16,7 +16,7 @@ pub struct LiveTask {
     task: Task,
     progress: Mutex<Progress>,
     workload: ArcSwap<WorkloadIdentity>,
-    end: watch::Sender<Option<EndReason>>,
+    fate: watch::Sender<Fate>,
     /// When it is over on the monotonic clock, wherever the wall clock may be set to.
     over_at: Duration,
     /// When something was last heard of it, and when its workload last proved itself, in milliseconds of the monotonic clock;
@@ -34,6 +34,25 @@ impl std::fmt::Debug for LiveTask {
     }
 }
 
+/// What ends more than one request: all of the task, or all of one of its tokens.
+#[derive(Debug, Default)]
+struct Fate {
+    ended: Option<EndReason>,
+    /// Tokens that were given up or taken away before they expired (RFC 7009), and until when that matters.
+    revoked: Vec<(String, Timestamp)>,
+}
+
+/// Why nothing more is given to a caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// The task ended.
+    TaskEnded(EndReason),
+    /// The caller's token was revoked; the task may go on with another.
+    TokenRevoked,
+    /// The policy that the request was decided by is not in force any more. Only before a request is let go: ask again.
+    PolicyChanged,
+}
+
 /// A place in the budget of a task, taken before the call is decided for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reserved {
@@ -49,7 +68,7 @@ pub(crate) enum Reserved {
 
 impl LiveTask {
     pub(crate) fn new(task: Task, key: TaskKey, clock: &dyn Clock) -> Arc<Self> {
-        let end = match task.progress.state {
+        let ended = match task.progress.state {
             TaskState::Open => None,
             TaskState::Ended { reason, .. } => Some(reason),
         };
@@ -61,7 +80,7 @@ impl LiveTask {
         Arc::new(Self {
             progress: Mutex::new(task.progress),
             workload,
-            end: watch::Sender::new(end),
+            fate: watch::Sender::new(Fate { ended, revoked: Vec::new() }),
             over_at: clock.elapsed().saturating_add(rest),
             heard: AtomicI64::new(before(task.progress.seen_at)),
             proved: AtomicI64::new(before(task.progress.attested_at)),
@@ -93,17 +112,35 @@ impl LiveTask {
     /// Why the task ended, if it has.
     #[must_use]
     pub fn ended(&self) -> Option<EndReason> {
-        *self.end.borrow()
+        self.fate.borrow().ended
+    }
+
+    /// Why nothing more is given to whoever holds this token, if so.
+    pub(crate) fn over(&self, token: Option<&str>) -> Option<Over> {
+        over(&self.fate.borrow(), token)
+    }
+
+    /// Resolves when nothing more is given to whoever holds this token.
+    pub(crate) async fn wait_over(&self, token: &str) -> Over {
+        let mut fate = self.fate.subscribe();
+        let waited = fate.wait_for(|fate| over(fate, Some(token)).is_some()).await;
+        // The sender lives in `self`, so it cannot have gone; refuse rather than wait for ever.
+        waited.ok().and_then(|fate| over(&fate, Some(token))).unwrap_or(Over::TaskEnded(EndReason::Revoked))
+    }
+
+    /// Takes one token of the task away, from everything that is under way with it, too.
+    pub(crate) fn revoke(&self, token: &str, expires: Timestamp, now: Timestamp) {
+        self.fate.send_modify(|fate| {
+            fate.revoked.retain(|(_, until)| *until >= now);
+            fate.revoked.push((token.to_owned(), expires));
+        });
     }
 
     /// Resolves when the task ends; at once if it has.
     pub async fn wait_ended(&self) -> EndReason {
-        let mut end = self.end.subscribe();
-        match end.wait_for(Option::is_some).await.map(|reason| *reason) {
-            Ok(Some(reason)) => reason,
-            // The sender lives in `self`, so it cannot have gone; refuse rather than wait for ever.
-            Ok(None) | Err(_) => EndReason::Revoked,
-        }
+        let mut fate = self.fate.subscribe();
+        // The sender lives in `self`, so it cannot have gone; refuse rather than wait for ever.
+        fate.wait_for(|fate| fate.ended.is_some()).await.ok().and_then(|fate| fate.ended).unwrap_or(EndReason::Revoked)
     }
 
     /// Whether the task should end by itself now, and why. A wall clock that went back does not make a life longer.
@@ -155,7 +192,7 @@ impl LiveTask {
     pub(crate) fn end(&self, at: Timestamp, reason: EndReason) -> bool {
         let first = self.locked().end(at, reason);
         if first {
-            self.end.send_replace(Some(reason));
+            self.fate.send_modify(|fate| fate.ended = Some(reason));
         }
         first
     }
@@ -183,6 +220,11 @@ fn millis(elapsed: Duration) -> i64 {
 
 fn secs_since(then: &AtomicI64, elapsed: Duration) -> u64 {
     u64::try_from(millis(elapsed).saturating_sub(then.load(Ordering::Relaxed)) / 1_000).unwrap_or(0)
+}
+
+fn over(fate: &Fate, token: Option<&str>) -> Option<Over> {
+    let revoked = || token.is_some_and(|token| fate.revoked.iter().any(|(revoked, _)| revoked == token));
+    fate.ended.map(Over::TaskEnded).or_else(|| revoked().then_some(Over::TokenRevoked))
 }
 
 /// Why tasks that ended lately did, for a helpful answer; older ones are only known to the archive.

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use authority::ports::Archive;
-use authority::{Actor, CallOutcome, CallStatus, Caller, Decision, Denial, Issued, Unauthenticated};
+use authority::{Actor, CallOutcome, CallStatus, Caller, Decision, Denial, Issued, Over, Unauthenticated};
 use domain::{EndReason, Operation, Reason, Sensitivity};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
@@ -184,7 +184,7 @@ async fn an_ended_task_lets_nothing_go_and_its_token_is_dead_everywhere() {
     };
     let mut ends = world.authority.subscribe_ends();
     world.authority.end_task(caller.task(), &Actor::Operator("olga".into()), EndReason::Revoked).await.unwrap();
-    assert_eq!(permit.release().unwrap_err(), EndReason::Revoked);
+    assert_eq!(permit.release().unwrap_err(), Over::TaskEnded(EndReason::Revoked));
     assert_eq!(released.live().wait_ended().await, EndReason::Revoked);
     released.record(CallStatus::Withheld.into());
     assert_eq!(ends.recv().await.unwrap(), (caller.task(), EndReason::Revoked));
@@ -302,10 +302,10 @@ async fn sensitive_values_open_for_an_auditor_until_they_are_redacted_and_the_lo
     let Decision::Allow(permit) = call(&world, &caller, "refund", arguments).await else { panic!() };
     let entry = world.ledger.decision(permit.decision()).await.unwrap().unwrap();
     drop(permit);
-    let opened = world.authority.opened(&entry).await.unwrap();
+    let opened = world.authority.opened(&entry, &Actor::Operator("eve".into())).await.unwrap();
     assert_eq!(opened.get("note"), Some(&json!("Ms Doe, Elm Street")));
     world.authority.redact(&entry, "note", "erasure request 7", &Actor::Operator("olga".into())).await.unwrap();
-    assert!(world.authority.opened(&entry).await.unwrap().is_empty());
+    assert!(world.authority.opened(&entry, &Actor::Operator("eve".into())).await.unwrap().is_empty());
     assert_eq!(world.ledger.decision(entry_decision(&entry)).await.unwrap().unwrap(), entry, "the entry is as it was");
     assert_eq!(world.ledger.events().pop().unwrap()["type"], "redaction");
     assert!(world.authority.redact(&entry, "note", "again", &Actor::System).await.is_err());
@@ -320,7 +320,10 @@ async fn a_redacted_parameter_is_gone_from_the_task_as_well() {
         authority::ports::LogQuery { terms: vec![("operation".into(), "task.open".into())], limit: 1, ..Default::default() };
     let entry = world.ledger.search(query).await.unwrap().remove(0);
     assert!(!String::from_utf8(entry.leaf.clone()).unwrap().contains("Doe"));
-    assert_eq!(world.authority.opened(&entry).await.unwrap().get("reason"), Some(&json!("Ms Doe is ill")));
+    assert_eq!(
+        world.authority.opened(&entry, &Actor::Operator("eve".into())).await.unwrap().get("reason"),
+        Some(&json!("Ms Doe is ill"))
+    );
     world.authority.redact(&entry, "reason", "erasure", &Actor::Operator("olga".into())).await.unwrap();
     let stored = world.ledger.task(issued.task.task().id).await.unwrap().unwrap();
     assert_eq!(stored.params.get("reason"), Some(&domain::Value::Text(String::new())));
@@ -330,4 +333,86 @@ async fn a_redacted_parameter_is_gone_from_the_task_as_well() {
 fn entry_decision(entry: &authority::ports::LogEntry) -> domain::DecisionId {
     let leaf: Value = serde_json::from_slice(&entry.leaf).unwrap();
     leaf["event"]["decision"].as_str().unwrap().parse().unwrap()
+}
+
+async fn allowed(world: &World, caller: &Caller) -> authority::Permit {
+    match call(world, caller, "get_order", json!({ "order_id": "1001" })).await {
+        Decision::Allow(permit) => permit,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_token_lets_nothing_go_and_its_holder_hears_of_it() {
+    let world = World::fixture().await;
+    let (issued, caller) = refund_task(&world).await;
+    let other = world.issue("bot", authority::TaskRequest::Renew(caller.task())).await.unwrap();
+    let other = world.present(&other, "orders").unwrap();
+    let permit = allowed(&world, &caller).await;
+    let kept = allowed(&world, &other).await;
+    // In effect at once, also if it cannot be made durable yet.
+    world.ledger.break_with(Some(Fault::Failed));
+    assert!(world.authority.revoke_token(issued.token.expose_secret(), &Actor::Holder).await.is_err());
+    world.ledger.break_with(None);
+    let patience = std::time::Duration::from_secs(5);
+    assert_eq!(tokio::time::timeout(patience, caller.wait_over()).await.unwrap(), Over::TokenRevoked);
+    assert_eq!(permit.release().unwrap_err(), Over::TokenRevoked);
+    assert_eq!(last_outcome(&world).as_deref(), Some("not_released"));
+    assert_eq!(other.over(), None, "another token of the task is not concerned");
+    drop(kept.release().unwrap());
+    assert_eq!(world.present(&issued, "orders").unwrap_err(), Unauthenticated::Invalid);
+}
+
+#[tokio::test]
+async fn nothing_leaves_under_a_policy_that_was_replaced_before_it_left() {
+    let world = World::fixture().await;
+    let (_, caller) = refund_task(&world).await;
+    let permit = allowed(&world, &caller).await;
+    let files = testkit::fixture::policy_files().into_iter();
+    let files = files.map(|(path, text)| authority::SourceFile {
+        path: path.into(),
+        text: text.replace("Refund one order", "Refund an order"),
+    });
+    let compiled = authority::Policy::compile(&authority::Sources { files: files.collect() }).unwrap();
+    world.authority.reload_policy(compiled.policy, &Actor::System).await.unwrap();
+    assert_eq!(permit.release().unwrap_err(), Over::PolicyChanged);
+    assert_eq!(last_outcome(&world).as_deref(), Some("not_released"));
+    drop(allowed(&world, &caller).await.release().unwrap());
+}
+
+#[tokio::test]
+async fn who_reads_sensitive_values_is_in_the_log_before_they_are_given() {
+    let world = World::fixture().await;
+    let (_, caller) = refund_task(&world).await;
+    let arguments = json!({ "order_id": "1001", "amount_cents": 1, "note": "Ms Doe, Elm Street" });
+    let Decision::Allow(permit) = call(&world, &caller, "refund", arguments).await else { panic!() };
+    let entry = world.ledger.decision(permit.decision()).await.unwrap().unwrap();
+    drop(permit);
+    let eve = Actor::Operator("eve".into());
+    assert_eq!(world.authority.opened(&entry, &eve).await.unwrap().len(), 1);
+    let event = world.ledger.events().pop().unwrap();
+    assert_eq!((event["type"].as_str(), event["by"].as_str()), (Some("opening.read"), Some("operator:eve")));
+    assert_eq!(event["detail"], json!({ "index": entry.index, "names": ["note"], "task": caller.task().to_string() }));
+    world.ledger.break_with(Some(Fault::Failed));
+    assert!(world.authority.opened(&entry, &eve).await.is_err(), "no log, no effect");
+    world.ledger.break_with(None);
+    world.authority.redact(&entry, "note", "erasure", &eve).await.unwrap();
+    let before = world.ledger.events().len();
+    assert!(world.authority.opened(&entry, &eve).await.unwrap().is_empty());
+    assert_eq!(world.ledger.events().len(), before, "nothing was shown");
+}
+
+#[tokio::test]
+async fn secrets_in_the_uri_of_a_resource_are_not_in_the_log() {
+    let world = World::fixture().await;
+    let (_, caller) = refund_task(&world).await;
+    let upstream = "orders".parse().unwrap();
+    let uri = "orders://user:s3cret@host/1?key=s3cret";
+    let denial = denial(world.authority.decide(&caller, Operation::ReadResource { upstream: &upstream, uri }).await);
+    let entry = world.ledger.decision(denial.decision.unwrap()).await.unwrap().unwrap();
+    assert!(!String::from_utf8(entry.leaf.clone()).unwrap().contains("s3cret"));
+    let leaf: Value = serde_json::from_slice(&entry.leaf).unwrap();
+    assert_eq!(leaf["event"]["subject"], "orders://…@host/1…");
+    let opened = world.authority.opened(&entry, &Actor::Operator("eve".into())).await.unwrap();
+    assert_eq!(opened.get("$subject"), Some(&json!(uri)));
 }

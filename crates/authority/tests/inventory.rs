@@ -1,5 +1,5 @@
 //! The inventory: what the agent files declare and no longer declare, and changes that happen at the same time.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use authority::Actor;
 use domain::{Agent, AgentState, EndReason};
@@ -89,7 +89,8 @@ async fn a_suspension_is_not_undone_by_a_declaration_that_began_before_it() {
         world.authority.set_agent_state(&id, AgentState::Suspended, &operator),
         world.authority.declare_agents(vec![changed], &Actor::System),
     );
-    (suspended.unwrap(), declared.unwrap());
+    suspended.unwrap();
+    declared.unwrap();
     assert_eq!(state(&world, "bot"), AgentState::Suspended);
 }
 

@@ -7,10 +7,10 @@ use crate::authenticate::{self, enforcement_point};
 use crate::body::{self, AUTHZEN_BYTES_MAX};
 use crate::operation::Asked;
 use crate::problem::{Fault, Problem};
-use authority::{Caller, Decision, Denial};
+use authority::{Caller, Decision, Denial, Over};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use domain::{Binding, DecisionId, EndReason, Outcome, TaskId};
+use domain::{Binding, DecisionId, Outcome, TaskId};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
@@ -273,12 +273,36 @@ async fn decide(app: &App, asker: &Asker, question: Question<'_>) -> Result<Answ
         None => unknown("there is no such open task"),
         Some(Decision::Allow(permit)) => match permit.hand_over() {
             Ok(decision) => allowed(decision),
-            Err(reason) => ended(reason),
+            Err(over) => unreleased(over),
         },
+        Some(Decision::Deny(denial) | Decision::Ask(denial) | Decision::Failed(denial)) if hides(app, asker, &denial, &asked) => {
+            hidden(&denial)
+        }
         Some(Decision::Deny(denial)) => denied("deny", denial),
         Some(Decision::Ask(denial)) => denied("ask", denial),
         Some(Decision::Failed(denial)) => denied("failed", denial),
     })
+}
+
+/// Whether an answer in full would tell an agent of what its task must not know. Enforcement points are told everything.
+fn hides(app: &App, asker: &Asker, denial: &Denial, asked: &Asked) -> bool {
+    match asker {
+        Asker::Agent(caller) => app.authority.hides(caller, denial, &asked.operation()),
+        Asker::Point => false,
+    }
+}
+
+/// The answer about what does not exist, was never approved, is out of reach or could never be allowed: one for all. Each
+/// was decided and logged, so that they do not differ in time either; the log has the reason.
+fn hidden(denial: &Denial) -> Answer {
+    let context = Context {
+        id: denial.decision.map(|id| id.to_string()),
+        outcome: Some("deny"),
+        reason: Some("unknown"),
+        explanation: Some("there is no such thing within the reach of this task".to_owned()),
+        ..Context::default()
+    };
+    Answer { decision: false, context: Some(context) }
 }
 
 fn allowed(decision: DecisionId) -> Answer {
@@ -299,10 +323,14 @@ fn denied(outcome: &'static str, denial: Denial) -> Answer {
     Answer { decision: false, context: Some(context) }
 }
 
-fn ended(reason: EndReason) -> Answer {
-    let explanation = format!("the task has ended ({})", reason.as_str());
-    let context =
-        Context { outcome: Some("deny"), reason: Some("task_ended"), explanation: Some(explanation), ..Context::default() };
+/// What was allowed, but not handed over.
+fn unreleased(over: Over) -> Answer {
+    let (reason, explanation) = match over {
+        Over::TaskEnded(reason) => ("task_ended", format!("the task has ended ({})", reason.as_str())),
+        Over::TokenRevoked => ("token_revoked", "the access token was revoked".to_owned()),
+        Over::PolicyChanged => ("policy_changed", "the policy changed while this was decided; ask again".to_owned()),
+    };
+    let context = Context { outcome: Some("deny"), reason: Some(reason), explanation: Some(explanation), ..Context::default() };
     Answer { decision: false, context: Some(context) }
 }
 

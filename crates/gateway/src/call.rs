@@ -48,7 +48,7 @@ pub(crate) async fn call_tool(mut incoming: Incoming) -> Result<Reply, Refusal> 
     let permit = match decision {
         Decision::Allow(permit) => permit,
         Decision::Deny(denial) | Decision::Ask(denial) | Decision::Failed(denial) => {
-            return match incoming.hides(&denial, &operation) {
+            return match incoming.gateway.authority.hides(&incoming.admitted.caller, &denial, &operation) {
                 // 4a. Unknown, changed, unapproved and out of reach look the same from outside.
                 true => Err(unknown_tool(tool.as_str(), &incoming.request.id).into()),
                 // 4b. A refusal that a person and a model can act on.
@@ -56,8 +56,12 @@ pub(crate) async fn call_tool(mut incoming: Incoming) -> Result<Reply, Refusal> 
             };
         }
     };
-    // 5. The last look before it leaves: the task may have ended while the decision was written.
-    let released = permit.release().map_err(Refusal::TaskEnded)?;
+    // 5. The last look before it leaves: the task may have ended while the decision was written, the policy may have been
+    //    replaced, and with it what is approved.
+    if !incoming.connection.tool_still_approved(&tool) {
+        return Err(unknown_tool(tool.as_str(), &incoming.request.id).into());
+    }
+    let released = permit.release().map_err(Refusal::Over)?;
     // CRASH(call.released): in the log, not sent; a missing outcome reads as "unknown".
     tracing::trace!(target: "writ::step", at = "call.released");
     // 6. Forwarded with the permit consumed. The flight passes events on, withholds the answer if the task ends first,
@@ -106,7 +110,7 @@ pub(crate) async fn governed(mut incoming: Incoming, about: Governed, kind: Kind
             return Err(denied(&denial, &incoming.request.id).into());
         }
     };
-    let released = permit.release().map_err(Refusal::TaskEnded)?;
+    let released = permit.release().map_err(Refusal::Over)?;
     incoming.fly(Some(released), kind).await
 }
 
@@ -131,12 +135,6 @@ impl Incoming {
         self.gateway.observer.decided(Outcome::Deny, Some(Reason::ToolUnavailable));
         let text = "there is no such tool, or its definition is not the one that was approved";
         self.gateway.authority.refuse(&self.admitted.caller, operation, Reason::ToolUnavailable, text).await
-    }
-
-    /// Whether a denial would tell of a tool that this task must not know.
-    fn hides(&self, denial: &Denial, operation: &Operation<'_>) -> bool {
-        matches!(denial.reason, Reason::ToolUnavailable | Reason::OutOfReach)
-            || (denial.reason == Reason::NotPermitted && !self.gateway.authority.could_allow(&self.admitted.caller, operation))
     }
 
     /// `arguments` as an object, in which each number is one that all readers hold alike.

@@ -15,9 +15,8 @@ use crate::session::Underway;
 use crate::shape::{Shape, Shaped};
 use crate::slots::Slot;
 use crate::upstream::{Connection, Event, Exchange, UpstreamError};
-use authority::{CallOutcome, CallStatus, Caller, Released};
+use authority::{CallOutcome, CallStatus, Caller, Over, Released};
 use bytes::Bytes;
-use domain::EndReason;
 use futures_util::{Stream, StreamExt, stream as streams};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -124,8 +123,8 @@ enum Step {
     Last(StatusCode, Bytes),
     /// Nothing comes: the client cancelled it.
     Silence,
-    /// The task ended.
-    Cut(EndReason),
+    /// The task ended, or the caller's token was revoked.
+    Cut(Over),
     /// The upstream asks something that a stateless client must be asked by a result.
     Ask,
     /// The client shall come back for the rest.
@@ -152,7 +151,7 @@ impl Flight {
                     Ok(Reply::Stream(streams::once(async { Piece::Message(frame) }).boxed()))
                 }
                 Step::Last(status, frame) => Ok(Reply::Message(status, frame)),
-                Step::Cut(reason) => Err(Refusal::TaskEnded(reason)),
+                Step::Cut(over) => Err(Refusal::Over(over)),
                 Step::Silence => Ok(Reply::silence()),
                 Step::Ask => self.hold().map(|frame| Reply::Message(StatusCode::OK, frame)),
                 Step::Park => {
@@ -174,7 +173,7 @@ impl Flight {
                     Step::Piece(piece) => return Some((piece, riding)),
                     Step::Last(_, frame) => Some(frame),
                     Step::Silence => None,
-                    Step::Cut(reason) => riding.0.take().map(|flight| flight.cut_frame(reason)),
+                    Step::Cut(over) => riding.0.take().map(|flight| flight.cut_frame(over)),
                     Step::Ask => riding.0.take().and_then(|flight| flight.hold().ok()),
                     Step::Park => {
                         riding.0.take()?.park();
@@ -189,11 +188,11 @@ impl Flight {
     }
 
     async fn step(&mut self, mode: Mode) -> Step {
-        let live = Arc::clone(self.caller.live());
+        let caller = self.caller.clone();
         let quiet = Duration::from_secs(self.gateway.limits.keep_alive_secs);
         let event = tokio::select! {
             biased;
-            reason = live.wait_ended() => return self.cut(reason),
+            over = caller.wait_over() => return self.cut(over),
             () = Underway::cancelled(self.underway.as_ref()) => return self.cancelled(),
             () = self.gateway.stopping.cancelled(), if self.shape.is_endless() => return self.graceful_end(),
             () = self.gateway.expiry(&self.caller), if self.shape.is_endless() => return self.graceful_end(),
@@ -214,8 +213,8 @@ impl Flight {
 
     fn result(&mut self, raw: &Raw) -> Step {
         // Results that arrive after the end of the task are withheld, however close it was.
-        if let Some(reason) = self.caller.live().ended() {
-            return self.cut(reason);
+        if let Some(over) = self.caller.over() {
+            return self.cut(over);
         }
         let Shaped { raw, status } = match self.shape.result(self, raw) {
             Ok(shaped) => shaped,
@@ -231,8 +230,8 @@ impl Flight {
     }
 
     fn error(&mut self, raw: Raw) -> Step {
-        if let Some(reason) = self.caller.live().ended() {
-            return self.cut(reason);
+        if let Some(over) = self.caller.over() {
+            return self.cut(over);
         }
         let (raw, status) = if self.era.is_modern() { modern_error(raw) } else { (raw, StatusCode::OK) };
         let frame = stream::error(Some(&self.id), &raw);
@@ -295,9 +294,9 @@ impl Flight {
         Step::Piece(Piece::Cursor { id, retry_millis })
     }
 
-    fn cut(&mut self, reason: EndReason) -> Step {
+    fn cut(&mut self, over: Over) -> Step {
         self.record(CallStatus::Withheld, None);
-        Step::Cut(reason)
+        Step::Cut(over)
     }
 
     fn cancelled(&mut self) -> Step {
@@ -316,7 +315,7 @@ impl Flight {
 
     fn failed(&mut self, error: &UpstreamError) -> Step {
         if let UpstreamError::TaskEnded(reason) = error {
-            return self.cut(*reason);
+            return self.cut(Over::TaskEnded(*reason));
         }
         tracing::warn!(%error, upstream = %self.shape.upstream(), "a request to an upstream failed");
         self.record(status_of(error), None);
@@ -324,8 +323,11 @@ impl Flight {
         Step::Last(fault.status, fault.frame())
     }
 
-    fn cut_frame(&self, reason: EndReason) -> Bytes {
-        let text = format!("the task has ended ({}); the answer is withheld", reason.as_str());
+    fn cut_frame(&self, over: Over) -> Bytes {
+        let text = match over {
+            Over::TaskEnded(reason) => format!("the task has ended ({}); the answer is withheld", reason.as_str()),
+            Over::TokenRevoked | Over::PolicyChanged => "the access token was revoked; the answer is withheld".to_owned(),
+        };
         stream::error(Some(&self.id), &Raw::from_value(&error_object(own_code::TASK_ENDED, &text, None)))
     }
 
@@ -390,7 +392,7 @@ impl Drop for Riding {
         if let Some(flight) = self.0.take()
             && flight.cursor.is_some()
             && !flight.era.is_modern()
-            && flight.caller.live().ended().is_none()
+            && flight.caller.over().is_none()
         {
             flight.park();
         }

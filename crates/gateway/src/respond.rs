@@ -6,9 +6,8 @@ use crate::listen::Endpoint;
 use crate::mcp::message::{Id, Malformed, Raw};
 use crate::mcp::stream;
 use crate::mcp::version::code;
-use authority::{Denial, Unauthenticated};
+use authority::{Denial, Over, Unauthenticated};
 use bytes::Bytes;
-use domain::EndReason;
 use futures_util::Stream;
 use futures_util::stream::BoxStream;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -120,8 +119,8 @@ pub(crate) enum Refusal {
     NoCredential,
     /// The credential was refused.
     Unauthenticated(Unauthenticated),
-    /// The task ended between authentication and now.
-    TaskEnded(EndReason),
+    /// What the caller stands on went away between authentication and now.
+    Over(Over),
     /// The task's intent does not reach this upstream.
     InsufficientScope,
     /// Too much at once, of all or of this task.
@@ -193,7 +192,12 @@ pub(crate) fn refuse(refusal: &Refusal, endpoint: Option<&Endpoint>) -> Response
         Refusal::CredentialMalformed => invalid_request(endpoint, "the Authorization header cannot be read"),
         Refusal::NoCredential => challenge(S::UNAUTHORIZED, endpoint, None, "send an access token"),
         Refusal::Unauthenticated(why) => unauthenticated(why, endpoint),
-        Refusal::TaskEnded(reason) => unauthenticated(&Unauthenticated::TaskEnded(*reason), endpoint),
+        Refusal::Over(Over::TaskEnded(reason)) => unauthenticated(&Unauthenticated::TaskEnded(*reason), endpoint),
+        Refusal::Over(Over::TokenRevoked) => unauthenticated(&Unauthenticated::Invalid, endpoint),
+        Refusal::Over(Over::PolicyChanged) => {
+            let text = "the policy changed while the request was decided; nothing was sent: send it again";
+            with(plain(S::SERVICE_UNAVAILABLE, text), RETRY_AFTER, "0")
+        }
         Refusal::InsufficientScope => {
             let text = "the intent of this task does not reach this upstream; open a task whose intent does";
             challenge(S::FORBIDDEN, endpoint, Some(ErrorCode::InsufficientScope), text)

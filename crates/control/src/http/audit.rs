@@ -45,13 +45,13 @@ pub(crate) async fn search(State(app): State<App>, request: Request) -> Result<J
 
 /// `GET /v1/audit/entries/{index}`
 pub(crate) async fn get(State(app): State<App>, Path(index): Path<String>, request: Request) -> Result<Json<Value>, Problem> {
-    let openings = reader(&app, request.headers())?.has(Role::Auditor);
+    let operator = reader(&app, request.headers())?;
     let entry = found(&app, &index).await?;
     let mut shown = to_json(&app, &entry);
     if let Some(object) = shown.as_object_mut() {
         object.insert("leaf_base64".to_owned(), STANDARD.encode(&entry.leaf).into());
-        if openings {
-            let opened = app.authority.opened(&entry).await.map_err(respond::problem)?;
+        if operator.has(Role::Auditor) {
+            let opened = app.authority.opened(&entry, &Actor::Operator(operator.name.clone())).await.map_err(respond::problem)?;
             object.insert("openings".to_owned(), json!(opened));
         }
     }

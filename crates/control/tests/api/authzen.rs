@@ -265,3 +265,33 @@ async fn what_is_decided_and_issued_is_counted() {
     let _ = served.token(&[]).await;
     assert_eq!(*served.asked.heard.lock().unwrap(), ["issued", "allow ", "deny not_permitted", "invalid_request"]);
 }
+
+#[tokio::test]
+async fn an_agent_cannot_tell_hidden_tools_from_such_as_do_not_exist_and_an_enforcement_point_can() {
+    let served = Served::new().await;
+    let (token, task) = served.opened().await;
+    let about = |upstream: &str, tool: &str, arguments: Value| {
+        let mut question = question(&task, tool, arguments);
+        question["resource"]["id"] = upstream.into();
+        question
+    };
+    let hidden = [
+        (about("orders", "no_such_tool", json!({})), "tool_unavailable"),
+        (about("orders", "delete_everything", json!({})), "not_permitted"),
+        (about("orders", "delete_everything", json!({"colour": "red"})), "not_permitted"),
+        (about("elsewhere", "get_order", json!({"order_id": "o-1"})), "out_of_reach"),
+    ];
+    let mut answers = std::collections::BTreeSet::new();
+    for (question, reason) in hidden {
+        assert_eq!(evaluate(&served, &question).await.json()["context"]["reason"], reason, "an enforcement point is told");
+        let before = served.world.ledger.events().len();
+        let answer = served.act(&token, "/access/v1/evaluation", question).await;
+        assert_eq!(served.world.ledger.events().len(), before + 1, "each is decided and logged: none is quicker");
+        let mut body = answer.json();
+        assert!(body["context"].as_object_mut().unwrap().remove("id").is_some());
+        answers.insert(format!("{} {body}", answer.status));
+    }
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    let near = served.act(&token, "/access/v1/evaluation", about("orders", "get_order", json!({"order_id": "o-2"}))).await.json();
+    assert_eq!(near["context"]["reason"], "not_permitted", "what the task may use is explained: {near}");
+}

@@ -13,7 +13,7 @@ use crate::serve::{Incoming, dispatch};
 use crate::session::Session;
 use crate::slots::Slot;
 use crate::upstream::{ClientProfile, Event, ServerProfile, SessionKey};
-use authority::Caller;
+use authority::{Caller, Over};
 use futures_util::{StreamExt, future, stream as streams};
 use http::header::HeaderName;
 use http::{Response, StatusCode};
@@ -205,7 +205,7 @@ async fn one_of_batch(gateway: &Arc<Inner>, admitted: Admitted, session: &Arc<Se
         Err(Refusal::Fault(fault)) => Reply::Message(StatusCode::OK, fault.frame()),
         Err(refusal) => {
             let text = match refusal {
-                Refusal::TaskEnded(reason) => format!("the task has ended ({})", reason.as_str()),
+                Refusal::Over(Over::TaskEnded(reason)) => format!("the task has ended ({})", reason.as_str()),
                 _ => "the request was refused".to_owned(),
             };
             Reply::Message(StatusCode::OK, Fault::new(StatusCode::OK, Some(&id), code::INVALID_REQUEST, text).frame())
@@ -255,6 +255,7 @@ pub(crate) fn listen(gateway: &Arc<Inner>, admitted: Admitted) -> Result<Respons
     let cursor = one(&admitted.headers, header::LAST_EVENT_ID).ok().flatten();
     if let Some(mut flight) = cursor.and_then(|cursor| session.unpark(cursor)) {
         flight.slot = admitted.slot;
+        flight.caller = admitted.caller;
         return Ok(Reply::Stream(flight.into_stream().boxed()).into_response());
     }
     let (receiver, listener) = session.listen();
@@ -288,7 +289,7 @@ impl Listening {
         loop {
             let event = tokio::select! {
                 biased;
-                _ = self.caller.live().wait_ended() => return None,
+                _ = self.caller.wait_over() => return None,
                 () = self.listener.cancelled() => return None,
                 () = self.gateway.stopping.cancelled() => return None,
                 () = self.gateway.expiry(&self.caller) => return None,

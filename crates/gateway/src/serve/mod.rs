@@ -17,7 +17,7 @@ use crate::respond::{Fault, Refusal};
 use crate::session::Underway;
 use crate::shape::{Kind, Shape};
 use crate::upstream::{Connection, Outgoing, UpstreamError};
-use authority::Released;
+use authority::{CallStatus, Over, Released};
 use domain::UpstreamName;
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -202,6 +202,8 @@ impl Incoming {
             .await
             .map_err(|error| upstream_fault(&error, Some(&self.request.id), self.era))?;
         flight.id = self.request.id.clone();
+        // The token of this round counts from here on: the one before may have expired or been revoked.
+        flight.caller = self.admitted.caller.clone();
         let token = self.request.params.as_ref().and_then(|params| params.value().get("_meta")?.get("progressToken").cloned());
         flight.progress = token.map_or(ProgressToken::Unwanted, ProgressToken::Of);
         flight.slot = self.admitted.slot.take();
@@ -220,10 +222,15 @@ impl Incoming {
             headers: &self.admitted.headers,
             released: released.as_ref(),
         };
-        let live = Arc::clone(self.admitted.caller.live());
+        let caller = self.admitted.caller.clone();
         let sent = tokio::select! {
             biased;
-            reason = live.wait_ended() => Err(UpstreamError::TaskEnded(reason)),
+            over = caller.wait_over() => {
+                if let Some(released) = released {
+                    released.record(CallStatus::Withheld.into());
+                }
+                return Err(Refusal::Over(over));
+            }
             // Not answered, as the client wants it; dropping the release records it.
             () = Underway::cancelled(self.underway.as_ref()) => return Ok(Reply::silence()),
             sent = self.connection.request(outgoing) => sent,
@@ -240,7 +247,7 @@ impl Incoming {
                 }
                 tracing::warn!(%error, upstream = %self.upstream(), "a request could not be sent");
                 return Err(match error {
-                    UpstreamError::TaskEnded(reason) => Refusal::TaskEnded(reason),
+                    UpstreamError::TaskEnded(reason) => Refusal::Over(Over::TaskEnded(reason)),
                     error => upstream_fault(&error, Some(&self.request.id), self.era).into(),
                 });
             }

@@ -217,7 +217,7 @@ pub(crate) async fn subscribe(mut incoming: Incoming) -> Result<Reply, Refusal> 
         if let Decision::Allow(permit) =
             incoming.decide(Operation::ReadResource { upstream: incoming.upstream(), uri: &uri }).await
         {
-            permit.release().map_err(Refusal::TaskEnded)?.record(CallStatus::Ok.into());
+            permit.release().map_err(Refusal::Over)?.record(CallStatus::Ok.into());
             allowed.push(uri);
         }
     }

@@ -112,8 +112,13 @@ impl Catalog {
         if !self.listing.load().tools.contains_key(name) {
             self.refresh(link, LIVE_MIN).await?;
         }
+        Ok(self.still_approved(name))
+    }
+
+    /// The same of what was seen last.
+    pub(super) fn still_approved(&self, name: &ToolName) -> bool {
         let listing = self.listing.load();
-        Ok(listing.tools.get(name).is_some_and(|tool| self.standing(name, tool) == ToolStanding::Approved))
+        listing.tools.get(name).is_some_and(|tool| self.standing(name, tool) == ToolStanding::Approved)
     }
 
     /// Whether any live tool has parameters that are repeated in headers.

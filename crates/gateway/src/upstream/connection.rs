@@ -274,6 +274,13 @@ impl Connection {
         }
     }
 
+    /// Whether what was seen live of a tool last is what is approved now. For the moment before a call leaves: an approval may
+    /// have been taken back since it was asked for.
+    #[must_use]
+    pub fn tool_still_approved(&self, tool: &ToolName) -> bool {
+        self.0.hub.catalog.still_approved(tool)
+    }
+
     /// Reads one definition out of a `tools/list` result, as it came: the tool's name if it is the approved one, `None`
     /// if it must not be shown. What was seen counts for later calls, too.
     #[must_use]

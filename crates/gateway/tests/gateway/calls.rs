@@ -522,3 +522,59 @@ async fn endless_streams_end_with_the_token_that_opened_them() {
     setup.world.clock.advance_secs(1);
     assert_eq!(client.send(client.request("GET", "")).await.status(), 401);
 }
+
+async fn revoke(setup: &Setup, client: &crate::support::Client<'_>) {
+    use secrecy::ExposeSecret;
+    let token = client.issued.token.expose_secret();
+    setup.world.authority.revoke_token(token, &authority::Actor::Holder).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_revoked_token_cuts_what_runs_under_it() {
+    for modern in [false, true] {
+        let setup = Setup::new(modern).await;
+        let client = if modern { setup.client().await } else { setup.legacy_client().await };
+        let call = client.call("refund", json!({ "order_id": "o-1", "amount_cents": 1 }));
+        let end = async {
+            setup.upstream.shared.began.acquire().await.unwrap().forget();
+            revoke(&setup, &client).await;
+        };
+        let (answer, ()) = future::join(call, end).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{}", answer.text);
+        assert_eq!(setup.wait_logged("outcome", 1).await.pop().unwrap()["status"], "withheld");
+        wait_abandoned(&setup, 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_token_cuts_the_streams_that_it_opened() {
+    let setup = Setup::new(false).await;
+    let client = setup.legacy_client().await;
+    let body = client.body(1, "tools/call", json!({ "name": "read_ticket", "arguments": { "ticket_id": "forever" } }));
+    let mut stream = client.send(client.request("POST", body)).await.into_body();
+    let mut listening = client.send(client.request("GET", "")).await.into_body();
+    assert_eq!(next_message(&mut stream).await.unwrap()["method"], "notifications/message");
+    revoke(&setup, &client).await;
+    assert_eq!(next_message(&mut stream).await.unwrap()["error"]["code"], 40_100);
+    assert!(next_message(&mut stream).await.is_none());
+    assert!(next_message(&mut listening).await.is_none());
+
+    let modern = setup.client().await;
+    let body = modern.body(7, "subscriptions/listen", json!({ "notifications": { "toolsListChanged": true } }));
+    let mut subscribed = modern.send(modern.request("POST", body)).await.into_body();
+    assert_eq!(next_message(&mut subscribed).await.unwrap()["method"], "notifications/subscriptions/acknowledged");
+    revoke(&setup, &modern).await;
+    assert_eq!(next_message(&mut subscribed).await.unwrap()["error"]["code"], 40_100);
+    assert!(next_message(&mut subscribed).await.is_none());
+}
+
+#[tokio::test]
+async fn a_hidden_tool_does_not_show_itself_by_what_it_says_of_arguments() {
+    let setup = Setup::new(true).await;
+    let client = setup.client().await;
+    for arguments in [json!({}), json!({ "extra": true })] {
+        let hidden = client.call("delete_everything", arguments.clone()).await;
+        let unknown = client.call("no_such_tool", arguments).await;
+        assert_eq!(hidden.text.replace("delete_everything", "X"), unknown.text.replace("no_such_tool", "X"));
+    }
+}
