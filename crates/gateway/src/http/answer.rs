@@ -8,9 +8,8 @@ use super::scrub::{Echo, Needles, Scanner};
 use super::serve::Api;
 use super::usage::Spent;
 use crate::slots::Slot;
-use authority::{CallOutcome, CallStatus, LiveTask, Released};
+use authority::{CallOutcome, CallStatus, Caller, Over, Released};
 use bytes::{Bytes, BytesMut};
-use domain::EndReason;
 use futures_util::stream::unfold;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Response, StatusCode};
@@ -37,7 +36,7 @@ pub struct Cut(&'static str);
 /// Why an answer ends before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
-    TaskEnded(EndReason),
+    Over(Over),
     TokenExpired,
     Stopping,
     Echo,
@@ -58,7 +57,7 @@ impl From<Echo> for Stop {
 impl Stop {
     pub(crate) const fn status(self) -> CallStatus {
         match self {
-            Self::TaskEnded(_) | Self::TokenExpired | Self::Encoded | Self::Overdrawn => CallStatus::Withheld,
+            Self::Over(_) | Self::TokenExpired | Self::Encoded | Self::Overdrawn => CallStatus::Withheld,
             Self::Stopping => CallStatus::Cancelled,
             Self::Echo => CallStatus::SecretEchoed,
             Self::TooLarge | Self::Broken => CallStatus::UpstreamError,
@@ -68,7 +67,8 @@ impl Stop {
 
     pub(crate) const fn words(self) -> &'static str {
         match self {
-            Self::TaskEnded(_) => "the task has ended",
+            Self::Over(Over::TaskEnded(_)) => "the task has ended",
+            Self::Over(_) => "the access token was revoked",
             Self::TokenExpired => "the access token has expired",
             Self::Stopping => "the gateway is stopping",
             Self::Echo => "it holds the credential of the API",
@@ -83,7 +83,7 @@ impl Stop {
 
 /// What an answer hangs on while it is under way.
 pub(crate) struct Ties {
-    pub(crate) live: Arc<LiveTask>,
+    pub(crate) caller: Caller,
     pub(crate) released: Released,
     pub(crate) spent: Arc<Spent>,
     pub(crate) slot: Slot,
@@ -170,7 +170,7 @@ impl Passing {
             let endless = self.pause.is_some();
             let frame = tokio::select! {
                 biased;
-                reason = self.ties.live.wait_ended() => return Err(Stop::TaskEnded(reason)),
+                over = self.ties.caller.wait_over() => return Err(Stop::Over(over)),
                 () = self.ties.stopping.cancelled(), if endless => return Err(Stop::Stopping),
                 () = tokio::time::sleep_until(self.ties.expires), if endless => return Err(Stop::TokenExpired),
                 () = tokio::time::sleep_until(limit) => return Err(Stop::Timeout),
@@ -236,9 +236,9 @@ impl Passing {
             }
         }
         // The last look: an answer is not given to a task that ended while it was read.
-        if let Some(reason) = self.ties.live.ended() {
+        if let Some(over) = self.ties.caller.over() {
             self.record(CallStatus::Withheld);
-            return Err(Stop::TaskEnded(reason));
+            return Err(Stop::Over(over));
         }
         let status = self.status;
         self.record(status);

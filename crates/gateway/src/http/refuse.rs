@@ -5,9 +5,8 @@
 use super::answer::ApiBody;
 use super::serve::Api;
 use crate::respond::{denial_data, denial_text};
-use authority::{Denial, Unauthenticated};
+use authority::{Denial, Over, Unauthenticated};
 use bytes::Bytes;
-use domain::EndReason;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -92,7 +91,7 @@ fn admission(refusal: &crate::respond::Refusal, api: Option<&Api>) -> Response<A
         R::CredentialMalformed => invalid("the Authorization header cannot be read"),
         R::NoCredential => challenge(S::UNAUTHORIZED, api, None, "send the task's access token"),
         R::Unauthenticated(why) => unauthenticated(why, api),
-        R::TaskEnded(reason) => ended(*reason, api),
+        R::Over(gone) => over(*gone, api),
         R::BodyTooLarge => problem(S::PAYLOAD_TOO_LARGE, "body", "the body is too large"),
         R::BodyTooSlow => problem(S::REQUEST_TIMEOUT, "body", "the body did not arrive in time"),
         R::BodyBroken => problem(S::BAD_REQUEST, "body", "the body broke off"),
@@ -105,9 +104,16 @@ fn admission(refusal: &crate::respond::Refusal, api: Option<&Api>) -> Response<A
     }
 }
 
-/// The task ended while the request was under way.
-pub(crate) fn ended(reason: EndReason, api: Option<&Api>) -> Response<ApiBody> {
-    unauthenticated(&Unauthenticated::TaskEnded(reason), api)
+/// What the caller stands on went away while the request was under way.
+pub(crate) fn over(over: Over, api: Option<&Api>) -> Response<ApiBody> {
+    match over {
+        Over::TaskEnded(reason) => unauthenticated(&Unauthenticated::TaskEnded(reason), api),
+        Over::TokenRevoked => unauthenticated(&Unauthenticated::Invalid, api),
+        Over::PolicyChanged => {
+            let text = "the policy changed while the request was decided; nothing was sent: send it again";
+            with(problem(StatusCode::SERVICE_UNAVAILABLE, "policy_changed", text), RETRY_AFTER, "0")
+        }
+    }
 }
 
 fn unauthenticated(why: &Unauthenticated, api: Option<&Api>) -> Response<ApiBody> {

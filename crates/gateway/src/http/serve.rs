@@ -7,7 +7,7 @@ use super::config::{HttpTarget, NO_ROUTE};
 use super::connect::{Lookup, OriginClient, cause, client};
 use super::inject::{Draft, Injector};
 use super::path::{self, Segments};
-use super::refuse::{Refusal, ended, refuse};
+use super::refuse::{Refusal, over, refuse};
 use super::request::{self, Asked};
 use super::route::Route;
 use super::usage::{Overdrawn, Spent, Usage};
@@ -199,7 +199,7 @@ impl Inner {
         };
         self.observer.decided(Outcome::Allow, None);
         // 4. The last look before it leaves: the task may have ended while the decision was written.
-        let released = permit.release().map_err(Admission::TaskEnded)?;
+        let released = permit.release().map_err(Admission::Over)?;
         // 5. The credential, the request, the answer.
         self.forward(admitted, api, wanted, released).await
     }
@@ -319,7 +319,6 @@ impl Inner {
     ) -> Result<Response<ApiBody>, Refusal> {
         let Admitted { caller, slot, spent, parts, .. } = admitted;
         let Wanted { route, path, asked } = wanted;
-        let live = Arc::clone(caller.live());
         let deadline = Instant::now() + Duration::from_secs(api.target.limits.timeout_secs);
         let mut draft = api.draft(parts.method.clone(), path, asked);
         let now = self.authority.now();
@@ -337,7 +336,7 @@ impl Inner {
         };
         let exchanged = tokio::select! {
             biased;
-            reason = live.wait_ended() => Err((CallStatus::Withheld, Admission::TaskEnded(reason).into())),
+            over = caller.wait_over() => Err((CallStatus::Withheld, Admission::Over(over).into())),
             () = tokio::time::sleep_until(deadline) => Err((CallStatus::Timeout, Refusal::Timeout)),
             exchanged = exchange => exchanged,
         };
@@ -353,12 +352,12 @@ impl Inner {
         }
         let left = u64::try_from(caller.claims().expires_at.0.saturating_sub(now.secs())).unwrap_or(0);
         let expires = Instant::now() + Duration::from_secs(left);
-        let ties = Ties { live, released, spent, slot, stopping: self.stopping.clone(), expires, deadline, needles };
+        let ties = Ties { caller, released, spent, slot, stopping: self.stopping.clone(), expires, deadline, needles };
         let passed = pass(response, (api, route, &parts.method), ties).await;
         watch.stop(&*self.observer, Stage::Upstream);
         match passed {
             Ok(response) => Ok(response),
-            Err(Stop::TaskEnded(reason)) => Ok(ended(reason, Some(api))),
+            Err(Stop::Over(gone)) => Ok(over(gone, Some(api))),
             Err(Stop::Timeout) => Err(Refusal::Timeout),
             Err(stop) => {
                 tracing::warn!(target = %api.target.name, why = stop.words(), "the answer of an API was withheld");
