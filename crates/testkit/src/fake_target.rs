@@ -69,6 +69,7 @@ struct State {
     away: bool,
     deaf: bool,
     secretive: bool,
+    stubborn: bool,
     revoked_with: Vec<String>,
     calls: u64,
     issued: u64,
@@ -113,6 +114,11 @@ impl FakeTarget {
     /// It does not list what is there.
     pub fn secretive(&self, secretive: bool) {
         self.state().secretive = secretive;
+    }
+
+    /// It makes every secret itself, whatever the caller made.
+    pub fn stubborn(&self, stubborn: bool) {
+        self.state().stubborn = stubborn;
     }
 
     /// Holds issuing up until [`FakeTarget::go_on`].
@@ -230,7 +236,7 @@ impl Target for FakeTarget {
             summary: vec![format!("makes the account {handle}")],
             handle,
             expires_at: asked.expires_at,
-            secret: if asked.verifier.is_some() { SecretOrigin::Caller } else { SecretOrigin::Writ },
+            secret: if asked.verifier.is_some() && !self.state().stubborn { SecretOrigin::Caller } else { SecretOrigin::Writ },
             secret_seed: Box::new(asked.entropy).into(),
         })
     }

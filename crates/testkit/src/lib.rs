@@ -18,7 +18,7 @@ pub use issuer::{Holder, TestIssuer};
 pub use ledger::{Fault, MemoryLedger};
 pub use server::{RealMariadb, RealPostgresql};
 pub use target::shown;
-pub use world::{ISSUER, StaticKeys, World, agent, task_request};
+pub use world::{Backing, ISSUER, StaticKeys, World, agent, task_request};
 
 use authority::ports::{Clock, Entropy};
 use domain::Timestamp;

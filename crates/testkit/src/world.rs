@@ -2,7 +2,8 @@
 
 use crate::{Holder, ManualClock, MemoryLedger, SeededEntropy, TestIssuer};
 use async_trait::async_trait;
-use authority::ports::Clock;
+use auditlog::note::VerifierKey;
+use authority::ports::{Archive, Clock, Ledger, PublishedLog};
 use authority::{
     Actor, Authority, Caller, Compiled, ConfiguredTarget, EvidenceInput, IssueError, IssueRequest, Issued, KeySource, Parts,
     Policy, Presented, Provider, ProviderKeys, Scheme, SignerConfig, SourceFile, Sources, TaskRequest, TokenKeys,
@@ -34,6 +35,20 @@ impl KeySource for StaticKeys {
     async fn refreshed(&self, _provider: &ProviderName) -> Option<ProviderKeys> {
         Some(ProviderKeys::Jwks(Arc::clone(&self.0)))
     }
+}
+
+/// What a world stands on.
+pub struct Backing {
+    /// The write side.
+    pub ledger: Arc<dyn Ledger>,
+    /// The read side.
+    pub archive: Arc<dyn Archive>,
+    /// The published log.
+    pub published: Arc<dyn PublishedLog>,
+    /// The key of its checkpoints.
+    pub log_key: VerifierKey,
+    /// What its random bytes begin with; another one for each start.
+    pub seed: u64,
 }
 
 /// Everything that a test needs.
@@ -99,6 +114,34 @@ impl World {
         targets: Vec<ConfiguredTarget>,
         (clock, ledger): (Arc<ManualClock>, Arc<MemoryLedger>),
     ) -> Self {
+        let backing = Backing {
+            ledger: ledger.clone(),
+            archive: ledger.clone(),
+            published: ledger.clone(),
+            log_key: ledger.log_key(),
+            // Another start draws other bytes: names that it makes must be new.
+            seed: 1 + (ledger.events().len() as u64) * 1_000_000,
+        };
+        let parts = (upstreams, targets);
+        Self { ledger, ..Self::start(files, agents, parts, (clock, backing)).await }
+    }
+
+    /// The same over a real store. Its `ledger` is one that nobody uses.
+    pub async fn backed(
+        files: &[(&str, &str)],
+        agents: Vec<Agent>,
+        targets: Vec<ConfiguredTarget>,
+        (clock, backing): (Arc<ManualClock>, Backing),
+    ) -> Self {
+        Self::start(files, agents, (Vec::new(), targets), (clock, backing)).await
+    }
+
+    async fn start(
+        files: &[(&str, &str)],
+        agents: Vec<Agent>,
+        (upstreams, targets): (Vec<Upstream>, Vec<ConfiguredTarget>),
+        (clock, backing): (Arc<ManualClock>, Backing),
+    ) -> Self {
         let files = files.iter().map(|(path, text)| SourceFile { path: (*path).into(), text: (*text).into() }).collect();
         let Compiled { policy, .. } = match Policy::compile(&Sources { files }) {
             Ok(compiled) => compiled,
@@ -116,23 +159,22 @@ impl World {
             policy,
             upstreams,
             targets,
-            ledger: ledger.clone(),
-            archive: ledger.clone(),
-            published: ledger.clone(),
+            ledger: backing.ledger,
+            archive: backing.archive,
+            published: backing.published,
             signer: SignerConfig {
-                log_key: ledger.log_key(),
+                log_key: backing.log_key,
                 keys: TokenKeys { active: Arc::new(signer), published: Vec::new() },
                 token_lifetime_secs_max: 3_600,
             },
             wrapping: WrappingKey::new(Zeroizing::new([9; 32])),
             clock: clock.clone(),
-            // Another start draws other bytes: names that it makes must be new.
-            entropy: Arc::new(SeededEntropy::new(1 + (ledger.events().len() as u64) * 1_000_000)),
+            entropy: Arc::new(SeededEntropy::new(backing.seed)),
         })
         .await
         .unwrap();
         authority.put_agents(agents, &Actor::System).await.unwrap();
-        Self { authority, clock, ledger, issuer, holder: Holder::default() }
+        Self { authority, clock, ledger: Arc::default(), issuer, holder: Holder::default() }
     }
 
     /// Unix seconds now.

@@ -154,6 +154,10 @@ async fn a_secret_of_the_caller_is_decided_about_as_such_and_none_is_handed_out(
     let (_, caller) = rig.task().await;
     let mut request = ask("orders-db/read_orders", json!({ "region": "eu" }));
     request.verifier = Some(Verifier::Sha256("ab".repeat(32)));
+    rig.orders.stubborn(true);
+    let refused = rig.world.authority.request_credential(&caller, request.clone()).await.unwrap_err();
+    assert!(refused.to_string().contains("otherwise than was asked for"), "{refused:?}");
+    rig.orders.stubborn(false);
     let issued = rig.world.authority.request_credential(&caller, request).await.unwrap();
     assert_eq!(issued.secret, SecretOrigin::Caller);
     assert!(issued.secrets.is_empty());

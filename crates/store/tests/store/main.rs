@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 mod crash;
+mod credential_crash;
 mod damage;
 mod grants;
 mod log;
