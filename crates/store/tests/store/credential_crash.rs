@@ -183,6 +183,7 @@ async fn a_killed_broker_leaves_no_credential_behind() {
             // The test runner says something too.
             rounds += usize::from(line.trim_end().ends_with("done"));
         }
+        #[expect(clippy::disallowed_methods, reason = "not to wait for anything: the kill shall come at any moment")]
         std::thread::sleep(Duration::from_micros(1_500 * kill as u64));
         child.kill().unwrap();
         child.wait().unwrap();
