@@ -238,10 +238,11 @@ impl Target for Mysql {
             ("user".to_owned(), body.account),
             ("host".to_owned(), at.host.clone()),
             ("port".to_owned(), at.port.to_string()),
+            ("tls".to_owned(), at.tls.word().to_owned()),
         ]);
         fields.extend(at.database.clone().map(|database| ("database".to_owned(), database)));
         if let Some(pem) = at.ca.as_deref().and_then(|pem| std::str::from_utf8(pem).ok()) {
-            fields.insert("ca_certificate".to_owned(), pem.to_owned());
+            fields.insert("ca_pem".to_owned(), pem.to_owned());
         }
         Ok(Minted { fields, secrets, to_revoke: None })
     }

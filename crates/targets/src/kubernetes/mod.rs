@@ -43,6 +43,8 @@ struct Template {
 
 struct Kubernetes {
     api: Api,
+    /// Who signed the server's certificate, for the holder's client.
+    ca_pem: Option<String>,
     /// Where the accounts are: nobody else's may be there, because who may ask for tokens here may ask for any of them.
     accounts: String,
     templates: BTreeMap<OfferName, Template>,
@@ -96,9 +98,10 @@ impl Read {
 pub(crate) fn open(config: &Config<'_>) -> Result<Arc<dyn Target>, ConfigFaults> {
     let Read { place, token, accounts, templates } = Read::of(config);
     let https = place.open(&config.connect);
+    let ca_pem = place.ca_pem.and_then(|pem| String::from_utf8(pem).ok());
     config.check()?;
     let Some(https) = https else { return Err(ConfigFault::new(&["connect", "url"], "cannot be used").into()) };
-    Ok(Arc::new(Kubernetes { api: Api::new(https, token), accounts, templates, surroundings: config.surroundings() }))
+    Ok(Arc::new(Kubernetes { api: Api::new(https, token), ca_pem, accounts, templates, surroundings: config.surroundings() }))
 }
 
 /// The manifest that the cluster's administrator applies.
@@ -279,16 +282,14 @@ impl Target for Kubernetes {
         let unreadable = |_| TargetError::NotShown("a plan that it cannot read");
         let carried: Carried = serde_json::from_slice(&plan.canonical).map_err(unreadable)?;
         let token = self.create(&carried).await?;
-        Ok(Minted {
-            fields: BTreeMap::from([
-                ("server".to_owned(), self.api.server()),
-                ("namespace".to_owned(), carried.namespace),
-                ("service_account".to_owned(), format!("{}/{}", carried.accounts, carried.name)),
-                ("token_expires_at".to_owned(), token.expires_at),
-            ]),
-            secrets: BTreeMap::from([("token".to_owned(), token.token.clone())]),
-            to_revoke: Some(token.token),
-        })
+        let mut fields = BTreeMap::from([
+            ("server".to_owned(), self.api.server()),
+            ("namespace".to_owned(), carried.namespace),
+            ("service_account".to_owned(), format!("{}/{}", carried.accounts, carried.name)),
+            ("token_expires_at".to_owned(), token.expires_at),
+        ]);
+        fields.extend(self.ca_pem.clone().map(|pem| ("ca_pem".to_owned(), pem)));
+        Ok(Minted { fields, secrets: BTreeMap::from([("token".to_owned(), token.token.clone())]), to_revoke: Some(token.token) })
     }
 
     async fn end(&self, step: Ending, handle: &Handle<'_>) -> Result<Evidence, TargetError> {

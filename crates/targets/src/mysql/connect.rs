@@ -45,6 +45,17 @@ pub(super) enum Tls {
     Off,
 }
 
+impl Tls {
+    /// What a client has to do, as it is told.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::VerifyFull => "verify",
+            Self::VerifyCa => "required",
+            Self::Off => "off",
+        }
+    }
+}
+
 impl At {
     /// Options for one login.
     pub(super) fn login(&self, user: &str, password: Option<&SecretString>) -> MySqlConnectOptions {

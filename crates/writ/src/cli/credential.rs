@@ -75,14 +75,14 @@ enum Asked {
     /// For the task under which it runs.
     Task(Task),
     /// For all.
-    Operator(Operator),
+    Operator(Box<Operator>),
 }
 
 impl Asked {
     fn configured(common: &Common) -> Result<Self, Failure> {
         Ok(match Task::surrounding() {
             Some(task) => Self::Task(task),
-            None => Self::Operator(Operator::configured(common)?),
+            None => Self::Operator(Box::new(Operator::configured(common)?)),
         })
     }
 

@@ -42,13 +42,21 @@ pub(super) fn aws(credentials: &[&Held], folder: &Folder, environment: &mut Envi
     Ok(())
 }
 
+/// The host of people and of `git` for that of the API: `api.github.com`, or `HOST/api/v3` of an own server.
+fn forge(api: &str) -> &str {
+    match api.split('/').next().unwrap_or_default() {
+        "" | "api.github.com" => "github.com",
+        host => host,
+    }
+}
+
 /// `gh` reads `GH_TOKEN`; `git` asks a helper that reads a file, configured by variables so that no file of the user's changes.
 pub(super) fn github(credentials: &[&Held], folder: &Folder, environment: &mut Environment) -> anyhow::Result<()> {
     let Some(held) = only(credentials) else { return Ok(()) };
     let token = held.secret("token")?;
     let answer = Zeroizing::new(format!("username=x-access-token\npassword={token}\n"));
     let file = held.write(folder, "git-credential", &answer)?;
-    let host = if held.field("host").is_empty() { "github.com" } else { held.field("host") };
+    let host = forge(held.field("api"));
     let helper = format!("!f() {{ test \"$1\" = get && cat {}; }}; f", quoted(&shown(&file)));
     let key = format!("credential.https://{host}.helper");
     // The first, empty helper forgets those of the user.
@@ -77,7 +85,7 @@ pub(super) fn kubernetes(credentials: &[&Held], folder: &Folder, environment: &m
     let (mut clusters, mut users, mut contexts) = (Vec::new(), Vec::new(), Vec::new());
     for held in credentials {
         let token = held.write(folder, "token", held.secret("token")?)?;
-        let mut cluster = serde_json::Map::from_iter([("server".to_owned(), json!(held.field("server")))]);
+        let mut cluster = serde_json::Map::from_iter([("server".to_owned(), json!(format!("https://{}", held.field("server"))))]);
         if !held.field("ca_pem").is_empty() {
             cluster.insert("certificate-authority".to_owned(), json!(held.write(folder, "ca.pem", held.field("ca_pem"))?));
         }
@@ -102,7 +110,7 @@ pub(super) fn kubernetes(credentials: &[&Held], folder: &Folder, environment: &m
 /// `gcloud` reads an access token from a file.
 pub(super) fn gcp(credentials: &[&Held], folder: &Folder, environment: &mut Environment) -> anyhow::Result<()> {
     let Some(held) = only(credentials) else { return Ok(()) };
-    environment.set("CLOUDSDK_AUTH_ACCESS_TOKEN_FILE", held.write(folder, "access_token", held.secret("access_token")?)?);
+    environment.set("CLOUDSDK_AUTH_ACCESS_TOKEN_FILE", held.write(folder, "access_token", held.secret("token")?)?);
     if !held.field("project").is_empty() {
         environment.set("CLOUDSDK_CORE_PROJECT", held.field("project"));
     }

@@ -11,14 +11,19 @@ pub(super) fn ssh(credentials: &[&Held], folder: &Folder, environment: &mut Envi
     for held in credentials {
         let key = held.write(folder, "id_ed25519", held.secret("private_key")?)?;
         let certificate = held.write(folder, "id_ed25519-cert.pub", &format!("{}\n", held.field("certificate").trim_end()))?;
-        let name = if held.field("host").is_empty() { "*" } else { held.field("host") };
-        // By the target's name, too: people need not know which host it is.
-        config += &format!("Host {} {name}\n", held.target);
-        for (option, field) in [("HostName", "host"), ("Port", "port"), ("User", "user")] {
-            if !held.field(field).is_empty() {
-                config += &format!("  {option} {}\n", held.field(field));
-            }
+        let hosts: Vec<_> = held.field("hosts").split(',').map(str::trim).filter(|host| !host.is_empty()).collect();
+        anyhow::ensure!(
+            !hosts.iter().any(|host| host.contains(char::is_whitespace)),
+            "a host of `{}` has a space in its name",
+            held.target
+        );
+        // By the target's name, too, if it is one host: people need not know which.
+        if let [host] = hosts.as_slice() {
+            config += &format!("Match originalhost {}\n  HostName {host}\n", held.target);
         }
+        let names =
+            if hosts.is_empty() { "*".to_owned() } else { [hosts.as_slice(), &[held.target.as_str()]].concat().join(" ") };
+        config += &format!("Host {names}\n  User \"{}\"\n", held.field("user"));
         config += &format!("  IdentityFile \"{}\"\n  CertificateFile \"{}\"\n", shown(&key), shown(&certificate));
         // No other key of the user is offered, and none of its agents is asked or lent to the host.
         config += "  IdentitiesOnly yes\n  IdentityAgent none\n  ForwardAgent no\n  PasswordAuthentication no\n";

@@ -49,8 +49,8 @@ fn every_file_is_for_its_owner_alone_and_no_variable_holds_a_secret_that_a_file_
         ("ssh", &[("user", "deploy"), ("certificate", "ssh-ed25519-cert-v01@openssh.com AAAA")], &["private_key"]),
         ("x509", &[("certificate", "-----BEGIN CERTIFICATE-----\n")], &["private_key"]),
         ("aws", &[("access_key_id", "ASIA1"), ("region", "eu-central-1")], &["secret_access_key", "session_token"]),
-        ("github", &[("host", "github.com")], &["token"]),
-        ("kubernetes", &[("server", "https://k8s.example")], &["token"]),
+        ("github", &[("api", "api.github.com")], &["token"]),
+        ("kubernetes", &[("server", "k8s.example")], &["token"]),
     ];
     for (kind, fields, secrets) in kinds {
         let (folder, environment) = delivered(&[held("t", kind, fields, secrets)]);
@@ -95,7 +95,7 @@ fn libpq_finds_host_user_and_password_and_sends_them_nowhere_else() {
 
 #[test]
 fn git_gets_the_token_for_its_host_and_for_no_other() {
-    let (folder, environment) = delivered(&[held("forge", "github", &[("host", "github.com")], &["token"])]);
+    let (folder, environment) = delivered(&[held("forge", "github", &[("api", "api.github.com")], &["token"])]);
     let ask = |host: &str| {
         let mut git = Command::new("git");
         git.args(["credential", "fill"]).envs(&environment.set).env("HOME", folder.path());
@@ -109,13 +109,34 @@ fn git_gets_the_token_for_its_host_and_for_no_other() {
 }
 
 #[test]
+fn ssh_uses_this_key_for_these_hosts_and_no_agent_of_the_user() {
+    let fields = [("user", "deploy"), ("hosts", "web-1.example"), ("certificate", "ssh-ed25519-cert-v01@openssh.com AAAA")];
+    let (_folder, environment) = delivered(&[held("web", "ssh", &fields, &["private_key"])]);
+    let config = file(&environment, "WRIT_SSH_CONFIG");
+    let asked = |host: &str| {
+        let ssh = Command::new("ssh").args(["-G", "-F"]).arg(value(&environment, "WRIT_SSH_CONFIG")).arg(host).output();
+        ssh.ok().map(|output| String::from_utf8(output.stdout).unwrap())
+    };
+    for part in ["Host web-1.example web\n", "User \"deploy\"", "IdentitiesOnly yes", "IdentityAgent none"] {
+        assert!(config.contains(part), "{part}: {config}");
+    }
+    // Read back by the real client, where there is one.
+    let (Some(by_name), Some(other)) = (asked("web"), asked("elsewhere.example")) else { return };
+    for part in ["hostname web-1.example", "user deploy", "identityagent none", "certificatefile "] {
+        assert!(by_name.contains(part), "{part}: {by_name}");
+    }
+    assert!(!other.contains("certificatefile "), "{other}");
+}
+
+#[test]
 fn a_kubeconfig_names_the_token_and_does_not_hold_it() {
-    let fields = [("server", "https://k8s.example"), ("namespace", "shop"), ("ca_pem", "PEM\n")];
+    let fields = [("server", "k8s.example"), ("namespace", "shop"), ("ca_pem", "PEM\n")];
     let (_folder, environment) = delivered(&[held("k8s", "kubernetes", &fields, &["token"])]);
     let text = file(&environment, "KUBECONFIG");
     assert!(!text.contains(SECRET));
     let config: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(config["contexts"][0]["context"], json!({ "cluster": "k8s", "user": "k8s", "namespace": "shop" }));
+    assert_eq!(config["clusters"][0]["cluster"]["server"], "https://k8s.example");
     let token = config["users"][0]["user"]["tokenFile"].as_str().unwrap();
     assert_eq!(fs::read_to_string(token).unwrap(), SECRET);
 }
