@@ -19,7 +19,9 @@ mod mysql;
 mod peer;
 mod postgresql;
 mod publish;
+pub mod redis;
 pub mod ssh;
+mod x509;
 
 use authority::target::Target;
 use config::{Config, ConfigFault, ConfigFaults, Surroundings, TargetConfig};
@@ -54,7 +56,9 @@ static KINDS: &[Kind] = &[
     Kind::new("kubernetes", None, kubernetes::open, kubernetes::install_script),
     Kind::new("mysql", Some("mysql_native"), mysql::open, mysql::install_script),
     Kind::new("postgresql", Some("scram_sha_256"), postgresql::open, postgresql::install_script),
+    Kind::new("redis", Some("sha256"), redis::open, redis::install_script),
     Kind::new("ssh", Some("ssh_public_key"), ssh::open, ssh::install_script),
+    Kind::new("x509", Some("certificate_request"), x509::open, x509::install_script),
 ];
 
 /// Every kind that can be configured.

@@ -105,6 +105,22 @@ pub(crate) fn open(config: &Config<'_>) -> Result<Arc<dyn Target>, ConfigFaults>
 
 /// What the administrator of the hosts runs once.
 pub(crate) fn install_script(config: &Config<'_>) -> Result<String, ConfigFaults> {
+    const OTHERS: [&str; 11] = [
+        "ca_key",
+        "krl_file",
+        "hosts",
+        "principals",
+        "extensions",
+        "lifetime_secs_max",
+        "source_address_required",
+        "force_command_required",
+        "hosts_fetch_secs",
+        "authorized_keys",
+        "probe",
+    ];
+    for key in OTHERS {
+        let _theirs = config.connect.raw(key);
+    }
     let group = config.connect.text("host_group", "web");
     let public = config.connect.file_if("ca_public").map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned());
     let public = public.unwrap_or_else(|| "PUBLIC KEY OF THE AUTHORITY".to_owned());
@@ -112,6 +128,9 @@ pub(crate) fn install_script(config: &Config<'_>) -> Result<String, ConfigFaults
     for (name, section) in &config.offers {
         let user = section.own.text("user", "deploy");
         let names = section.own.texts("principals").join("\n");
+        for key in ["extensions", "force_command", "source_address"] {
+            let _theirs = section.own.raw(key);
+        }
         principals.push_str(&format!(
             "# offer {name}\ninstall -d -m 0755 /etc/ssh/writ-principals\ncat >> /etc/ssh/writ-principals/{user} <<'EOF'\n{names}\nEOF\n"
         ));

@@ -51,7 +51,7 @@ pub(crate) fn target_config(kind: &str, text: &str, params: &[&str]) -> TargetCo
 
 pub(crate) fn open(config: &TargetConfig, folder: &Path) -> Arc<dyn Target> {
     let surroundings: Arc<dyn Surroundings> = Arc::new(Files(folder.to_owned()));
-    targets::open(config, &surroundings).unwrap_or_else(|faults| panic!("{faults}"))
+    targets::open(config, &surroundings).unwrap()
 }
 
 pub(crate) fn offer(name: OfferName, params: &[&str]) -> Offer {
@@ -185,7 +185,7 @@ pub(crate) async fn until<F: FnMut() -> bool>(what: &str, mut so: F) {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("not so in time: {what}");
+    assert!(so(), "not so in time: {what}");
 }
 
 /// Runs a program to its end; its output, or its error text.
