@@ -10,7 +10,9 @@ mod failure;
 pub(crate) mod init;
 pub(crate) mod output;
 mod policy;
+mod redis_gate;
 mod serve;
+mod ssh_host;
 mod target;
 mod task;
 mod upstream;
@@ -106,6 +108,10 @@ enum Command {
     /// The log: verify it offline, search it, show and prove entries, redact values
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Stand between Writ and Redis: the only process that may change users there
+    RedisGate(redis_gate::RedisGateArgs),
+    /// On a host: fetch the list of revoked SSH certificates and end their sessions
+    SshHost(ssh_host::SshHostArgs),
     /// Print shell completions
     Completions {
         /// For which shell.
@@ -140,6 +146,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Upstream(command) => block_on(upstream::run(common, command)),
         Command::Policy(command) => block_on(policy::run(common, command)),
         Command::Audit(command) => block_on(audit::run(common, command)),
+        Command::RedisGate(args) => block_on(redis_gate::run(args)),
+        Command::SshHost(args) => block_on(ssh_host::run(args)),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "writ", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
