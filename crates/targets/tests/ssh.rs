@@ -9,7 +9,7 @@ use authority::target::{Acceptance, Gravity, Plan, Target, TargetError, Verifier
 use domain::Ending;
 use issuing::{Request, Server, find, free_port, handle, has, open, run, target_config, until};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 use targets::ssh::host::{Host, HostError, HostSettings};
@@ -155,7 +155,7 @@ impl Lab {
     }
 
     /// A session that runs until somebody ends it, with a child that left it.
-    async fn live(&self, name: &str) -> (Child, i32) {
+    async fn live(&self, name: &str) -> (Server, i32) {
         let file = self.path("child.pid");
         let script = format!(
             "setsid nohup sh -c 'echo $$ > {}.new; mv {}.new {}; exec sleep 600' >/dev/null 2>&1 & exec sleep 600",
@@ -163,9 +163,9 @@ impl Lab {
             file.display(),
             file.display()
         );
-        let child = self.ssh(name).arg(script).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let session = Server::start(self.ssh(name).arg(script).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()));
         until("the session runs", || file.exists()).await;
-        (child, std::fs::read_to_string(file).unwrap().trim().parse().unwrap())
+        (session, std::fs::read_to_string(file).unwrap().trim().parse().unwrap())
     }
 }
 
@@ -212,10 +212,10 @@ async fn revoking_ends_the_live_session_and_what_left_it_and_refuses_the_next() 
     let (mut session, escaped) = lab.live("mine").await;
     assert_eq!(lab.target.end(Ending::CloseAuth, &handle(&plan)).await.unwrap().facts["serial"], plan.handle);
     // The list is served, and the host does not have it yet: this is what a certificate's expiry or list alone does not end.
-    assert!(session.try_wait().unwrap().is_none() && runs(escaped));
+    assert!(session.0.try_wait().unwrap().is_none() && runs(escaped));
     let round = lab.host().round().await.unwrap();
     assert_eq!((round.revoked, round.sessions), (1, 1), "{round:?}");
-    until("the session is over", || session.try_wait().unwrap().is_some()).await;
+    until("the session is over", || session.0.try_wait().unwrap().is_some()).await;
     until("what left it is over", || !runs(escaped)).await;
     assert!(lab.login("mine", "true").unwrap_err().contains("Permission denied"));
     // Nobody else is touched.
@@ -241,11 +241,11 @@ async fn a_login_that_cleared_its_environment_is_ended_too() {
     let plan = lab.issue("shell", "mine").await;
     let file = lab.path("hidden.pid");
     let script = format!("exec env -i /bin/sh -c 'echo $$ > {f}.new; mv {f}.new {f}; exec sleep 600'", f = file.display());
-    let mut session = lab.ssh("mine").arg(script).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let mut session = Server::start(lab.ssh("mine").arg(script).stdin(Stdio::null()).stdout(Stdio::null()));
     until("the session runs", || file.exists()).await;
     lab.target.end(Ending::CloseAuth, &handle(&plan)).await.unwrap();
     assert_eq!(lab.host().round().await.unwrap().sessions, 1);
-    until("the session is over", || session.try_wait().unwrap().is_some()).await;
+    until("the session is over", || session.0.try_wait().unwrap().is_some()).await;
 }
 
 #[tokio::test]

@@ -27,7 +27,9 @@ fn help_teaches_with_examples_and_exit_codes() {
     let dir = tempfile::tempdir().unwrap();
     let help = text(&writ(dir.path(), &["--help"]).stdout);
     assert!(help.contains("writ demo") && help.contains("Exit codes:"), "{help}");
-    for command in ["serve", "demo", "init", "exec", "agent", "task", "upstream", "policy", "audit", "completions"] {
+    for command in
+        ["serve", "demo", "init", "exec", "agent", "task", "upstream", "policy", "audit", "redis-gate", "ssh-host", "completions"]
+    {
         assert!(writ(dir.path(), &[command, "--help"]).status.success(), "{command}");
     }
 }
@@ -137,4 +139,36 @@ fn the_demo_goes_as_expected_step_by_step() {
     let size: u64 = checkpoint.lines().nth(1).unwrap().parse().unwrap();
     fs::write(data.join("log/checkpoint"), checkpoint.replacen(&size.to_string(), &(size - 1).to_string(), 1)).unwrap();
     assert_eq!(verify(&[]), Some(1), "a checkpoint with another size is not signed");
+}
+
+#[test]
+fn the_gate_checks_its_file_and_refuses_one_that_gives_too_much() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |listen: &str, command: &str| {
+        let node = "[[nodes]]\naddress = \"127.0.0.1:6379\"\nuser = \"writ_gate\"\npassword_file = \"password\"\n";
+        let template = format!("[templates.orders]\ncommands = [\"{command}\"]\nkeys = [\"order:{{id}}:*\"]\n");
+        let text = format!("listen = \"{listen}\"\nbroker_sha256 = \"{}\"\n{node}{template}", "ab".repeat(32));
+        fs::write(dir.path().join("gate.toml"), text).unwrap();
+        writ(dir.path(), &["redis-gate", "--check", "gate.toml"]).status.code()
+    };
+    assert_eq!(file("unix:gate.sock", "get"), Some(0));
+    for (listen, command) in [("0.0.0.0:6390", "get"), ("unix:gate.sock", "eval"), ("unix:gate.sock", "@all")] {
+        assert_eq!(file(listen, command), Some(2), "{listen} {command}");
+    }
+    assert_eq!(writ(dir.path(), &["redis-gate", "missing.toml"]).status.code(), Some(2));
+}
+
+#[test]
+fn the_helper_on_a_host_does_one_round_or_says_why_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    fs::write(at("log"), "").unwrap();
+    let round = |from: &str| {
+        writ(dir.path(), &["ssh-host", "--once", "--from", from, "--krl-file", &at("krl"), "--auth-log", &at("log")])
+    };
+    assert_eq!(round(&at("missing")).status.code(), Some(1));
+    assert_eq!(round("http://files.example/krl").status.code(), Some(2));
+    fs::write(at("served"), "<html>").unwrap();
+    let refused = round(&at("served"));
+    assert!(refused.status.code() == Some(1) && !dir.path().join("krl").exists(), "{}", text(&refused.stderr));
 }
