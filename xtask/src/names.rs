@@ -6,8 +6,8 @@ use crate::tree::Tree;
 
 /// Names that say nothing about what is inside.
 const FORBIDDEN: [&str; 9] = ["util", "utils", "common", "types", "helper", "helpers", "manager", "managers", "misc"];
-/// An opening shorter than this cannot say what is owned and what is not.
-const OPENING_LINES_MIN: usize = 2;
+/// An opening of fewer characters cannot say what is owned and what is not.
+const OPENING_CHARS_MIN: usize = 60;
 /// A longer one belongs into `docs/`.
 const OPENING_LINES_MAX: usize = 8;
 
@@ -22,8 +22,8 @@ pub(crate) fn check(tree: &Tree) -> Vec<Finding> {
         if opening == 0 {
             let text = "opens without `//!`: say what it owns, what it must not know, which specification it follows";
             findings.push(Finding::new(&file.path, 1, text));
-        } else if opening < OPENING_LINES_MIN {
-            let text = "opens with one line of `//!`: say also what it must not know";
+        } else if file.text.lines().take(opening).map(str::len).sum::<usize>() < OPENING_CHARS_MIN {
+            let text = "opens with a few words of `//!`: say what it owns and what it must not know";
             findings.push(Finding::warning(&file.path, 1, text));
         } else if opening > OPENING_LINES_MAX {
             let text = format!("opens with {opening} lines of `//!`: more than {OPENING_LINES_MAX} belong into docs");
@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn drawers_and_silent_files_are_found() {
-        let opening = "//! One.\n//! Two.\n";
+        let opening = "//! What it owns, in one sentence, and what it must never know, in another.\n";
         let tree = Tree::of(&[
             ("crates/a/src/good.rs", opening),
             ("crates/a/src/utils.rs", opening),

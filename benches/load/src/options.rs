@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line of the load driver: what is measured, for how long, with how many clients. Measures nothing itself.
 
 use anyhow::{Context, Result, bail};
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! Two targets, a world, and what the tests do with them.
+//! Two targets, a world, and what the tests do with them. Owns no claim: those are in the files beside it.
 
 use authority::ports::{GrantQuery, GrantRecord};
 use authority::{Actor, Caller, CredentialError, CredentialRequest, Issued, IssuedCredential};

@@ -1,4 +1,4 @@
-//! What leaves the gateway, and what never does.
+//! What leaves the gateway for an HTTP API, and what never does, byte for byte as the other side received it.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use super::support::*;

@@ -1,4 +1,4 @@
-//! Claims about single decisions, attacks among them.
+//! Claims about single decisions, attacks among them. Whole folders and their diagnostics are tested beside `policy.rs`.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use crate::Policy;

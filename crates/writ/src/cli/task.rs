@@ -1,4 +1,4 @@
-//! `writ task`: tasks over the REST API.
+//! `writ task`: tasks over the REST API. Decides nothing: what an operator may do is the server's to say.
 
 use super::output::{self, Form, member, table};
 use super::{Common, Failure};

@@ -1,4 +1,4 @@
-//! `[telemetry]`: logs, metrics, traces.
+//! `[telemetry]`: logs, metrics, traces. Reads the table; `crate::telemetry` is what acts on it.
 
 use super::option::{Opt, Section, env_opt, opt};
 use super::read::Table;

@@ -1,4 +1,4 @@
-//! `[tokens]`: the access tokens that Writ issues.
+//! `[tokens]`: the access tokens that Writ issues. Reads their limits; never a key.
 
 use super::option::{Opt, Section, opt};
 use super::read::Table;

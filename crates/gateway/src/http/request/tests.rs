@@ -1,3 +1,4 @@
+//! What a request to an HTTP API may look like: every way around a route, a field or a limit is refused.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 use super::super::config::{ConnectTable, HttpLimits};
 use super::super::route::RouteTable;

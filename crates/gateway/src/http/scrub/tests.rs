@@ -1,3 +1,4 @@
+//! No form of an injected secret passes, wherever an answer is cut into pieces; what is no secret passes unchanged.
 #![expect(clippy::unwrap_used, reason = "tests")]
 use super::*;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};

@@ -1,4 +1,4 @@
-//! Live tool definitions against approved ones.
+//! Live tool definitions against approved ones: what is listed, what is held back, and when it comes back.
 
 use super::fake::*;
 use super::*;
