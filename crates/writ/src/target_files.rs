@@ -7,6 +7,9 @@ use ::policy::{Policy, SourceFile, TargetOffers};
 use authority::ConfiguredTarget;
 use authority::target::TargetProfile;
 use domain::{SecretRef, Timestamp};
+use gateway::http::{ConnectTable, HttpLimits, HttpTarget, RouteTable};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use secrecy::SecretString;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -73,6 +76,52 @@ pub(crate) fn open(files: &[SourceFile], policy: &Policy, dir: &Path) -> Result<
         }
     }
     if faults.is_empty() { Ok(opened) } else { Err(faults) }
+}
+
+/// Reads every HTTP API: what the gateway needs to serve it.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn apis(files: &[SourceFile], policy: &Policy, dir: &Path) -> Result<Vec<HttpTarget>, Vec<String>> {
+    let (mut apis, mut faults) = (Vec::new(), Vec::new());
+    for offers in policy.targets().filter(|offers| offers.is_http()) {
+        let path = format!("targets/{}.toml", offers.name);
+        let Some(file) = files.iter().find(|file| file.path == path) else { continue };
+        match api(file, offers, dir) {
+            Ok(api) => apis.push(api),
+            Err(found) => faults.extend(found.iter().map(|fault| placed(file, fault))),
+        }
+    }
+    if faults.is_empty() { Ok(apis) } else { Err(faults) }
+}
+
+fn api(file: &SourceFile, offers: &TargetOffers, dir: &Path) -> Result<HttpTarget, Vec<ConfigFault>> {
+    let (config, limits) = split(file, offers)?;
+    let fault = |key: &[&str], error: toml::de::Error| vec![ConfigFault::new(key, error.message().to_owned())];
+    let connect: ConnectTable = config.connect.try_into().map_err(|error| fault(&["connect"], error))?;
+    let limits: HttpLimits = limits.try_into().map_err(|error| fault(&["limits"], error))?;
+    let routes = config.offers.into_iter().map(|(name, OfferConfig { offer, own })| {
+        let table = own.try_into::<RouteTable>().map_err(|error| fault(&["offers", name.as_str()], error))?;
+        Ok::<_, Vec<ConfigFault>>((table, offer))
+    });
+    let routes = routes.collect::<Result<Vec<_>, _>>()?;
+    let roots = connect.ca_file().map_or(Ok(Vec::new()), |path| roots(&dir.join(path)))?;
+    HttpTarget::new(config.name, (connect, roots), limits, routes, dir).map_err(|faults| {
+        let key = |fault: &gateway::http::ConfigFault| match fault {
+            gateway::http::ConfigFault::Member { member, fault } => ConfigFault::new(&["connect", member], fault.clone()),
+            gateway::http::ConfigFault::Route { route, fault } => ConfigFault::new(&["offers", route.as_str()], fault.clone()),
+        };
+        faults.iter().map(key).collect()
+    })
+}
+
+/// The certificates of a file.
+fn roots(path: &Path) -> Result<Vec<Vec<u8>>, Vec<ConfigFault>> {
+    let fault = |why: String| vec![ConfigFault::new(&["connect", "ca_file"], format!("`{}` {why}", path.display()))];
+    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| fault(format!("cannot be read: {error}")))?;
+    let certificates = certificates.map(|certificate| certificate.map(|certificate| certificate.to_vec()));
+    let certificates = certificates.collect::<Result<Vec<_>, _>>().map_err(|error| fault(format!("cannot be read: {error}")))?;
+    if certificates.is_empty() { Err(fault("holds no certificate".to_owned())) } else { Ok(certificates) }
 }
 
 fn open_one(file: &SourceFile, offers: &TargetOffers, dir: &Path) -> Result<ConfiguredTarget, Vec<ConfigFault>> {

@@ -33,7 +33,7 @@ async fn a_name_that_leads_inside_is_not_followed() {
 
 #[tokio::test]
 async fn a_name_that_is_rebound_is_checked_at_each_connection() {
-    let lookups = vec![vec![v4("127.0.0.1")], vec![v4("10.0.0.1")]];
+    let lookups = vec![vec![v4("127.0.0.1")], vec![v4("127.0.0.2")]];
     let setup = Setup::with(With { lookups, ..With::default() }).await;
     let client = setup.client().await;
     setup

@@ -173,8 +173,11 @@ impl Upstream {
             .unwrap();
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // The same port at another address of this machine, for names that are bound anew.
+        let other = tokio::net::TcpListener::bind(("127.0.0.2", port)).await.unwrap();
         let upstream = Arc::new(Self {
-            port: listener.local_addr().unwrap().port(),
+            port,
             certificate,
             seen: Mutex::default(),
             script: Mutex::new(Box::new(|_| ok("content-type: application/json\r\n", "{\"fine\":true}"))),
@@ -182,19 +185,21 @@ impl Upstream {
             closed: Notify::new(),
             hanging: Notify::new(),
         });
-        let served = Arc::clone(&upstream);
-        tokio::spawn(async move {
-            loop {
-                let (socket, _) = listener.accept().await.unwrap();
-                served.accepted.fetch_add(1, Ordering::SeqCst);
-                let (acceptor, served) = (acceptor.clone(), Arc::clone(&served));
-                tokio::spawn(async move {
-                    if let Ok(stream) = acceptor.accept(socket).await {
-                        served.serve(stream).await;
-                    }
-                });
-            }
-        });
+        for listener in [listener, other] {
+            let (served, acceptor) = (Arc::clone(&upstream), acceptor.clone());
+            tokio::spawn(async move {
+                loop {
+                    let (socket, _) = listener.accept().await.unwrap();
+                    served.accepted.fetch_add(1, Ordering::SeqCst);
+                    let (acceptor, served) = (acceptor.clone(), Arc::clone(&served));
+                    tokio::spawn(async move {
+                        if let Ok(stream) = acceptor.accept(socket).await {
+                            served.serve(stream).await;
+                        }
+                    });
+                }
+            });
+        }
         upstream
     }
 

@@ -1,11 +1,13 @@
-//! The local endpoint of `writ exec`: plain HTTP on a loopback port and an unguessable path, for an MCP client that
-//! knows nothing of tokens. Each request goes on with the task's token and a fresh proof; streams pass through as they
+//! The local endpoint of `writ exec`: plain HTTP on a loopback port and an unguessable path, for clients of MCP and of HTTP
+//! APIs that know nothing of tokens. Each request goes on with the task's token and a fresh proof; streams pass as they
 //! come. Only the command that was started knows the path; pages in a browser are refused by `Origin` and `Host`.
 
 use super::Agent;
 use crate::web::Connector;
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, ORIGIN, TRANSFER_ENCODING, WWW_AUTHENTICATE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, LOCATION, ORIGIN, TRANSFER_ENCODING, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::Incoming;
@@ -35,6 +37,8 @@ const NOT_PASSED: [HeaderName; 9] = [
 
 /// The path of the task's API: no name of an upstream.
 const TASK: &str = "@task";
+/// The path of HTTP APIs, before the name of one: no name of an upstream either.
+const HTTP: &str = "@http";
 
 type Body = Either<Incoming, Full<Bytes>>;
 
@@ -77,7 +81,10 @@ impl Sender {
             self.agent.prove(request.headers_mut(), method, uri).map_err(|failure| failure.to_string())?;
             let response = self.client.request(request).await.map_err(|error| crate::web::chain(&error))?;
             let nonce_wanted = self.agent.learn(response.status(), response.headers());
+            // The 401 of an HTTP API behind the gateway has no challenge: it says nothing about the token.
+            let ours = response.headers().contains_key(WWW_AUTHENTICATE);
             let again = match (response.status(), attempt) {
+                _ if !ours => false,
                 (StatusCode::UNAUTHORIZED, 0) => nonce_wanted || self.agent.renew().await.is_ok(),
                 (StatusCode::UNAUTHORIZED, 1) => nonce_wanted,
                 _ => false,
@@ -102,10 +109,11 @@ impl Bridge {
     /// # Errors
     /// No port can be had.
     pub(crate) async fn start(sender: Sender, upstreams: Vec<String>) -> anyhow::Result<Self> {
+        let apis = sender.agent.apis();
         let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let secret = crate::system::random_text::<24>();
-        let served = Arc::new(Served { sender, upstreams, secret: secret.clone(), names: own_names(address.port()) });
+        let served = Arc::new(Served { sender, upstreams, apis, secret: secret.clone(), names: own_names(address.port()) });
         tokio::spawn(accept(listener, served));
         Ok(Self { address, secret })
     }
@@ -113,6 +121,11 @@ impl Bridge {
     /// The URL of an upstream.
     pub(crate) fn url(&self, upstream: &str) -> String {
         format!("http://{}/{}/{upstream}", self.address, self.secret)
+    }
+
+    /// The base URL of an HTTP API.
+    pub(crate) fn api_url(&self, target: &str) -> String {
+        format!("{}/{target}", self.url(HTTP))
     }
 
     /// The URL of the task's API: what may be asked for, and credentials.
@@ -124,6 +137,7 @@ impl Bridge {
 struct Served {
     sender: Sender,
     upstreams: Vec<String>,
+    apis: Vec<String>,
     secret: String,
     names: [String; 2],
 }
@@ -171,13 +185,18 @@ impl Served {
         let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(too_large)?.to_bytes();
         let sent = self.sender.send_to(&parts.method, &uri, &parts.headers, body).await;
         let mut response = sent.map_err(|why| (StatusCode::BAD_GATEWAY, why))?;
-        if response.status() == StatusCode::UNAUTHORIZED {
+        if response.status() == StatusCode::UNAUTHORIZED && response.headers().contains_key(WWW_AUTHENTICATE) {
             // The command has no way to log in: what it must hear is that its access is over.
             *response.status_mut() = StatusCode::FORBIDDEN;
             response.headers_mut().remove(WWW_AUTHENTICATE);
         }
         for name in [CONNECTION, TRANSFER_ENCODING] {
             response.headers_mut().remove(name);
+        }
+        // A place of an API is found behind the same secret.
+        let place = response.headers().get(LOCATION).and_then(|place| place.to_str().ok()?.strip_prefix("/http/"));
+        if let Some(Ok(place)) = place.map(|place| HeaderValue::from_str(&format!("/{}/{HTTP}/{place}", self.secret))) {
+            response.headers_mut().insert(LOCATION, place);
         }
         Ok(response.map(Either::Left))
     }
@@ -199,9 +218,20 @@ impl Served {
                 let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
                 Ok(format!("{}/{rest}{query}", self.sender.agent.task_endpoint()))
             }
+            true if named == HTTP => self.place(&rest, request.uri().query()).ok_or(unknown),
             true if self.upstreams.contains(&named) => Ok(self.sender.agent.endpoint(&named)),
             _ => Err(unknown),
         }
+    }
+}
+
+impl Served {
+    /// The place of an API that a path names. The server reads what is below the name.
+    fn place(&self, path: &str, query: Option<&str>) -> Option<String> {
+        let (name, below) = path.split_at(path.find('/').unwrap_or(path.len()));
+        let api = self.apis.iter().find(|api| *api == name)?;
+        let place = self.sender.agent.api_endpoint(api, below);
+        Some(query.map_or_else(|| place.clone(), |query| format!("{place}?{query}")))
     }
 }
 
@@ -220,7 +250,6 @@ fn refusal(status: StatusCode, text: String) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     #[test]
     fn a_command_reaches_its_credentials_and_nothing_else_of_its_task() {

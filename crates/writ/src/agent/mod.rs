@@ -69,6 +69,7 @@ struct Held {
     token: SecretString,
     task: String,
     upstreams: Vec<String>,
+    apis: Vec<String>,
     renew_at: Instant,
 }
 
@@ -84,7 +85,13 @@ impl Agent {
         declared: Declared,
     ) -> Result<Self, Failure> {
         let key = new_key()?;
-        let nothing = Held { token: String::new().into(), task: String::new(), upstreams: Vec::new(), renew_at: Instant::now() };
+        let nothing = Held {
+            token: String::new().into(),
+            task: String::new(),
+            upstreams: Vec::new(),
+            apis: Vec::new(),
+            renew_at: Instant::now(),
+        };
         let agent = Self(Arc::new(Inner {
             server,
             web: Web::over(connector),
@@ -135,6 +142,11 @@ impl Agent {
         self.0.held.load().upstreams.clone()
     }
 
+    /// The HTTP APIs that the token is for.
+    pub(crate) fn apis(&self) -> Vec<String> {
+        self.0.held.load().apis.clone()
+    }
+
     /// The access token itself, for whoever shows what a thief could do with it.
     pub(crate) fn token(&self) -> SecretString {
         self.0.held.load().token.clone()
@@ -143,6 +155,11 @@ impl Agent {
     /// The endpoint of an upstream.
     pub(crate) fn endpoint(&self, upstream: &str) -> String {
         format!("{}/mcp/{upstream}", self.0.server)
+    }
+
+    /// A place of an HTTP API; `below` begins with `/` or is empty.
+    pub(crate) fn api_endpoint(&self, target: &str, below: &str) -> String {
+        format!("{}/http/{target}{below}", self.0.server)
     }
 
     /// The API of the task.
@@ -339,10 +356,12 @@ fn held(body: &[u8]) -> Result<Held, Failure> {
     let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     let lasts = Duration::from_secs(body.get("expires_in").and_then(Value::as_u64).ok_or_else(malformed)?);
     let scope = text("/scope").unwrap_or_default();
+    let within = |kind: &str| scope.split(' ').filter_map(|scope| scope.strip_prefix(kind)).map(str::to_owned).collect();
     Ok(Held {
         token: text("/access_token").ok_or_else(malformed)?.into(),
         task: text("/authorization_details/0/task").ok_or_else(malformed)?,
-        upstreams: scope.split(' ').filter_map(|scope| scope.strip_prefix("mcp:")).map(str::to_owned).collect(),
+        upstreams: within("mcp:"),
+        apis: within("http:"),
         renew_at: Instant::now() + lasts * 2 / 3,
     })
 }

@@ -36,6 +36,7 @@ The command gets:
   WRIT_TASK_URL          where `writ credential` asks for credentials of this task
   WRIT_MCP_<NAME>_URL    for each upstream, a local MCP endpoint that needs no token
   WRIT_MCP_CONFIG        a file {\"mcpServers\": …} with all of them, as many clients read it
+  WRIT_HTTP_<NAME>_URL   for each HTTP API, a local base URL that needs no key
 and for each --credential TARGET/OFFER
   WRIT_CREDENTIAL_<TARGET>_<OFFER>          a JSON file with all of it
   WRIT_CREDENTIAL_<TARGET>_<OFFER>_<FIELD>  what is no secret: HOST, PORT, USER, …
@@ -283,7 +284,10 @@ async fn environment(agent: &Agent, args: &ExecArgs, bridge: &Bridge, folder: &F
     environment.set.insert("WRIT_MCP_CONFIG".to_owned(), listing.into());
     environment.set.insert(credential::TASK_URL.to_owned(), bridge.task_url().into());
     for upstream in &upstreams {
-        environment.set.insert(variable(upstream), bridge.url(upstream).into());
+        environment.set.insert(variable("MCP", upstream), bridge.url(upstream).into());
+    }
+    for api in agent.apis() {
+        environment.set.insert(variable("HTTP", &api), bridge.api_url(&api).into());
     }
     Ok(environment)
 }
@@ -292,10 +296,10 @@ fn exit_code_of_signal(number: i32) -> ExitCode {
     ExitCode::from(u8::try_from(128 + number).unwrap_or(255))
 }
 
-/// The environment variable with the URL of an upstream.
-fn variable(upstream: &str) -> String {
-    let plain = upstream.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' });
-    format!("WRIT_MCP_{}_URL", plain.collect::<String>())
+/// The environment variable with the URL of an upstream (`MCP`) or an API (`HTTP`).
+fn variable(kind: &str, name: &str) -> String {
+    let plain = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' });
+    format!("WRIT_{kind}_{}_URL", plain.collect::<String>())
 }
 
 /// Waits for the command, handing signals on to it.
@@ -369,6 +373,6 @@ mod tests {
 
     #[test]
     fn a_variable_is_named_for_its_upstream() {
-        assert_eq!(variable("help-desk.v2"), "WRIT_MCP_HELP_DESK_V2_URL");
+        assert_eq!(variable("MCP", "help-desk.v2"), "WRIT_MCP_HELP_DESK_V2_URL");
     }
 }

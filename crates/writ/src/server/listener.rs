@@ -1,5 +1,5 @@
 //! The one listener: accepts connections, speaks TLS if it is configured, and hands each request to the data plane
-//! (`/mcp/*`) or the control plane (all else). Owns limits of connections and the graceful end; decides nothing.
+//! (`/mcp/*`, `/http/*`) or the control plane (all else). Owns limits of connections and the graceful end; decides nothing.
 
 use super::metrics::Metrics;
 use crate::config::{Server, Tls};
@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body;
 use control::Connection;
+use gateway::http::HttpApis;
 use gateway::{ConnectionInfo, Gateway};
 use http::header::HOST;
 use http::{Request, Response, StatusCode};
@@ -48,6 +49,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Planes {
     /// `/mcp/*`.
     pub(crate) gateway: Gateway,
+    /// `/http/*`.
+    pub(crate) apis: HttpApis,
     /// All else.
     pub(crate) control: Router,
     /// The names under which the control plane answers.
@@ -218,9 +221,13 @@ async fn traced(planes: Planes, connection: Connection, request: Request<Incomin
 }
 
 async fn answer(planes: Planes, connection: Connection, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    if request.uri().path().starts_with("/mcp/") {
+    let path = request.uri().path();
+    if path.starts_with("/mcp/") || path.starts_with("/http/") {
         let remote = connection.remote.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
         let info = ConnectionInfo { certificate: connection.thumbprint, remote };
+        if path.starts_with("/http/") {
+            return Ok(Box::pin(planes.apis.handle(request, info)).await.map(Body::new));
+        }
         // In a box, because everything around it moves this future: whole, it has many thousand bytes.
         return Ok(Box::pin(planes.gateway.handle(request, info)).await.map(Body::new));
     }

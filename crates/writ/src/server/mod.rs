@@ -18,6 +18,7 @@ use authority::{Actor, Authority, ConfiguredTarget, Parts, SignerConfig};
 use catalog::Catalog;
 use control::{Control, ControlConfig, Probe};
 use domain::Agent;
+use gateway::http::{HttpApis, SystemLookup};
 use gateway::{Gateway, GatewayConfig};
 use key_source::ConfiguredKeys;
 use listener::{Certificates, Listener, Names, Planes};
@@ -50,6 +51,7 @@ pub(crate) struct Server {
     config: Config,
     authority: Authority,
     gateway: Gateway,
+    apis: HttpApis,
     control: axum::Router,
     listener: Listener,
     certificates: Option<Arc<Certificates>>,
@@ -75,20 +77,23 @@ impl Server {
         let metrics = Metrics::new();
         let read = policy_source::compile(&config.policy, &config.dir).map_err(anyhow::Error::new);
         let read = read.with_context(|| format!("the policy in `{}`", config.policy.policy.display()))?;
-        let target_files = read.target_files;
+        let (target_files, apis) = (read.target_files, read.apis);
         let (authority, store) = open(&config, read.policy, read.targets).await?;
         declare_agents(&authority, &config.agents).await?;
         let upstreams = upstreams(&authority)?;
         let gateway = Gateway::new(&gateway_config(&config), authority.clone(), upstreams.clone(), metrics.clone());
+        let lookup = Arc::new(SystemLookup);
+        let apis = HttpApis::new(&gateway_config(&config), authority.clone(), apis, lookup, metrics.clone());
+        let apis = apis.context("the certificates that HTTP APIs are trusted by")?;
         let keys = rotating_keys(&config, &authority);
         keys.advance().await.context("the keys of tokens")?;
         let (folders, dir) = (config.policy.clone(), config.dir.clone());
-        let policy = PolicyFolder::new(folders, dir, target_files, authority.clone(), Arc::clone(&metrics));
+        let policy = PolicyFolder::new(folders, dir, target_files, (authority.clone(), apis.clone()), Arc::clone(&metrics));
         let catalog = Catalog { authority: authority.clone(), upstreams, policy: policy.clone() };
         let control = control(&config, &authority, (catalog, policy.clone(), keys.clone()), &metrics, &store)?;
         let certificates = config.server.tls.as_ref().map(Certificates::read).transpose()?;
         let listener = Listener::new(socket, certificates.clone(), config.server.connections_max, Arc::clone(&metrics));
-        Ok(Self { address, url, config, authority, gateway, control, listener, certificates, policy, keys, metrics, store })
+        Ok(Self { address, url, config, authority, gateway, apis, control, listener, certificates, policy, keys, metrics, store })
     }
 
     /// Where it listens.
@@ -114,14 +119,18 @@ impl Server {
             certificates: self.certificates,
         };
         let watcher = tokio::spawn(watch(watched));
-        let planes =
-            Planes { gateway: self.gateway.clone(), control: self.control, names: Arc::new(Names::of(&self.config.server)) };
+        let planes = Planes {
+            gateway: self.gateway.clone(),
+            apis: self.apis.clone(),
+            control: self.control,
+            names: Arc::new(Names::of(&self.config.server)),
+        };
         let draining = stopping.clone();
-        let gateway = self.gateway.clone();
+        let (gateway, apis) = (self.gateway.clone(), self.apis.clone());
         let drained = tokio::spawn(async move {
             draining.cancelled().await;
             tracing::info!("stopping: calls in flight are finished and logged");
-            gateway.stop(patience).await;
+            tokio::join!(gateway.stop(patience), apis.stop(patience));
         });
         self.listener.serve(planes, stopping, patience).await;
         let _ = drained.await;

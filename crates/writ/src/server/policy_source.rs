@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use authority::{Actor, Authority, ConfiguredTarget};
 use control::{PolicySource, PortError};
 use domain::UpstreamName;
+use gateway::http::{HttpApis, HttpTarget};
 use policy::{Compiled, Diagnostic, Policy, Severity, SourceFile};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ struct Inner {
     /// The folder of the configuration, where relative paths of target files start.
     dir: PathBuf,
     authority: Authority,
+    apis: HttpApis,
     metrics: Arc<Metrics>,
     /// Reloads and approvals go one after the other, so that none undoes another.
     turn: Mutex<Seen>,
@@ -42,6 +44,8 @@ pub(crate) struct Read {
     pub(crate) policy: Policy,
     /// The targets, opened and not yet reached.
     pub(crate) targets: Vec<ConfiguredTarget>,
+    /// The HTTP APIs.
+    pub(crate) apis: Vec<HttpTarget>,
     /// The target files.
     pub(crate) target_files: Vec<SourceFile>,
 }
@@ -58,7 +62,8 @@ pub(crate) fn compile(folders: &Folders, dir: &Path) -> Result<Read, PortError> 
     }
     let target_files: Vec<_> = sources.files.into_iter().filter(|file| file.path.starts_with("targets/")).collect();
     let targets = target_files::open(&target_files, &policy, dir).map_err(PortError::Invalid)?;
-    Ok(Read { policy, targets, target_files })
+    let apis = target_files::apis(&target_files, &policy, dir).map_err(PortError::Invalid)?;
+    Ok(Read { policy, targets, apis, target_files })
 }
 
 fn sentences(faults: &[Diagnostic]) -> Vec<String> {
@@ -75,11 +80,11 @@ impl PolicyFolder {
         folders: Folders,
         dir: PathBuf,
         targets: Vec<SourceFile>,
-        authority: Authority,
+        (authority, apis): (Authority, HttpApis),
         metrics: Arc<Metrics>,
     ) -> Self {
         let turn = Mutex::new(Seen { stamp: folders.stamp(), targets });
-        Self(Arc::new(Inner { folders, dir, authority, metrics, turn }))
+        Self(Arc::new(Inner { folders, dir, authority, apis, metrics, turn }))
     }
 
     /// Reloads if the folder looks different than last time.
@@ -115,7 +120,7 @@ impl PolicyFolder {
     async fn load(&self, seen: &mut Seen, by: &Actor) -> Result<(), PortError> {
         let (folders, dir) = (self.0.folders.clone(), self.0.dir.clone());
         let compiled = tokio::task::spawn_blocking(move || compile(&folders, &dir)).await;
-        let Read { policy, targets, target_files } = compiled.map_err(|error| PortError::Failed(error.to_string()))??;
+        let Read { policy, targets, apis, target_files } = compiled.map_err(|error| PortError::Failed(error.to_string()))??;
         // Targets first: one that may not go yet keeps its offers as well. Those whose files did not change keep what is
         // known of them, above all that they were probed.
         if seen.targets != target_files {
@@ -126,7 +131,9 @@ impl PolicyFolder {
             })?;
             seen.targets = target_files;
         }
-        self.0.authority.reload_policy(policy, by).await.map_err(|error| PortError::Failed(error.to_string()))
+        self.0.authority.reload_policy(policy, by).await.map_err(|error| PortError::Failed(error.to_string()))?;
+        // Routes last: one that policy does not know is refused, whatever the gateway reads of it.
+        self.0.apis.replace(apis).map_err(|error| PortError::Failed(error.to_string()))
     }
 
     /// Writes the lock file of an upstream and puts it in force; if that fails, the file is what it was.
