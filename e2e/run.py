@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True
 
 from harness import record, servers  # noqa: E402
-from scenarios import clock, crash, direct, disk, exec, hostile, issuers, log, oauth, program, through  # noqa: E402, F401
+from scenarios import client, clock, crash, direct, disk, exec, hostile, issuers, log, oauth, program, through  # noqa: E402, F401
 
 
 def main():

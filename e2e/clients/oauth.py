@@ -27,10 +27,8 @@ def fetched(url):
 class LoopbackMetadata(AuthorizationServerMetadata):
     """RFC 8414 wants https everywhere; on the loopback interface of a test there is none."""
 
-    # There is no authorization endpoint, so no response type: RFC 8414 section 2 wants the member all the same,
-    # section 3.2 wants it left out when empty, and Authlib wants it filled.
     REGISTRY_KEYS = [key for key in AuthorizationServerMetadata.REGISTRY_KEYS
-                     if not key.endswith("_endpoint") and key not in ("issuer", "jwks_uri", "response_types_supported")]
+                     if not key.endswith("_endpoint") and key not in ("issuer", "jwks_uri")]
 
 
 def main():

@@ -3,8 +3,8 @@
 
 use crate::edge::{self, Edge};
 use crate::http::{
-    agents, audit, credentials, health, intents, introspect, keys, log, metadata, policy, revoke, targets, tasks, token,
-    upstreams,
+    agents, audit, authorize, credentials, health, intents, introspect, keys, log, metadata, policy, revoke, targets, tasks,
+    token, upstreams,
 };
 use crate::ports::{KeyRotation, Observer, PolicySource, Probe, UpstreamCatalog};
 use crate::problem::Problem;
@@ -116,6 +116,7 @@ async fn preflight() -> impl axum::response::IntoResponse {
 pub(crate) fn endpoints() -> Table {
     let table = Table { router: Router::new(), listed: Vec::new() };
     let table = table
+        .at("get", "/oauth/authorize", authorize::authorize)
         .at("post", "/oauth/token", token::issue)
         .at("post", "/oauth/introspect", introspect::introspect)
         .at("post", "/oauth/revoke", revoke::revoke)

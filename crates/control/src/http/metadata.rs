@@ -14,6 +14,7 @@ use token::oauth::metadata::{AuthorizationServer, ProtectedResource};
 pub(crate) async fn authorization_server(State(app): State<App>) -> Response {
     let document = AuthorizationServer {
         issuer: app.config.issuer(),
+        authorization_path: "/oauth/authorize",
         token_path: "/oauth/token",
         introspection_path: "/oauth/introspect",
         revocation_path: "/oauth/revoke",

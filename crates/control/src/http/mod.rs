@@ -3,6 +3,7 @@
 
 pub(crate) mod agents;
 pub(crate) mod audit;
+pub(crate) mod authorize;
 pub(crate) mod credentials;
 pub(crate) mod form;
 pub(crate) mod health;

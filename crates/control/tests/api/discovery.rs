@@ -14,6 +14,7 @@ async fn the_authorization_server_names_itself_exactly() {
     let document = answer.json();
     assert_eq!(document["issuer"], ISSUER);
     for (member, path) in [
+        ("authorization_endpoint", "/oauth/authorize"),
         ("token_endpoint", "/oauth/token"),
         ("introspection_endpoint", "/oauth/introspect"),
         ("revocation_endpoint", "/oauth/revoke"),
@@ -22,6 +23,10 @@ async fn the_authorization_server_names_itself_exactly() {
         assert_eq!(document[member], format!("{ISSUER}{path}"));
     }
     assert_eq!(document["authorization_details_types_supported"], json!(["writ_task"]));
+    // Nobody is sent anywhere by it, whatever they bring.
+    let refused = served.get("/oauth/authorize?response_type=code&client_id=x&redirect_uri=https%3A%2F%2Fevil.test%2F").await;
+    assert_eq!((refused.status.as_u16(), refused.json()["error"].clone()), (400, json!("unauthorized_client")));
+    assert!(refused.headers.get("location").is_none());
     assert_eq!(document["introspection_endpoint_auth_methods_supported"], json!(["client_secret_basic"]));
     assert!(document["dpop_signing_alg_values_supported"].as_array().unwrap().contains(&json!("ES256")));
 }

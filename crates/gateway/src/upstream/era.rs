@@ -147,16 +147,11 @@ async fn probe(link: &Arc<Link>, carrier: Carrier) -> Result<Session, UpstreamEr
     if link.hub.eras.known(true) == Some(true) {
         return unshared(session);
     }
-    let asked = discover(link, &session);
-    const SILENT: UpstreamError = UpstreamError::Protocol("no answer to `server/discover`");
-    let outcome = if is_child {
-        match timeout(PROBE_WAIT, asked).await {
-            Err(_) | Ok(Err(UpstreamError::Timeout)) => return Err(SILENT),
-            Ok(outcome) => outcome?,
-        }
-    } else {
-        asked.await?
-    };
+    let mut outcome = ask(link, &session, is_child).await?;
+    // It refused the version and names it as one that it speaks: it is asked once more (MCP 2026-07-28 "Versioning").
+    if outcome.as_ref().is_err_and(|error| still_supports(error, era)) {
+        outcome = ask(link, &session, is_child).await?;
+    }
     match outcome {
         Ok(described) => {
             let value = described.to_value();
@@ -178,6 +173,27 @@ async fn probe(link: &Arc<Link>, carrier: Carrier) -> Result<Session, UpstreamEr
             }
         }
     }
+}
+
+/// Asks the upstream to describe itself. A child that says nothing may not know the question.
+async fn ask(link: &Arc<Link>, session: &Arc<Session>, is_child: bool) -> Result<Result<Raw, Raw>, UpstreamError> {
+    const SILENT: UpstreamError = UpstreamError::Protocol("no answer to `server/discover`");
+    let asked = discover(link, session);
+    if !is_child {
+        return asked.await;
+    }
+    match timeout(PROBE_WAIT, asked).await {
+        Err(_) | Ok(Err(UpstreamError::Timeout)) => Err(SILENT),
+        Ok(outcome) => outcome,
+    }
+}
+
+/// Whether a refusal of the version lists that very version.
+fn still_supports(error: &Raw, era: Era) -> bool {
+    let value = error.to_value();
+    let unsupported = value.get("code").and_then(Value::as_i64) == Some(code::UNSUPPORTED_VERSION);
+    let listed = value.pointer("/data/supported").and_then(Value::as_array);
+    unsupported && listed.is_some_and(|versions| versions.iter().any(|version| version == era.version().as_str()))
 }
 
 fn unshared(session: Arc<Session>) -> Result<Session, UpstreamError> {

@@ -13,6 +13,8 @@ use crate::oauth::request::{GRANT_CLIENT_CREDENTIALS, GRANT_JWT_BEARER, GRANT_TO
 pub struct AuthorizationServer<'a> {
     /// The issuer URL.
     pub issuer: &'a str,
+    /// Path of the authorization endpoint.
+    pub authorization_path: &'a str,
     /// Path of the token endpoint.
     pub token_path: &'a str,
     /// Path of the introspection endpoint.
@@ -28,8 +30,9 @@ pub struct AuthorizationServer<'a> {
 }
 
 impl AuthorizationServer<'_> {
-    /// The document for `/.well-known/oauth-authorization-server`. There is no authorization endpoint,
-    /// hence no response type; the member itself is required (RFC 8414 §2).
+    /// The document for `/.well-known/oauth-authorization-server`. No grant uses the authorization endpoint, so
+    /// RFC 8414 §2 does not ask for one; clients do. `none` is the response type that yields nothing: an empty
+    /// list must not be sent (§3.2), and the member must (§2).
     #[must_use]
     pub fn to_json(&self) -> Value {
         let issuer = slashless(self.issuer);
@@ -37,11 +40,12 @@ impl AuthorizationServer<'_> {
         let algorithms = algorithm_names();
         let mut document = json!({
             "issuer": issuer,
+            "authorization_endpoint": at(issuer, self.authorization_path),
             "token_endpoint": at(issuer, self.token_path),
             "introspection_endpoint": at(issuer, self.introspection_path),
             "revocation_endpoint": at(issuer, self.revocation_path),
             "jwks_uri": at(issuer, self.jwks_path),
-            "response_types_supported": [],
+            "response_types_supported": ["none"],
             "grant_types_supported":
                 [GRANT_TOKEN_EXCHANGE, GRANT_JWT_BEARER, GRANT_CLIENT_CREDENTIALS],
             "token_endpoint_auth_methods_supported":
@@ -167,6 +171,7 @@ mod tests {
         for issuer in ["https://writ.example", "https://writ.example/"] {
             let document = AuthorizationServer {
                 issuer,
+                authorization_path: "/oauth/authorize",
                 token_path: "/oauth/token",
                 introspection_path: "/oauth/introspect",
                 revocation_path: "/oauth/revoke",
@@ -198,6 +203,7 @@ mod tests {
     fn mutual_tls_is_advertised_only_where_there_is_a_listener() {
         let document = AuthorizationServer {
             issuer: "https://writ.example",
+            authorization_path: "/oauth/authorize",
             token_path: "/oauth/token",
             introspection_path: "/oauth/introspect",
             revocation_path: "/oauth/revoke",
