@@ -173,3 +173,12 @@ def spire():
         finally:
             shutil.rmtree(work, ignore_errors=True)
     return folder
+
+
+def install_all():
+    """Installs every peer; what cannot be had is said, and its scenarios will be skipped by name."""
+    for peer in (node, npm, python, tlog_checker, tlog_tool, spire):
+        try:
+            peer()
+        except Missing as reason:
+            print(f"missing: {reason}", flush=True)
