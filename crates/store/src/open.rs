@@ -162,7 +162,9 @@ pub fn open(config: StoreConfig, keys: Keys, clock: Arc<dyn Clock>) -> Result<St
         stop,
         shared: Arc::clone(&shared),
     };
+    let watched = Died(Arc::clone(&shared));
     let work = move || {
+        let _watched = watched;
         writer.run();
         // The writer is the last to touch the files; only now may another process have them. Unlocked by name and not
         // by dropping, because a child process that is just being started holds a copy of the file for a moment.
@@ -177,6 +179,18 @@ pub fn open(config: StoreConfig, keys: Keys, clock: Arc<dyn Clock>) -> Result<St
     };
     let pool = Arc::new(Pool::new(Arc::clone(&shared)));
     Ok(Store(Arc::new(Inner { shared, queue, pool, threads: Mutex::new(Some(threads)) })))
+}
+
+/// Notices that the writer died of a bug: from then on nothing is durable any more, and nobody must believe it is.
+struct Died(Arc<Shared>);
+
+impl Drop for Died {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("the writer of the ledger broke down; nothing is accepted until a restart");
+            self.0.set_fault(Some("its writer broke down; restart Writ".to_owned()));
+        }
+    }
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {

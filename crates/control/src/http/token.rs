@@ -10,12 +10,13 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue, WWW_AUTHENTICATE};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use std::time::Instant;
 use token::UnixSeconds;
 use token::oauth::error::{ErrorCode, OAuthError};
 use token::oauth::request::{FORM_BYTES_MAX, Grant, TokenRequest, WritTask};
 use token::oauth::response::token_response;
+use token::verify::UnverifiedToken;
 
 /// `POST /oauth/token`
 pub(crate) async fn issue(State(app): State<App>, request: Request) -> Response {
@@ -66,13 +67,22 @@ fn evidence(request: &TokenRequest, connection: Option<&Connection>) -> Result<E
     match (&request.grant, &request.client_assertion) {
         (Grant::TokenExchange { subject_token, .. }, None) => Ok(EvidenceInput::Jwt(subject_token.clone())),
         (Grant::JwtBearer { assertion }, None) => Ok(EvidenceInput::Jwt(assertion.clone())),
-        (Grant::ClientCredentials, Some(client)) => Ok(EvidenceInput::Jwt(client.assertion.clone())),
+        (Grant::ClientCredentials, Some(client)) => asserted(request.client_id.as_deref(), &client.assertion),
         (Grant::ClientCredentials, None) => certificate(request, connection),
         (Grant::TokenExchange { .. } | Grant::JwtBearer { .. }, Some(_)) => Err(OAuthError::new(
             ErrorCode::InvalidRequest,
             "send one piece of evidence: a subject_token or assertion, or a client_assertion, not both",
         )),
     }
+}
+
+/// The client assertion as evidence; a `client_id` beside it must be the client that it is about (RFC 7521 §4.2).
+fn asserted(client_id: Option<&str>, assertion: &SecretString) -> Result<EvidenceInput, OAuthError> {
+    let about = |jwt: &str| Some(UnverifiedToken::parse(jwt).ok()?.claimed_subject()?.to_owned());
+    if client_id.is_some_and(|client_id| about(assertion.expose_secret()).as_deref() != Some(client_id)) {
+        return Err(OAuthError::new(ErrorCode::InvalidClient, "client_id must be the subject of the client assertion"));
+    }
+    Ok(EvidenceInput::Jwt(assertion.clone()))
 }
 
 /// The client certificate as evidence; a `client_id` must then be its SPIFFE ID (draft-ietf-oauth-spiffe-client-auth-02).

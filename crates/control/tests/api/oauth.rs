@@ -67,6 +67,22 @@ async fn the_other_grants_buy_the_same() {
 }
 
 #[tokio::test]
+async fn a_client_id_beside_an_assertion_names_the_same_client() {
+    let served = Served::new().await;
+    for (client_id, status) in [("workload:mailer", 401), ("bot", 401), ("workload:bot", 200)] {
+        let evidence = served.world.issuer.token("workload:bot", ISSUER, served.world.now());
+        let client: Fields = vec![
+            ("grant_type", "client_credentials".into()),
+            ("client_id", client_id.into()),
+            ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer".into()),
+            ("client_assertion", evidence),
+            ("authorization_details", json!([refund("o-1")]).to_string()),
+        ];
+        assert_eq!(served.token(&client).await.status, status, "{client_id}");
+    }
+}
+
+#[tokio::test]
 async fn every_refusal_has_the_code_that_its_rfc_names() {
     let served = Served::new().await;
     let good = || served.exchange("bot", &refund("o-1"));

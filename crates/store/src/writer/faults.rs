@@ -17,6 +17,8 @@ pub(crate) enum Fault {
     FailedButPersisted,
     /// It succeeds, but the database file was deleted a moment before.
     Unlinked,
+    /// The writer breaks down in the middle of it.
+    Panic,
 }
 
 impl Writer {
@@ -31,6 +33,8 @@ impl Writer {
                 std::fs::remove_file(&path).map_err(io("remove", path))?;
                 commit("COMMIT")
             }
+            #[expect(clippy::panic, reason = "what a bug would do")]
+            Some(Fault::Panic) => panic!("injected"),
             Some(Fault::Failed) => commit("ROLLBACK").and_then(|()| failed()),
             Some(Fault::FailedButPersisted) => commit("COMMIT").and_then(|()| failed()),
         }

@@ -152,3 +152,20 @@ async fn used_evidence_fails_its_own_write_only() {
     assert_eq!(store.commit(with(55, 9, LATER)).await, Err(LedgerError::Replayed));
     assert_eq!(numbers(&store).await.len(), 5);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_that_broke_down_is_a_fault_and_nothing_is_accepted_any_more() {
+    let dir = TempDir::new().unwrap();
+    let store = try_open(dir.path()).unwrap();
+    store.commit(event(1)).await.unwrap();
+    *store.shared().injected.lock().unwrap() = Some(Fault::Panic);
+    assert!(matches!(store.commit(event(2)).await, Err(LedgerError::Unavailable(_))));
+    let noticed = async {
+        while store.fault().is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), noticed).await.unwrap();
+    assert!(matches!(store.commit(event(3)).await, Err(LedgerError::Unavailable(_))));
+    assert!(matches!(store.post(event(4)), Err(LedgerError::Unavailable(_))));
+}
