@@ -106,7 +106,7 @@ impl Examination<'_> {
         let limit = sqlx::query("SELECT rolconnlimit FROM pg_catalog.pg_roles WHERE rolname = $1").bind(&user);
         let limit: i32 = limit.fetch_one(&mut self.connection).await?.try_get(0)?;
         if !(0..=i32::try_from(install::CONNECTIONS_MAX).unwrap_or(i32::MAX)).contains(&limit) {
-            let text = "our account may open any number of connections, so that the count of live roles is held less exactly";
+            let text = "our account may take every connection that the server has";
             self.add(Gravity::Warning, "broker.connection_limit", text, REINSTALL);
         }
         Ok(())

@@ -50,17 +50,20 @@ GRANT SELECT ON writ_lease.template TO writ_lease_owner;
 -- What was issued. A row outlives its role until its deadline has passed, so that a call that was lost on the way
 -- cannot bring back what was already taken back.
 CREATE TABLE IF NOT EXISTS writ_lease.lease (
-  role name PRIMARY KEY CHECK (role ~ '^jit_[0-9a-f]{32}$'),
+  role name PRIMARY KEY CHECK (length(role) = 36 AND role ~ '^jit_[0-9a-f]+$'),
   role_oid oid,
   broker name NOT NULL,
   template text,
   task text,
+  slot integer,
   params jsonb NOT NULL DEFAULT '{}',
   expires timestamptz NOT NULL,
   closed_at timestamptz,
   dropped_at timestamptz
 );
-CREATE INDEX IF NOT EXISTS lease_live ON writ_lease.lease (template) WHERE dropped_at IS NULL;
+-- Every live role of a template has one of its `max_live` places to itself: a count that concurrent calls cannot pass, and
+-- that need not be counted.
+CREATE UNIQUE INDEX IF NOT EXISTS lease_slot ON writ_lease.lease (template, slot) WHERE dropped_at IS NULL;
 CREATE INDEX IF NOT EXISTS lease_expires ON writ_lease.lease (expires);
 REVOKE ALL ON writ_lease.lease FROM PUBLIC;
 GRANT SELECT, INSERT, UPDATE, DELETE ON writ_lease.lease TO writ_lease_owner;
@@ -72,8 +75,14 @@ DECLARE
   t writ_lease.template;
   v_until timestamptz;
   v_iterations text;
+  v_salt text;
+  v_stored text;
+  v_server text;
+  v_oid oid;
+  v_slot integer;
+  v_rows integer := 0;
 BEGIN
-  IF p_role IS NULL OR p_role !~ '^jit_[0-9a-f]{32}$' THEN
+  IF p_role IS NULL OR length(p_role) <> 36 OR p_role !~ '^jit_[0-9a-f]+$' THEN
     RAISE EXCEPTION 'not a name for a leased role' USING ERRCODE = 'WL001';
   END IF;
   SELECT * INTO t FROM writ_lease.template WHERE name = p_template;
@@ -86,14 +95,17 @@ BEGIN
   END IF;
   v_until := to_timestamp(p_expires);
   -- Only a verifier, and none that costs the server more than a usual one: it derives the key once to see that the
-  -- password is not empty.
-  v_iterations := substring(p_verifier FROM '^SCRAM-SHA-256\$([1-9][0-9]{0,3}):(?:[A-Za-z0-9+/]{4}){2,16}(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=$');
-  IF v_iterations IS NULL OR v_iterations::integer > 4096 THEN
+  -- password is not empty. What is no verifier would be taken for a password. (Counted repetitions in one pattern would
+  -- cost more than making the role.)
+  v_iterations := split_part(split_part(p_verifier, '$', 2), ':', 1);
+  v_salt := split_part(split_part(p_verifier, '$', 2), ':', 2);
+  v_stored := split_part(split_part(p_verifier, '$', 3), ':', 1);
+  v_server := split_part(split_part(p_verifier, '$', 3), ':', 2);
+  IF p_verifier IS NULL OR p_verifier <> 'SCRAM-SHA-256$' || v_iterations || ':' || v_salt || '$' || v_stored || ':' || v_server
+     OR v_iterations !~ '^[1-9][0-9]?[0-9]?[0-9]?$' OR v_salt !~ '^[A-Za-z0-9+/]+=?=?$' OR length(v_salt) NOT BETWEEN 12 AND 64
+     OR length(v_salt) % 4 <> 0 OR length(v_stored) <> 44 OR v_stored !~ '^[A-Za-z0-9+/]+=$'
+     OR length(v_server) <> 44 OR v_server !~ '^[A-Za-z0-9+/]+=$' OR v_iterations::integer > 4096 THEN
     RAISE EXCEPTION 'a SCRAM-SHA-256 verifier of at most 4096 iterations is needed' USING ERRCODE = 'WL004';
-  END IF;
-  IF (SELECT count(*) FROM (SELECT FROM writ_lease.lease WHERE template = p_template AND dropped_at IS NULL LIMIT t.max_live) AS live)
-     >= t.max_live THEN
-    RAISE EXCEPTION 'as many live roles as the template allows' USING ERRCODE = 'WL005';
   END IF;
   IF p_params IS NULL OR octet_length(p_params) > 16384 OR coalesce(length(p_task), 0) > 200 THEN
     RAISE EXCEPTION 'parameters or task too long' USING ERRCODE = 'WL010';
@@ -103,8 +115,26 @@ BEGIN
                  ' CONNECTION LIMIT %s VALID UNTIL %L PASSWORD %L',
                  p_role, t.max_conn, to_char(v_until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || '+00', p_verifier);
   EXECUTE format('GRANT %I TO %I', t.parent, p_role);
-  INSERT INTO writ_lease.lease (role, role_oid, broker, template, task, params, expires)
-    VALUES (p_role, (SELECT oid FROM pg_roles WHERE rolname = p_role), session_user, p_template, p_task, p_params::jsonb, v_until);
+  SELECT oid INTO v_oid FROM pg_roles WHERE rolname = p_role;
+  -- A place at random, which is mostly free; when nearly all are taken, one that is seen to be free, and another one if
+  -- somebody was faster.
+  FOR v_try IN 1..20 LOOP
+    IF v_try < 10 THEN
+      v_slot := 1 + floor(random() * t.max_live);
+    ELSE
+      SELECT s INTO v_slot FROM generate_series(1, t.max_live) AS s WHERE NOT EXISTS (
+        SELECT FROM writ_lease.lease l WHERE l.template = p_template AND l.slot = s AND l.dropped_at IS NULL) ORDER BY random() LIMIT 1;
+      EXIT WHEN v_slot IS NULL;
+    END IF;
+    INSERT INTO writ_lease.lease (role, role_oid, broker, template, slot, task, params, expires)
+      VALUES (p_role, v_oid, session_user, p_template, v_slot, p_task, p_params::jsonb, v_until)
+      ON CONFLICT (template, slot) WHERE dropped_at IS NULL DO NOTHING;
+    GET DIAGNOSTICS v_rows = ROW_COUNT;
+    EXIT WHEN v_rows = 1;
+  END LOOP;
+  IF v_rows = 0 THEN
+    RAISE EXCEPTION 'as many live roles as the template allows' USING ERRCODE = 'WL005';
+  END IF;
 END $writ$;
 
 -- The row of a role that the caller issued, and that still is the role it was. For the other functions only.
@@ -113,7 +143,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $writ
 DECLARE
   l writ_lease.lease;
 BEGIN
-  IF p_role IS NULL OR p_role !~ '^jit_[0-9a-f]{32}$' THEN
+  IF p_role IS NULL OR length(p_role) <> 36 OR p_role !~ '^jit_[0-9a-f]+$' THEN
     RAISE EXCEPTION 'not a name for a leased role' USING ERRCODE = 'WL001';
   END IF;
   SELECT * INTO l FROM writ_lease.lease WHERE role = p_role;
@@ -177,7 +207,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock
 DECLARE
   v_oid oid;
 BEGIN
-  IF p_role IS NULL OR p_role !~ '^jit_[0-9a-f]{32}$' THEN
+  IF p_role IS NULL OR length(p_role) <> 36 OR p_role !~ '^jit_[0-9a-f]+$' THEN
     RAISE EXCEPTION 'not a name for a leased role' USING ERRCODE = 'WL001';
   END IF;
   SELECT oid INTO v_oid FROM pg_roles WHERE rolname = p_role;

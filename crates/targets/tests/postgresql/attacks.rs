@@ -67,12 +67,34 @@ async fn broker_can_mint_nothing_but_bounded_templates() {
 #[tokio::test]
 async fn count_of_live_credentials_is_bounded_in_the_database() {
     let Some(lab) = Lab::start() else { return };
-    lab.server.psql("orders", "UPDATE writ_lease.template SET max_live = 2").unwrap();
-    let mut broker = lab.broker().await;
-    for (last, expected) in [('1', "ok"), ('2', "ok"), ('3', "WL005")] {
-        let name = format!("jit_0000000000000000000000000000000{last}");
-        assert_eq!(state(&mut broker, &issue(&name, "orders_read", SOON, VERIFIER, "{}")).await, expected);
+    lab.server.psql("orders", "UPDATE writ_lease.template SET max_live = 9").unwrap();
+    // All at once: none of them sees the others' rows before they are committed.
+    let lab = Arc::new(lab);
+    let calls: Vec<_> = (10..26)
+        .map(|last| {
+            let lab = Arc::clone(&lab);
+            tokio::spawn(async move {
+                let name = format!("jit_000000000000000000000000000000{last}");
+                let mut broker = lab.broker().await;
+                state(&mut broker, &issue(&name, "orders_read", SOON, VERIFIER, "{}")).await
+            })
+        })
+        .collect();
+    let mut said = Vec::new();
+    for call in calls {
+        said.push(call.await.unwrap());
     }
+    said.sort_unstable();
+    assert_eq!(said, [vec!["WL005"; 7], vec!["ok"; 9]].concat());
+    assert_eq!(lab.roles().lines().count(), 9);
+    // A place is free again as soon as a role is dropped, and not before.
+    let first = lab.roles().lines().next().unwrap().to_owned();
+    let mut broker = lab.broker().await;
+    let again = issue(NAME, "orders_read", SOON, VERIFIER, "{}");
+    assert_eq!(state(&mut broker, &format!("SELECT writ_lease.close('{first}', 0)")).await, "ok");
+    assert_eq!(state(&mut broker, &again).await, "WL005");
+    assert_eq!(state(&mut broker, &format!("SELECT writ_lease.purge('{first}')")).await, "ok");
+    assert_eq!(state(&mut broker, &again).await, "ok");
 }
 
 #[tokio::test]

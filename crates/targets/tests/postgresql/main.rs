@@ -1,11 +1,12 @@
 //! The PostgreSQL target against a real server: the life of a credential, attacks with the broker's real account, what a
 //! credential can and cannot do, crashes, the examination and the scan.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod attacks;
 mod examination;
 mod life;
 mod scope;
+mod transport;
 
 use authority::target::{Asked, Evidence, Handle, Minted, Plan, Target, TargetError, Verifier};
 use domain::{Ending, GrantId, Offer, OfferName, Params, Reading, SecretRef, Sensitivity, Sink, Timestamp, ToolTraits, Value};
