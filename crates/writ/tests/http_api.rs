@@ -2,6 +2,7 @@
 //! where there is no curl (fails if WRIT_REQUIRE_SERVICES is set).
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[expect(dead_code, reason = "other test files need more of it")]
 mod served;
 
 use served::Server;
