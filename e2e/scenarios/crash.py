@@ -32,6 +32,8 @@ TRIALS = {
              "publish.written", "publish.signed", "publish.recorded", "publish.replaced", "publish.forgotten"),
     "start": ("start.recovered", "start.positioned"),
 }
+# Steps of credentials at targets: their trials need the targets' servers and stand beside those.
+ELSEWHERE = ("credential.", "orphan.", "probe.")
 # Up to here nothing is durable; from the next step on all of it is.
 BEFORE = {"issue.decided", "commit.applied", "end.effective", "revoke.effective", "call.parsed", "call.decided"}
 
@@ -100,7 +102,8 @@ def named_steps():
 @scenario("crash: killed at every step that the product names")
 def steps(stage):
     known = {step for names in TRIALS.values() for step in names}
-    assert known == named_steps(), f"steps without a trial, or trials without a step: {known ^ named_steps()}"
+    named = {step for step in named_steps() if not step.startswith(ELSEWHERE)}
+    assert known == named, f"steps without a trial, or trials without a step: {known ^ named}"
     records, marks = stage.folder / "helpdesk.db", set()
     with servers.helpdesk(stage.folder, records) as server:
         writ = Writ(stage.folder, {"helpdesk": server.url})
