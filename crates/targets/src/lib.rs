@@ -2,7 +2,7 @@
 //! This crate owns how a credential is made and taken back at a real system. It must never know tasks, policy or the log
 //! beyond the plan that it is shown, and it never touches anything without our mark.
 //!
-//! A new kind is a module with `open` and `install_script`, and one line in [`KINDS`].
+//! A new kind is a module with `open` and `install_script`, and one line in `KINDS`.
 
 mod assertion;
 mod aws;

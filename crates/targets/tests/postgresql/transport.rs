@@ -49,7 +49,7 @@ async fn server_is_checked_by_name_and_by_the_named_authority_alone() {
     let (authority, certificate_pem, key) = certificate("127.0.0.1");
     show(&lab, &certificate_pem, &key);
     let minted = issues(&lab, "verify-full", &authority).await.unwrap();
-    assert_eq!((minted.fields["sslmode"].as_str(), &minted.fields["ca_certificate"]), ("verify-full", &authority));
+    assert_eq!((minted.fields["sslmode"].as_str(), &minted.fields["ca_pem"]), ("verify-full", &authority));
     let (stranger, _, _) = certificate("127.0.0.1");
     let refused = issues(&lab, "verify-full", &stranger).await.unwrap_err();
     assert!(matches!(refused, TargetError::Unreachable(_)), "{refused:?}");
