@@ -178,7 +178,7 @@ impl Authority {
         let (draft, decision, included) = self.decide_grant(&acting, operation, &policy, prepared, now).await?;
         let grant = draft.plan.grant;
         let (handle, expires_at) = (draft.plan.handle.clone(), draft.plan.expires_at);
-        let minted = self.carry_out(&caller.live, draft, &included).await?;
+        let minted = self.carry_out((&caller.live, &policy), draft, &included).await?;
         if flight.is_some_and(|flight| flight.revoked()) {
             self.0.credentials.doorbell.notify_one();
             return Err(CredentialError::Revoked);
@@ -305,7 +305,12 @@ impl Authority {
     ///
     /// CRASH(credential.logged): the grant is intended, nothing exists; it is taken back when nobody confirmed it, which
     /// finds nothing and is done.
-    async fn carry_out(&self, live: &LiveTask, draft: Draft, included: &Included) -> Result<Minted, CredentialError> {
+    async fn carry_out(
+        &self,
+        (live, policy): (&LiveTask, &Arc<Policy>),
+        draft: Draft,
+        included: &Included,
+    ) -> Result<Minted, CredentialError> {
         let grant = draft.plan.grant;
         tracing::trace!(target: "writ::step", at = "credential.logged");
         let shown = match self.show_plan(&draft.plan, included).await {
@@ -316,9 +321,9 @@ impl Authority {
                 return Err(CredentialError::Interrupted("the signer was not shown what it demands".into()));
             }
         };
-        if let Some(reason) = live.ended().or_else(|| live.overdue(&*self.0.clock)) {
+        if let Err(over) = self.still_stands(live, policy) {
             self.take_back(grant, RevokeReason::NotHandedOut, true).await;
-            return Err(CredentialError::TaskEnded(reason));
+            return Err(over);
         }
         let minted = match self.mint(&draft, &shown).await {
             Ok(minted) => minted,
@@ -338,11 +343,23 @@ impl Authority {
         }
         // CRASH(credential.recorded): the credential is live and nobody has it. It ends with its task, or when it expires.
         tracing::trace!(target: "writ::step", at = "credential.recorded");
-        if let Some(reason) = live.ended().or_else(|| live.overdue(&*self.0.clock)) {
+        if let Err(over) = self.still_stands(live, policy) {
             self.take_back(grant, RevokeReason::NotHandedOut, true).await;
-            return Err(CredentialError::TaskEnded(reason));
+            return Err(over);
         }
         Ok(minted)
+    }
+
+    /// The look before it is made, and again before it is handed out: the task is open, and the policy that allowed it is
+    /// still in force. INVARIANT(policy-stands), as for a permit.
+    fn still_stands(&self, live: &LiveTask, policy: &Arc<Policy>) -> Result<(), CredentialError> {
+        if let Some(reason) = live.ended().or_else(|| live.overdue(&*self.0.clock)) {
+            return Err(CredentialError::TaskEnded(reason));
+        }
+        if Arc::ptr_eq(&self.0.policy.load(), policy) {
+            return Ok(());
+        }
+        Err(CredentialError::Interrupted("the policy was replaced meanwhile; ask again".into()))
     }
 
     async fn mint(&self, draft: &Draft, shown: &ShownPlan) -> Result<Minted, TargetError> {

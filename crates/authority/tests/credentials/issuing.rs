@@ -206,6 +206,29 @@ async fn a_task_that_ends_while_a_slow_target_issues_does_not_get_the_credential
 }
 
 #[tokio::test]
+async fn a_credential_whose_policy_is_replaced_while_it_is_made_is_not_handed_out() {
+    let rig = Rig::new().await;
+    let (_, caller) = rig.task().await;
+    rig.orders.hold_up();
+    let (authority, asking) = (rig.world.authority.clone(), caller.clone());
+    let request = ask("orders-db/read_orders", json!({ "region": "eu" }));
+    let asking = tokio::spawn(async move { authority.request_credential(&asking, request).await });
+    until(|| !rig.decisions().is_empty()).await;
+    // The same rules in another version: what is decided anew is decided under what stands.
+    let files = testkit::credential_files().into_iter();
+    let files = files.map(|(path, text)| authority::SourceFile { path: path.to_string(), text: format!("{text}\n") });
+    let compiled = authority::Policy::compile(&authority::Sources { files: files.collect() }).unwrap();
+    rig.world.authority.reload_policy(compiled.policy, &Actor::Operator("ann".into())).await.unwrap();
+    rig.orders.go_on();
+    let refused = asking.await.unwrap().unwrap_err();
+    assert!(matches!(&refused, CredentialError::Interrupted(why) if why.contains("policy")), "{refused:?}");
+    assert_eq!(rig.orders.standing().len(), 1, "it was made");
+    rig.world.authority.run_credentials().await;
+    assert!(rig.orders.standing().is_empty() && rig.all_dead().await);
+    rig.read_orders(&caller).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_credential_that_is_revoked_while_it_is_made_is_not_handed_out() {
     let rig = Rig::new().await;
     let (_, caller) = rig.task().await;
