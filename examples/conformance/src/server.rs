@@ -7,13 +7,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rmcp::model::*;
 use rmcp::service::{RequestContext, SubscriptionContext, SubscriptionSink};
 use rmcp::task_manager::TaskManager;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use crate::dialogue::{Dialogues, Given, Step};
 use crate::fixture::{Fixture, typed};
@@ -22,6 +23,8 @@ use crate::jobs;
 /// How long clients may keep lists and resources, in milliseconds.
 const TTL_MS: u64 = 60_000;
 const LOGGER: &str = "fixture";
+/// How long a change waits for clients whose subscription was accepted a moment ago.
+const LISTENER_COMES_WITHIN: Duration = Duration::from_secs(1);
 
 /// The conformance fixture; clones share everything.
 #[derive(Clone)]
@@ -30,7 +33,9 @@ pub(crate) struct Server {
     dialogues: Arc<Dialogues>,
     tasks: TaskManager,
     listeners: Arc<Mutex<HashMap<u64, SubscriptionSink>>>,
-    next_listener: Arc<AtomicU64>,
+    /// How many subscriptions were accepted, and how many of these listen by now or did.
+    accepted: Arc<AtomicU64>,
+    listening: watch::Sender<u64>,
 }
 
 impl Server {
@@ -40,7 +45,8 @@ impl Server {
             dialogues: Arc::new(Dialogues::new()?),
             tasks: TaskManager::new(),
             listeners: Arc::default(),
-            next_listener: Arc::default(),
+            accepted: Arc::default(),
+            listening: watch::Sender::default(),
         })
     }
 
@@ -88,7 +94,13 @@ impl Server {
         }
     }
 
+    /// Everybody whose subscription was accepted. A client knows of that before `listen` is called for it
+    /// and may ask for a change at once, so those under way are waited for; one that went away in between
+    /// never comes, which is why the wait has an end.
     async fn listeners(&self) -> Vec<SubscriptionSink> {
+        let due = self.accepted.load(Ordering::SeqCst);
+        let mut listening = self.listening.subscribe();
+        _ = tokio::time::timeout(LISTENER_COMES_WITHIN, listening.wait_for(|come| *come >= due)).await;
         self.listeners.lock().await.values().cloned().collect()
     }
 
@@ -308,12 +320,16 @@ impl ServerHandler for Server {
     }
 
     fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
+        self.accepted.fetch_add(1, Ordering::SeqCst);
         Some(requested.supported_by(&self.get_info().capabilities))
     }
 
     async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
-        let listener = self.next_listener.fetch_add(1, Ordering::Relaxed);
-        self.listeners.lock().await.insert(listener, context.sink().clone());
+        let mut listeners = self.listeners.lock().await;
+        let listener = *self.listening.borrow();
+        listeners.insert(listener, context.sink().clone());
+        self.listening.send_modify(|come| *come += 1);
+        drop(listeners);
         context.cancelled().await;
         self.listeners.lock().await.remove(&listener);
         Ok(())
