@@ -129,6 +129,11 @@ class Writ:
         for labels in (self.folder / "policy" / "tools").glob("*.toml"):
             if labels.stem not in self.upstreams:
                 labels.unlink()
+        for name in self.upstreams:
+            # Declared, so that what a server says of itself is compared as well, not withheld.
+            labels = self.folder / "policy" / "tools" / f"{name}.toml"
+            written = labels.read_text() if labels.exists() else ""
+            labels.write_text(written + "\n[unasked]\nsensitivity = \"public\"\n")
         intent = self.folder / "policy" / "intents" / "everything.toml"
         reach = ", ".join(json.dumps(name) for name in self.upstreams)
         intent.write_text(intent.read_text().replace("@REACH@", reach))

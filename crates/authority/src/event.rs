@@ -180,6 +180,22 @@ pub(crate) struct OutcomeEvent<'a> {
     pub r#type: &'static str,
 }
 
+/// What an upstream said without a decided request, before it is given to the agent: the labels that the task has from then
+/// on, and the policy version that says so.
+#[derive(Debug, Serialize)]
+pub(crate) struct HeardEvent<'a> {
+    pub agent: &'a str,
+    pub at: i64,
+    pub intent: &'a str,
+    pub policy: &'a str,
+    pub read_sensitivity: i64,
+    pub read_untrusted: bool,
+    pub task: &'a str,
+    pub r#type: &'static str,
+    pub upstream: &'a str,
+    pub what: &'static str,
+}
+
 /// The end of a task.
 #[derive(Debug, Serialize)]
 pub(crate) struct EndEvent<'a> {

@@ -15,6 +15,7 @@ mod ending;
 mod error;
 mod event;
 mod gate;
+mod hear;
 mod hypothetical;
 mod inventory;
 mod issue;
@@ -41,6 +42,7 @@ pub use decide::{CallOutcome, CallStatus, Decision, Denial, Permit, Released, ar
 pub use end::Actor;
 pub use error::{Error, IssueError};
 pub use gate::{Consistency, LogGate, Refused, ShownPlan};
+pub use hear::{Heard, Unheard};
 pub use hypothetical::Hypothetical;
 pub use issue::{Holder, IssueRequest, Issued, TaskRequest};
 pub use live::{LiveTask, Over};

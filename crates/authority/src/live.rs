@@ -4,9 +4,9 @@
 use crate::opening::TaskKey;
 use crate::ports::Clock;
 use arc_swap::ArcSwap;
-use domain::{AgentId, EndReason, Progress, Reading, Task, TaskId, TaskState, Timestamp, WorkloadIdentity};
+use domain::{AgentId, EndReason, Labels, Progress, Reading, Task, TaskId, TaskState, Timestamp, WorkloadIdentity};
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -23,6 +23,8 @@ pub struct LiveTask {
     /// below zero for what was before this process.
     heard: AtomicI64,
     proved: AtomicI64,
+    /// Labels that the task is known to be stored with, as bits: those of decisions under way are not among them.
+    kept: AtomicU8,
     /// Whether the end is durable. Held while it is being made so, so that it is logged once.
     pub(crate) end_logged: tokio::sync::Mutex<bool>,
     pub(crate) key: TaskKey,
@@ -78,6 +80,7 @@ impl LiveTask {
         let (now, elapsed) = (clock.now().millis(), millis(clock.elapsed()));
         let before = |then: Timestamp| elapsed.saturating_sub(now.saturating_sub(then.millis()).max(0));
         Arc::new(Self {
+            kept: AtomicU8::new(bits(task.progress.labels)),
             progress: Mutex::new(task.progress),
             workload,
             fate: watch::Sender::new(Fate { ended, revoked: Vec::new() }),
@@ -188,6 +191,27 @@ impl LiveTask {
         Reserved::Yes(*progress)
     }
 
+    /// Whether the task is known to be stored with the labels that this brings.
+    pub(crate) fn has_kept(&self, reading: Reading) -> bool {
+        let wanted = bits(Labels::default().joined(reading));
+        self.kept.load(Ordering::Acquire) & wanted == wanted
+    }
+
+    /// Raises the labels by what is about to be heard without a decided request; why it must not be, if the task has ended.
+    pub(crate) fn hear(&self, reading: Reading) -> Result<Progress, EndReason> {
+        let mut progress = self.locked();
+        if let TaskState::Ended { reason, .. } = progress.state {
+            return Err(reason);
+        }
+        progress.labels = progress.labels.joined(reading);
+        Ok(*progress)
+    }
+
+    /// The task is stored with these labels.
+    pub(crate) fn keep(&self, labels: Labels) {
+        self.kept.fetch_or(bits(labels), Ordering::Release);
+    }
+
     /// Ends the task in memory: from here on nothing of it is released. Answers whether this was its end.
     pub(crate) fn end(&self, at: Timestamp, reason: EndReason) -> bool {
         let first = self.locked().end(at, reason);
@@ -212,6 +236,12 @@ impl LiveTask {
         // No code panics while it holds the lock, and the value is valid at every point: poison carries no news.
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Labels as bits, so that joining them is *or*: one for untrusted text, one for each level of sensitivity that was reached.
+fn bits(labels: Labels) -> u8 {
+    let level = u32::try_from(labels.read_sensitivity.level()).unwrap_or(7).min(7);
+    (u8::from(labels.read_untrusted) << 7) | u8::try_from((1_u32 << level) - 1).unwrap_or(0x7f)
 }
 
 fn millis(elapsed: Duration) -> i64 {
@@ -351,6 +381,22 @@ impl LiveTasks {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn labels_as_bits_join_as_labels_do() {
+        let readings = [false, true].into_iter().flat_map(|untrusted| {
+            ["public", "internal", "confidential", "restricted"]
+                .map(|word| Reading { untrusted, sensitivity: word.parse().unwrap() })
+        });
+        let readings: Vec<_> = readings.collect();
+        for one in &readings {
+            for two in &readings {
+                let (a, b) = (Labels::default().joined(*one), Labels::default().joined(*two));
+                assert_eq!(bits(a) | bits(b), bits(a.joined(*two)));
+                assert_eq!(bits(a) & bits(b) == bits(b), a.joined(*two) == a, "{a:?} {b:?}");
+            }
+        }
+    }
 
     #[test]
     fn no_more_tasks_than_allowed_are_ever_opened_at_once() {

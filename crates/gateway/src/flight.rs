@@ -4,18 +4,20 @@
 //! MCP "Streamable HTTP" (sending messages, cancellation, resumability), "Multi Round-Trip Requests".
 
 use crate::envelope::{Bond, State};
+use crate::hear;
 use crate::listen::Inner;
 use crate::mcp::message::{Id, Params, Raw};
 use crate::mcp::object::Members;
 use crate::mcp::stream;
+use crate::mcp::tags;
 use crate::mcp::version::{Era, code, meta};
 use crate::observe::{Stage, Stopwatch};
 use crate::respond::{Body, Fault, Refusal, error_object, events, message, own_code};
 use crate::session::Underway;
-use crate::shape::{Shape, Shaped};
+use crate::shape::{Kind, Shape, Shaped};
 use crate::slots::Slot;
 use crate::upstream::{Connection, Event, Exchange, UpstreamError};
-use authority::{CallOutcome, CallStatus, Caller, Over, Released};
+use authority::{CallOutcome, CallStatus, Caller, Heard, Over, Released, Unheard};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream as streams};
 use http::{Response, StatusCode};
@@ -199,6 +201,12 @@ impl Flight {
             event = self.exchange.next() => event,
             () = tokio::time::sleep(quiet), if mode == Mode::Streaming => return Step::Piece(Piece::KeepAlive),
         };
+        if let Ok(event) = &event
+            && let Some(what) = self.unasked(event)
+            && let Err(unheard) = self.gateway.authority.hear(&self.caller, self.shape.upstream(), what).await
+        {
+            return self.withheld(event, unheard).await;
+        }
         match event {
             Ok(Event::Result(raw)) => self.result(&raw),
             Ok(Event::Error(raw)) => self.error(raw),
@@ -208,6 +216,42 @@ impl Flight {
             Ok(Event::Paused) if !self.era.is_modern() && self.cursor.is_some() => Step::Park,
             Ok(Event::Paused) => Step::Again,
             Err(error) => self.failed(&error),
+        }
+    }
+
+    /// What an event is that no decided request stands behind, if so: it raises labels before it is passed on. What comes on
+    /// behalf of a decided request raised its labels when that was decided.
+    fn unasked(&self, event: &Event) -> Option<Heard> {
+        if self.exchange.is_aside() {
+            return Some(Heard::Question);
+        }
+        if self.released.is_some() || matches!(self.shape.kind, Kind::Work | Kind::Handles) {
+            return None;
+        }
+        match event {
+            Event::Cursor { .. } | Event::Paused => None,
+            Event::Notification { method, params } => hear::silent(method, params.as_ref()).is_none().then_some(Heard::Notice),
+            Event::Request { .. } => Some(Heard::Question),
+            Event::Result(_) => self.shape.has_words(self).then_some(Heard::Listing),
+            Event::Error(raw) => (!says_no_such_method(raw)).then_some(Heard::Listing),
+        }
+    }
+
+    /// What comes in place of an event that must not be passed on.
+    async fn withheld(&mut self, event: &Event, unheard: Unheard) -> Step {
+        if let Unheard::Over(over) = unheard {
+            return self.cut(over);
+        }
+        match event {
+            Event::Request { id, .. } => match self.connection.answer(id, Err(&hear::unasked(unheard))).await {
+                Ok(()) => Step::Again,
+                Err(error) => self.failed(&error),
+            },
+            Event::Result(_) | Event::Error(_) => {
+                let fault = Fault::new(StatusCode::OK, Some(&self.id), own_code::DENIED, unheard.to_string());
+                Step::Last(fault.status, fault.frame())
+            }
+            Event::Notification { .. } | Event::Cursor { .. } | Event::Paused => Step::Again,
         }
     }
 
@@ -233,6 +277,10 @@ impl Flight {
         if let Some(over) = self.caller.over() {
             return self.cut(over);
         }
+        let raw = match self.released.is_none() && says_no_such_method(&raw) {
+            true => Raw::from_value(&error_object(code::METHOD_NOT_FOUND, "Method not found", None)),
+            false => raw,
+        };
         let (raw, status) = if self.era.is_modern() { modern_error(raw) } else { (raw, StatusCode::OK) };
         let frame = stream::error(Some(&self.id), &raw);
         self.record(CallStatus::UpstreamError, Some(raw.as_bytes()));
@@ -240,6 +288,7 @@ impl Flight {
     }
 
     fn notification(&self, method: &str, params: Option<Raw>) -> Step {
+        let params = hear::silent(method, params.as_ref()).or_else(|| params.map(tags::narrowed_raw));
         let params = if self.shape.is_endless() { Some(self.tagged(params)) } else { params };
         let params = match (&self.progress, method) {
             (ProgressToken::Unwanted, "notifications/progress") => return Step::Again,
@@ -397,6 +446,11 @@ impl Drop for Riding {
             flight.park();
         }
     }
+}
+
+/// Whether an error says just that there is no such method: then its words are not needed.
+fn says_no_such_method(error: &Raw) -> bool {
+    error.to_value().get("code").and_then(Value::as_i64) == Some(code::METHOD_NOT_FOUND)
 }
 
 /// The HTTP status and the error object that a stateless client gets for an upstream's error object.

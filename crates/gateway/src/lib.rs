@@ -12,6 +12,7 @@ mod config;
 mod envelope;
 mod flight;
 mod handles;
+mod hear;
 mod held;
 pub mod http;
 mod listen;

@@ -6,6 +6,7 @@ use crate::envelope::State;
 use crate::flight::Flight;
 use crate::mcp::message::Raw;
 use crate::mcp::object::{Members, elements};
+use crate::mcp::tags;
 use crate::mcp::version::meta;
 use crate::upstream::UpstreamError;
 use authority::CallStatus;
@@ -16,6 +17,9 @@ use std::borrow::Cow;
 
 /// Longest time for which a stateless client may keep a list: what a task may see can change with the policy.
 const TTL_MILLIS_MAX: u64 = 60_000;
+
+/// What may stand beside a list in its result: points to come back to, marks of the protocol.
+const BESIDE_LIST: [&str; 5] = ["nextCursor", "resultType", "ttlMs", "cacheScope", "_meta"];
 
 /// Which result it is.
 #[derive(Debug, Clone)]
@@ -31,6 +35,10 @@ pub(crate) enum Kind {
     Tool,
     /// `prompts/get`, `completion/complete` and all others.
     Plain,
+    /// About long-running work that an allowed call began.
+    Work,
+    /// A result that has nothing to say.
+    Empty,
     /// `resources/read`.
     Resource,
     /// `tools/list`.
@@ -94,6 +102,9 @@ impl Shape {
     /// # Errors
     /// If it is no result of this kind.
     pub(crate) fn result(&self, flight: &Flight, raw: &Raw) -> Result<Shaped, UpstreamError> {
+        if self.kind == Kind::Empty {
+            return Ok(Shaped { raw: Raw::from_value(&json!({})), status: CallStatus::Ok });
+        }
         let peek: Peek<'_> =
             serde_json::from_slice(raw.as_bytes()).map_err(|_| UpstreamError::Protocol("the result is no object"))?;
         let status = if self.kind == Kind::Tool && peek.is_error == Some(true) { CallStatus::ToolError } else { CallStatus::Ok };
@@ -132,6 +143,28 @@ impl Shape {
         Ok(Shaped { raw: members.to_raw(), status })
     }
 
+    /// Whether the result holds words that nobody approved and that the task may see. Definitions of tools are approved.
+    pub(crate) fn has_words(&self, flight: &Flight) -> bool {
+        match self.kind {
+            Kind::Tools | Kind::Empty => false,
+            Kind::Resources | Kind::Templates | Kind::Prompts => {
+                let none = Map::new();
+                self.listed(&none).is_some_and(|operation| flight.gateway.authority.could_allow(&flight.caller, &operation))
+            }
+            Kind::Tool | Kind::Plain | Kind::Work | Kind::Resource | Kind::Handles | Kind::Subscription => true,
+        }
+    }
+
+    /// What stands for all that a list of this kind names, where it is shown as a whole or not at all.
+    fn listed<'a>(&'a self, none: &'a Map<String, Value>) -> Option<Operation<'a>> {
+        let upstream = &self.upstream;
+        match self.kind {
+            Kind::Resources | Kind::Templates => Some(Operation::ReadResource { upstream, uri: "" }),
+            Kind::Prompts => Some(Operation::GetPrompt { upstream, name: "", arguments: none }),
+            _ => None,
+        }
+    }
+
     fn is_list(&self) -> bool {
         matches!(self.kind, Kind::Tools | Kind::Resources | Kind::Templates | Kind::Prompts | Kind::Handles)
     }
@@ -140,15 +173,18 @@ impl Shape {
     fn filter(&self, flight: &Flight, members: &mut Members<'_>) -> Result<(), UpstreamError> {
         let upstream = &self.upstream;
         let none = Map::new();
-        let resources = Operation::ReadResource { upstream, uri: "" };
-        let (name, whole) = match self.kind {
-            Kind::Tools => ("tools", None),
-            Kind::Handles => ("tasks", None),
-            Kind::Resources => ("resources", Some(resources)),
-            Kind::Templates => ("resourceTemplates", Some(resources)),
-            Kind::Prompts => ("prompts", Some(Operation::GetPrompt { upstream, name: "", arguments: &none })),
-            Kind::Tool | Kind::Plain | Kind::Resource | Kind::Subscription => return Ok(()),
+        let name = match self.kind {
+            Kind::Tools => "tools",
+            Kind::Handles => "tasks",
+            Kind::Resources => "resources",
+            Kind::Templates => "resourceTemplates",
+            Kind::Prompts => "prompts",
+            Kind::Tool | Kind::Plain | Kind::Work | Kind::Empty | Kind::Resource | Kind::Subscription => return Ok(()),
         };
+        // What stands beside the list is neither approved nor filtered.
+        members.retain(|member| member == name || BESIDE_LIST.contains(&member));
+        tags::silence(members);
+        let whole = self.listed(&none);
         let could = |operation: Operation<'_>| flight.gateway.authority.could_allow(&flight.caller, &operation);
         let text = members.get(name).ok_or(UpstreamError::Protocol("the list is missing from its result"))?;
         let kept: Vec<&str> = match whole {

@@ -3,7 +3,7 @@
 
 use crate::Diagnostic;
 use crate::intents;
-use crate::labels::Labels;
+use crate::labels::{Labels, Unasked};
 use crate::lock::{self, ApprovedTool};
 use crate::shape::{Members, signature};
 use crate::source::{FILE_BYTES_MAX, FILES_MAX, SourceFile, Sources, TOTAL_BYTES_MAX};
@@ -30,6 +30,7 @@ pub(crate) struct UpstreamEntry {
     pub(crate) namespace: String,
     pub(crate) resources: ToolTraits,
     pub(crate) prompts: ToolTraits,
+    pub(crate) unasked: Unasked,
     pub(crate) tools: BTreeMap<ToolName, ToolEntry>,
     /// Its lock file could be read, or there is none.
     readable: bool,
@@ -161,8 +162,8 @@ fn upstream(name: &UpstreamName, labels: Option<Labels>, lock: Option<Lock<'_>>,
     let namespace = pascal_case(name.as_str());
     // What a broken lock file would approve is not known: no remarks about what it seems to lack.
     let Some(locked) = locked else {
-        let (resources, prompts) = (labels.resources, labels.prompts);
-        return UpstreamEntry { namespace, resources, prompts, tools: BTreeMap::new(), readable: false };
+        let Labels { resources, prompts, unasked, .. } = labels;
+        return UpstreamEntry { namespace, resources, prompts, unasked, tools: BTreeMap::new(), readable: false };
     };
     labels.check_tools(locked.iter().map(|tool| tool.name.as_str()), found);
     let unlabelled: Vec<_> = locked.iter().map(|tool| tool.name.as_str()).filter(|tool| !labels.names(tool)).collect();
@@ -198,7 +199,8 @@ fn upstream(name: &UpstreamName, labels: Option<Labels>, lock: Option<Lock<'_>>,
         };
         tools.insert(tool.name, ToolEntry { approved, members: signature.members });
     }
-    UpstreamEntry { namespace, resources: labels.resources, prompts: labels.prompts, tools, readable: true }
+    let Labels { resources, prompts, unasked, .. } = labels;
+    UpstreamEntry { namespace, resources, prompts, unasked, tools, readable: true }
 }
 
 /// Warns of a reach that leads nowhere yet.

@@ -17,6 +17,7 @@ struct LabelFile {
     defaults: LabelTable,
     resources: Option<LabelTable>,
     prompts: Option<LabelTable>,
+    unasked: Option<UnaskedTable>,
     #[serde(default)]
     tools: BTreeMap<Spanned<String>, LabelTable>,
 }
@@ -30,6 +31,31 @@ struct LabelTable {
     numbers: Option<Numbers>,
     #[serde(default)]
     clear_arguments: Vec<Spanned<String>>,
+}
+
+/// What is said without a decided request has no sink and no arguments.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UnaskedTable {
+    untrusted: Option<bool>,
+    sensitivity: Option<Spanned<String>>,
+}
+
+impl From<UnaskedTable> for LabelTable {
+    fn from(table: UnaskedTable) -> Self {
+        Self { untrusted: table.untrusted, sensitivity: table.sensitivity, ..Self::default() }
+    }
+}
+
+/// What an upstream says without a decided request brings into a task: its instructions, lists of resources and prompts,
+/// log messages, notifications and questions outside of a call. Definitions of approved tools are not among it: an operator
+/// accepted their text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Unasked {
+    /// The labels that rise: those of `[unasked]`, else of `[defaults]`, else the worst.
+    pub reading: Reading,
+    /// Whether somebody wrote `[unasked]`.
+    pub declared: bool,
 }
 
 /// What is said about one tool.
@@ -49,6 +75,7 @@ pub(crate) struct Labels {
     default: Label,
     pub(crate) resources: ToolTraits,
     pub(crate) prompts: ToolTraits,
+    pub(crate) unasked: Unasked,
     tools: BTreeMap<String, (Label, Range<usize>)>,
 }
 
@@ -62,12 +89,13 @@ impl Labels {
             table.map_or_else(|| default.traits.clone(), |table| label(&table, &default).traits)
         };
         let (resources, prompts) = (of(file.resources, &mut label), of(file.prompts, &mut label));
+        let unasked = Unasked { declared: file.unasked.is_some(), reading: of(file.unasked.map(Into::into), &mut label).reading };
         let tools = file
             .tools
             .into_iter()
             .map(|(name, table)| (name.get_ref().clone(), (label(&table, &default), name.span())))
             .collect();
-        Self { path: path.to_owned(), text: text.to_owned(), default, resources, prompts, tools }
+        Self { path: path.to_owned(), text: text.to_owned(), default, resources, prompts, unasked, tools }
     }
 
     /// What is said about a tool, or assumed.

@@ -39,6 +39,7 @@ mod toml_text;
 pub use canonical::to_canonical_json;
 pub use cases::{CaseResult, TestReport, run_tests};
 pub use diagnostic::{Diagnostic, Severity};
+pub use labels::Unasked;
 pub use lock::{ApprovedTool, render_lock};
 pub use pin::pin;
 pub use policy::{Compiled, Policy};

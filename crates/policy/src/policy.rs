@@ -6,6 +6,7 @@ use crate::catalog::{self, Catalog};
 use crate::decide;
 use crate::explain::{self, Words};
 use crate::index::{self, Index};
+use crate::labels::Unasked;
 use crate::lock::ApprovedTool;
 use crate::possible;
 use crate::request::{Considered, Explanation, Request, RuleInfo, Standing};
@@ -128,6 +129,12 @@ impl Policy {
                 Some(&self.offer(target, offer)?.traits)
             }
         }
+    }
+
+    /// What an upstream's words bring into a task that come without a decided request.
+    #[must_use]
+    pub fn unasked(&self, upstream: &UpstreamName) -> Unasked {
+        self.catalog.upstreams.get(upstream).map_or_else(Unasked::default, |entry| entry.unasked)
     }
 
     /// Every Cedar policy, by id.

@@ -4,4 +4,5 @@
 pub mod message;
 pub mod object;
 pub mod stream;
+pub(crate) mod tags;
 pub mod version;

@@ -54,6 +54,13 @@ impl<'a> Members<'a> {
         self.0.retain(|(key, _)| key != name);
     }
 
+    /// Leaves the members whose names are wanted. Whether one went.
+    pub fn retain(&mut self, wanted: impl Fn(&str) -> bool) -> bool {
+        let before = self.0.len();
+        self.0.retain(|(name, _)| wanted(name));
+        self.0.len() < before
+    }
+
     /// The object as text.
     #[must_use]
     pub fn to_raw(&self) -> Raw {

@@ -106,6 +106,8 @@ pub mod meta {
     pub const CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
     /// Which log messages the client wants with this request.
     pub const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
+    /// Who the server is.
+    pub const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
     /// Which subscription a notification belongs to.
     pub const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 }

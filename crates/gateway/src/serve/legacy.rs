@@ -3,17 +3,19 @@
 
 use crate::admission::{accepts, one};
 use crate::flight::{Piece, Reply, upstream_fault};
+use crate::hear;
 use crate::listen::{Admitted, Inner};
 use crate::mcp::message::{Id, Malformed, Message, Notification, Payload, Raw, Request, Response as Answer};
 use crate::mcp::object::Members;
 use crate::mcp::stream;
-use crate::mcp::version::{Era, Version, code, header};
+use crate::mcp::tags;
+use crate::mcp::version::{Era, Version, code, header, meta};
 use crate::respond::{Body, Fault, Refusal, bare, events, message, with};
 use crate::serve::{Incoming, dispatch};
 use crate::session::Session;
 use crate::slots::Slot;
-use crate::upstream::{ClientProfile, Event, ServerProfile, SessionKey};
-use authority::{Caller, Over};
+use crate::upstream::{ClientProfile, Event, SessionKey};
+use authority::{Caller, Heard, Over, Unheard};
 use futures_util::{StreamExt, future, stream as streams};
 use http::header::HeaderName;
 use http::{Response, StatusCode};
@@ -90,7 +92,8 @@ async fn initialize(gateway: &Arc<Inner>, admitted: &Admitted, request: &Request
     let server = connection.server().await.map_err(fault)?;
     // An upstream may speak only an older revision; what goes through unchanged must then be read as that one.
     let version = if server.era.is_modern() { version } else { version.min(server.era.version()) };
-    let result = initialized(&server, version);
+    let described = hear::introduction(gateway, &admitted.caller, upstream, &server.described).await;
+    let result = initialized(&described, server.era, version);
     let session = Session::new(Arc::clone(&id), (task, upstream.clone()), version, capabilities, connection);
     match gateway.sessions.add(Arc::clone(&session)) {
         Ok(open) => gateway.observer.sessions(open),
@@ -114,24 +117,22 @@ fn new_session_id(gateway: &Inner) -> String {
 }
 
 /// What the upstream says of itself, as a client with a session is told.
-fn initialized(server: &ServerProfile, version: Version) -> Raw {
-    let ours = || {
-        let mut result = json!({
-            "protocolVersion": version.as_str(),
-            "capabilities": server.capabilities,
-            "serverInfo": server.info,
-        });
-        if let (Some(instructions), Some(members)) = (&server.instructions, result.as_object_mut()) {
-            members.insert("instructions".into(), instructions.as_str().into());
-        }
-        Raw::from_value(&result)
-    };
-    if server.era.is_modern() {
-        return ours();
+fn initialized(described: &Raw, era: Era, version: Version) -> Raw {
+    if let (false, Some(mut members)) = (era.is_modern(), Members::of(described)) {
+        members.set("protocolVersion", &json!(version.as_str()));
+        return members.to_raw();
     }
-    let Some(mut members) = Members::of(&server.described) else { return ours() };
-    members.set("protocolVersion", &json!(version.as_str()));
-    members.to_raw()
+    let said = described.to_value();
+    let info = said.get("serverInfo").or_else(|| said.get("_meta")?.get(meta::SERVER_INFO));
+    let mut result = json!({
+        "protocolVersion": version.as_str(),
+        "capabilities": said.get("capabilities").unwrap_or(&json!({})),
+        "serverInfo": info.unwrap_or(&Value::Null),
+    });
+    if let (Some(instructions @ Value::String(_)), Some(members)) = (said.get("instructions"), result.as_object_mut()) {
+        members.insert("instructions".into(), instructions.clone());
+    }
+    Raw::from_value(&result)
 }
 
 async fn request_of(
@@ -285,8 +286,8 @@ struct Listening {
 
 impl Listening {
     async fn next(&mut self) -> Option<Piece> {
-        let receiver = self.receiver.as_mut()?;
         loop {
+            let receiver = self.receiver.as_mut()?;
             let event = tokio::select! {
                 biased;
                 _ = self.caller.wait_over() => return None,
@@ -298,9 +299,18 @@ impl Listening {
             };
             match event {
                 Ok(Event::Notification { method, params }) => {
+                    let silent = hear::silent(&method, params.as_ref());
+                    if silent.is_none() && self.hear(Heard::Notice).await.is_err() {
+                        continue;
+                    }
+                    let params = silent.or_else(|| params.map(tags::narrowed_raw));
                     return Some(Piece::Message(stream::call(None, &method, params.as_ref())));
                 }
                 Ok(Event::Request { id, method, params }) => {
+                    if let Err(unheard) = self.hear(Heard::Question).await {
+                        self.refuse(&id, unheard).await;
+                        continue;
+                    }
                     return Some(Piece::Message(stream::call(Some(&id), &method, params.as_ref())));
                 }
                 Ok(Event::Cursor { .. } | Event::Paused | Event::Result(_) | Event::Error(_)) => {}
@@ -309,6 +319,19 @@ impl Listening {
                 }
                 Err(broadcast::error::RecvError::Closed) => return None,
             }
+        }
+    }
+}
+
+impl Listening {
+    /// Raises the labels of what comes outside of any request, before it is passed on.
+    async fn hear(&self, what: Heard) -> Result<(), Unheard> {
+        self.gateway.authority.hear(&self.caller, &self.session.upstream, what).await
+    }
+
+    async fn refuse(&self, id: &Id, unheard: Unheard) {
+        if let Err(error) = self.session.connection.answer(id, Err(&hear::unasked(unheard))).await {
+            tracing::debug!(%error, "a refusal did not reach the upstream");
         }
     }
 }

@@ -102,7 +102,7 @@ async fn routed(incoming: Incoming) -> Result<Reply, Refusal> {
         "prompts/list" => incoming.fly(None, Kind::Prompts).await,
         "subscriptions/listen" if modern => modern::subscribe(incoming).await,
         // These only lessen or tune what the task gets anyway.
-        "resources/unsubscribe" | "logging/setLevel" if !modern => incoming.fly(None, Kind::Plain).await,
+        "resources/unsubscribe" | "logging/setLevel" if !modern => incoming.fly(None, Kind::Empty).await,
         "tasks/get" | "tasks/cancel" => with_handle(incoming).await,
         "tasks/update" if modern => with_handle(incoming).await,
         "tasks/result" if !modern => with_handle(incoming).await,
@@ -124,7 +124,7 @@ async fn with_handle(incoming: Incoming) -> Result<Reply, Refusal> {
     if !incoming.gateway.handles.knows(incoming.admitted.caller.task(), incoming.upstream(), handle) {
         return Err(incoming.invalid("Unknown task"));
     }
-    incoming.fly(None, Kind::Plain).await
+    incoming.fly(None, Kind::Work).await
 }
 
 impl Inner {

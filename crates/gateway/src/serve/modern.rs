@@ -4,6 +4,7 @@
 
 use crate::admission::one;
 use crate::flight::{Reply, upstream_fault};
+use crate::hear;
 use crate::listen::{Admitted, Inner};
 use crate::mcp::message::{Message, Params, Payload, Raw, Request};
 use crate::mcp::object::Members;
@@ -12,7 +13,7 @@ use crate::mcp::version::{Era, Version, code, header, meta};
 use crate::respond::{Body, Fault, Refusal, bare};
 use crate::serve::{Incoming, dispatch};
 use crate::shape::Kind;
-use crate::upstream::{ClientProfile, MirroredParameter, ServerProfile};
+use crate::upstream::{ClientProfile, MirroredParameter};
 use authority::{CallStatus, Decision};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -69,7 +70,9 @@ pub(crate) async fn serve(gateway: &Arc<Inner>, admitted: Admitted, payload: Pay
     let connection = gateway.upstreams.connect(upstream, task, &client).await.map_err(fault)?;
     if request.method == "server/discover" {
         let server = connection.server().await.map_err(fault)?;
-        return Ok(Reply::Message(StatusCode::OK, stream::result(&request.id, &discovered(&server))).into_response());
+        let described = hear::introduction(gateway, &admitted.caller, upstream, &server.described).await;
+        let result = discovered(&described, server.era);
+        return Ok(Reply::Message(StatusCode::OK, stream::result(&request.id, &result)).into_response());
     }
     let incoming = Incoming { gateway: Arc::clone(gateway), admitted, connection, era, capabilities, request, underway: None };
     dispatch(incoming).await.map(Reply::into_response)
@@ -171,16 +174,15 @@ pub(crate) fn decoded(value: &str) -> Option<Cow<'_, str>> {
 }
 
 /// What the upstream says of itself, as a stateless client is told.
-fn discovered(server: &ServerProfile) -> Raw {
-    let ours = json!({
-        "resultType": "complete",
-        "supportedVersions": supported(),
-        "capabilities": server.capabilities,
-        "_meta": { "io.modelcontextprotocol/serverInfo": server.info },
-        "instructions": server.instructions,
-    });
-    let raw = if server.era.is_modern() { server.described.clone() } else { Raw::from_value(&ours) };
-    let Some(mut members) = Members::of(&raw) else { return Raw::from_value(&ours) };
+fn discovered(described: &Raw, era: Era) -> Raw {
+    let said = described.to_value();
+    let ours = Raw::from_value(&json!({
+        "capabilities": said.get("capabilities").unwrap_or(&json!({})),
+        "_meta": { meta::SERVER_INFO: said.get("serverInfo").unwrap_or(&Value::Null) },
+        "instructions": said.get("instructions").unwrap_or(&Value::Null),
+    }));
+    let raw = if era.is_modern() { described } else { &ours };
+    let Some(mut members) = Members::of(raw) else { return ours };
     let ttl = members.value("ttlMs").and_then(|ttl| ttl.as_u64()).unwrap_or(0).min(DISCOVER_TTL_MILLIS_MAX);
     members.set("resultType", &json!("complete"));
     members.set("supportedVersions", &json!(supported()));

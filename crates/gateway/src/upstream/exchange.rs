@@ -107,6 +107,8 @@ pub struct Exchange {
     asked: Vec<Id>,
     ended: bool,
     quiet: bool,
+    /// The last event was a question that came outside of the request.
+    aside: bool,
     /// Where the upstream's questions arrive that came outside the request, if this client can be asked nowhere else.
     rider: Option<Rider>,
     _holder: Arc<()>,
@@ -123,7 +125,18 @@ impl std::fmt::Debug for Exchange {
 impl Exchange {
     pub(super) fn new(link: Arc<Link>, source: Source, rounds: Option<Box<Rounds>>, place: Option<OwnedSemaphorePermit>) -> Self {
         let holder = Arc::clone(&link.holders);
-        Self { link, source, rounds, asked: Vec::new(), ended: false, quiet: false, rider: None, _holder: holder, _place: place }
+        Self {
+            link,
+            source,
+            rounds,
+            asked: Vec::new(),
+            ended: false,
+            quiet: false,
+            aside: false,
+            rider: None,
+            _holder: holder,
+            _place: place,
+        }
     }
 
     /// The same, with the questions that come outside of it.
@@ -144,6 +157,12 @@ impl Exchange {
         matches!(self.source, Source::Http(_))
     }
 
+    /// Whether the last event came outside of the request: it was not said because of it.
+    #[must_use]
+    pub const fn is_aside(&self) -> bool {
+        self.aside
+    }
+
     /// The next event. Safe to cancel. After the end, [`UpstreamError::Closed`].
     ///
     /// # Errors
@@ -152,6 +171,7 @@ impl Exchange {
         if self.ended {
             return Err(UpstreamError::Closed);
         }
+        self.aside = false;
         let outcome = self.next_open().await;
         if outcome.as_ref().map_or(true, Event::is_end) {
             self.ended = true;
@@ -184,7 +204,10 @@ impl Exchange {
                 tokio::select! {
                     biased;
                     event = self.source.next() => event?,
-                    question = question(&mut self.rider) => question,
+                    question = question(&mut self.rider) => {
+                        self.aside = true;
+                        question
+                    }
                     () = link.closed() => return Err(link.why_closed()),
                 }
             };

@@ -4,6 +4,7 @@
 use super::*;
 use crate::fixture::{INTENT, LABELS, compile, definitions, findings, folder, sources};
 use crate::{pin, render_lock};
+use domain::{Reading, Sensitivity};
 use serde_json::json;
 
 fn found(cedar: &str) -> String {
@@ -408,5 +409,29 @@ fn the_schema_is_generated_from_intents_and_tools() {
         "fraction?: decimal",
     ] {
         assert!(text.contains(line), "{line} in {text}");
+    }
+}
+
+#[test]
+fn what_an_upstream_says_unasked_is_as_declared_or_assumed_to_be_the_worst() {
+    let reading = |untrusted, sensitivity| Reading { untrusted, sensitivity };
+    let worst = reading(true, Sensitivity::Confidential);
+    for (labels, expected, declared) in [
+        ("", worst, false),
+        ("[resources]\nuntrusted = false\nsensitivity = \"public\"\n", worst, false),
+        ("[defaults]\nuntrusted = false\nsensitivity = \"internal\"\n", reading(false, Sensitivity::Internal), false),
+        ("[unasked]\n", worst, true),
+        ("[unasked]\nuntrusted = false\n", reading(false, Sensitivity::Confidential), true),
+        ("[unasked]\nuntrusted = false\nsensitivity = \"public\"\n", reading(false, Sensitivity::Public), true),
+    ] {
+        let lock = render_lock(&"orders".parse().unwrap(), &definitions());
+        let folder = folder(&[("intents/a.toml", INTENT), ("tools/orders.toml", labels), ("tools/orders.lock.json", &lock)]);
+        let policy = Policy::compile(&folder).unwrap().policy;
+        assert_eq!(policy.unasked(&"orders".parse().unwrap()), Unasked { reading: expected, declared }, "{labels}");
+        assert_eq!(policy.unasked(&"nobody".parse().unwrap()), Unasked { reading: worst, declared: false });
+    }
+    // It goes nowhere and has no arguments.
+    for labels in ["[unasked]\nsink = \"none\"\n", "[unasked]\nclear_arguments = []\n"] {
+        assert!(Policy::compile(&folder(&[("intents/a.toml", INTENT), ("tools/orders.toml", labels)])).is_err(), "{labels}");
     }
 }

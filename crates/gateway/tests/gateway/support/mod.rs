@@ -67,8 +67,14 @@ impl Setup {
     }
 
     pub(crate) async fn with(modern_upstream: bool, config: GatewayConfig) -> Self {
+        Self::saying(modern_upstream, config, "").await
+    }
+
+    /// With this in the labels of the upstream.
+    pub(crate) async fn saying(modern_upstream: bool, config: GatewayConfig, labels: &str) -> Self {
         let upstream = FakeUpstream::start(modern_upstream).await;
         let mut files = fixture::policy_files();
+        files.iter_mut().filter(|(path, _)| *path == "tools/orders.toml").for_each(|(_, text)| text.push_str(labels));
         files.push(("more.cedar", MORE_POLICIES.into()));
         let files: Vec<_> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
         let mut bearer = agent("wrapped", &["refund-order"]);

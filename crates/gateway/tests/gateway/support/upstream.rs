@@ -132,7 +132,7 @@ async fn post(shared: Arc<Shared>, headers: HeaderMap, body: Bytes) -> Response 
         "server/discover" if shared.modern => answer(
             &id,
             &format!(
-                r#"{{"supportedVersions":["2026-07-28"],"capabilities":{{"tools":{{"listChanged":true}},"resources":{{}},"prompts":{{}}}},"_meta":{{"io.modelcontextprotocol/serverInfo":{{"name":"fake","version":"1"}}}}{complete}{cached}}}"#
+                r#"{{"supportedVersions":["2026-07-28"],"capabilities":{{"tools":{{"listChanged":true}},"resources":{{}},"prompts":{{}}}},"_meta":{{"io.modelcontextprotocol/serverInfo":{{"name":"fake","version":"1"}}}},"instructions":"be kind"{complete}{cached}}}"#
             ),
         ),
         "tools/list" => {
