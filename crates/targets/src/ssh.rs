@@ -38,6 +38,8 @@ struct Ssh {
     published: Published,
     group: String,
     hosts: Vec<String>,
+    /// The hosts' own keys, for callers; empty if they must know them from elsewhere.
+    known_hosts: String,
     fetch_secs: i64,
     offers: BTreeMap<OfferName, SshOffer>,
     probe: Option<probe::Probe>,
@@ -87,6 +89,7 @@ pub(crate) fn open(config: &Config<'_>) -> Result<Arc<dyn Target>, ConfigFaults>
     let group = connect.text("host_group", "web");
     let hosts = connect.texts("hosts");
     let authorized_keys = connect.path_if("authorized_keys");
+    let known_hosts = connect.file_if("known_hosts").map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let probe = probe::Probe::read(connect);
     config.check()?;
     let Some(authority) = public else { return Err(ConfigFaults(Vec::new())) };
@@ -96,6 +99,7 @@ pub(crate) fn open(config: &Config<'_>) -> Result<Arc<dyn Target>, ConfigFaults>
         published: Published::new(&krl),
         group,
         hosts,
+        known_hosts: known_hosts.unwrap_or_default(),
         fetch_secs: i64::try_from(fetch.as_secs()).unwrap_or(i64::MAX),
         offers,
         probe,
@@ -105,7 +109,7 @@ pub(crate) fn open(config: &Config<'_>) -> Result<Arc<dyn Target>, ConfigFaults>
 
 /// What the administrator of the hosts runs once.
 pub(crate) fn install_script(config: &Config<'_>) -> Result<String, ConfigFaults> {
-    const OTHERS: [&str; 11] = [
+    const OTHERS: [&str; 12] = [
         "ca_key",
         "krl_file",
         "hosts",
@@ -116,6 +120,7 @@ pub(crate) fn install_script(config: &Config<'_>) -> Result<String, ConfigFaults
         "force_command_required",
         "hosts_fetch_secs",
         "authorized_keys",
+        "known_hosts",
         "probe",
     ];
     for key in OTHERS {
@@ -223,8 +228,10 @@ impl Ssh {
             ("key_id", certificate.key_id().to_owned()),
             ("serial", certificate.serial().to_string()),
             ("host_group", self.group.clone()),
+            ("known_hosts", self.known_hosts.clone()),
         ];
-        Ok(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+        let told = fields.into_iter().filter(|(_, value)| !value.is_empty());
+        Ok(told.map(|(name, value)| (name.to_owned(), value)).collect())
     }
 }
 

@@ -3,52 +3,33 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::disallowed_methods, reason = "tests")]
 
+#[expect(dead_code, reason = "other test files need more of it")]
 mod issuing;
 
 use authority::target::{Acceptance, Gravity, Target, TargetError, Verifier};
 use domain::{Ending, GrantId};
-use issuing::{Request, Server, find, free_port, handle, has, open, random, run, target_config, until};
+use issuing::{Request, handle, open, random, run, target_config, until};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 use targets::config::Surroundings;
 use targets::redis::gate::{Gate, GateSettings};
 use tempfile::TempDir;
+use testkit::RealRedis;
 use tokio::task::JoinHandle;
 
-const ADMIN: &str = "the administrator's own password";
 const BROKER: &str = "the broker's secret for the gate";
 
 struct Lab {
     folder: TempDir,
     ports: [u16; 2],
-    nodes: Vec<Server>,
+    nodes: [RealRedis; 2],
     gate: JoinHandle<()>,
     target: Arc<dyn Target>,
-}
-
-fn sha256(text: &str) -> String {
-    let output = run(Command::new("sh").args(["-c", "printf %s \"$1\" | sha256sum", "sh", text])).unwrap();
-    output.split(' ').next().unwrap().to_owned()
-}
-
-async fn node(folder: &Path, port: u16) -> Server {
-    let rights = "-@all +acl|setuser +acl|deluser +acl|users +acl|getuser +client|list";
-    let config = format!(
-        "port {port}\nbind 127.0.0.1\nsave \"\"\nappendonly no\nprotected-mode no\nuser writ_gate on #{} {rights}\n",
-        sha256(ADMIN)
-    );
-    let file = folder.join(format!("redis-{port}.conf"));
-    std::fs::write(&file, config).unwrap();
-    let mut command = Command::new(find("redis-server").unwrap());
-    command.arg(file).arg("--dir").arg(folder).stdout(Stdio::null());
-    let server = Server::start(&mut command);
-    until("redis listens", || TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
-    server
 }
 
 fn gate_file(ports: [u16; 2], more: &str) -> String {
@@ -60,7 +41,7 @@ fn gate_file(ports: [u16; 2], more: &str) -> String {
         "listen = \"unix:{{FOLDER}}/gate.sock\"\nbroker_sha256 = \"{}\"\nlifetime_secs_max = 600\nlive_max = 5\n{nodes}\
          [templates.orders]\ncommands = [\"get\", \"set\", \"ping\", \"blpop\", \"subscribe\", \"publish\"]\nkeys = [\"order:{{order}}:*\"]\n\
          keys_read = [\"shared:*\"]\nchannels = [\"events:{{order}}\"]\n{more}",
-        sha256(BROKER)
+        RealRedis::sha256(BROKER)
     )
 }
 
@@ -94,14 +75,11 @@ fn start_gate(folder: &Path, ports: [u16; 2]) -> JoinHandle<()> {
 }
 
 async fn lab() -> Option<Lab> {
-    if !has(&["redis-server", "redis-cli"]) {
-        return None;
-    }
+    let nodes = [RealRedis::start()?, RealRedis::start()?];
+    let ports = [nodes[0].port(), nodes[1].port()];
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("admin"), ADMIN).unwrap();
+    std::fs::write(folder.path().join("admin"), RealRedis::GATE_PASSWORD).unwrap();
     std::fs::write(folder.path().join("broker"), BROKER).unwrap();
-    let ports = [free_port(), free_port()];
-    let nodes = vec![node(folder.path(), ports[0]).await, node(folder.path(), ports[1]).await];
     let gate = start_gate(folder.path(), ports);
     until("the gate listens", || UnixStream::connect(folder.path().join("gate.sock")).is_ok()).await;
     let text = target_file(ports).replace("{FOLDER}", &folder.path().display().to_string());
@@ -111,27 +89,19 @@ async fn lab() -> Option<Lab> {
 
 fn request(order: &str) -> (Request, String) {
     let password: String = random::<16>().iter().map(|byte| format!("{byte:02x}")).collect();
-    let hash = sha256(&password);
+    let hash = RealRedis::sha256(&password);
     (Request::new("orders", &[("order", order)], Some(Verifier::Sha256(hash))), password)
 }
 
 impl Lab {
     /// redis-cli as a user at a node; the answer, errors too.
     fn cli(&self, node: usize, user: &str, password: &str, words: &[&str]) -> String {
-        let mut command = Command::new("redis-cli");
-        command.args(["-h", "127.0.0.1", "-p", &self.ports[node].to_string(), "--no-auth-warning", "-2"]);
-        if !user.is_empty() {
-            command.args(["--user", user]).env("REDISCLI_AUTH", password);
-        }
-        // After a refused login redis-cli says so, and goes on as nobody: what it says is all that counts.
-        let output = command.args(words).output().unwrap();
-        let (said, failed) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        format!("{failed}{said}").trim().to_owned()
+        self.nodes[node].cli_as(user, password, words)
     }
 
     /// As the node's own administrator: the default user, which the tests leave open.
     fn admin(&self, node: usize, words: &[&str]) -> String {
-        self.cli(node, "", "", words)
+        self.nodes[node].cli(words)
     }
 
     /// A connection that is logged in and stays.
@@ -254,7 +224,7 @@ async fn a_node_that_is_down_refuses_issue_and_delays_revocation_without_losing_
     let (first, password) = request("A-1");
     let (plan, _) = first.issue(lab.target.as_ref()).await.unwrap();
     // Held, not killed: its port stays its own, and nobody answers there.
-    let signal = |name: &str| run(Command::new("kill").args([name, &lab.nodes[1].0.id().to_string()])).unwrap();
+    let signal = |name: &str| run(Command::new("kill").args([name, &lab.nodes[1].pid().to_string()])).unwrap();
     signal("-STOP");
     let (second, _) = request("A-2");
     assert!(matches!(second.issue(lab.target.as_ref()).await, Err(TargetError::Unreachable(_))));
@@ -294,8 +264,8 @@ async fn an_evil_broker_can_make_nothing_beyond_the_gates_own_templates() {
     let plan = good.plan(lab.target.as_ref()).unwrap();
     let text: serde_json::Value = serde_json::from_slice(&plan.canonical).unwrap();
     let rules: Vec<String> = text["rules"].as_array().unwrap().iter().map(|rule| rule.as_str().unwrap().to_owned()).collect();
-    let digest = sha256(&rules.join("\n"));
-    let hash = sha256("evil");
+    let digest = RealRedis::sha256(&rules.join("\n"));
+    let hash = RealRedis::sha256("evil");
     let name = |secs: u64| {
         let grant: String = GrantId::from_bytes(random()).as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         format!("jit_{grant}_{}", issuing::now().plus_secs(secs).secs())

@@ -3,30 +3,23 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods, reason = "tests")]
 
+#[expect(dead_code, reason = "other test files need more of it")]
 mod issuing;
 
 use authority::target::{Acceptance, Gravity, Plan, Target, TargetError, Verifier};
 use domain::Ending;
-use issuing::{Request, Server, find, free_port, handle, has, open, run, target_config, until};
-use std::path::Path;
+use issuing::{Request, Server, free_port, handle, open, run, target_config, until};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 use targets::ssh::host::{Host, HostError, HostSettings};
 use targets::ssh::{Krl, NotAKrl};
-use tempfile::TempDir;
+use testkit::RealSshd;
 
-/// A host with sshd, an authority, and the helper's settings.
+/// A host with sshd, its authority, and the target on it; everything in one folder.
 struct Lab {
-    folder: TempDir,
-    port: u16,
-    user: String,
+    sshd: RealSshd,
     target: Arc<dyn Target>,
-    _sshd: Server,
-}
-
-fn keygen(path: &Path) {
-    run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"]).arg(path)).unwrap();
 }
 
 fn target_file(port: u16, user: &str) -> String {
@@ -68,48 +61,21 @@ fn target_file(port: u16, user: &str) -> String {
     )
 }
 
-async fn lab() -> Option<Lab> {
-    if !has(&["sshd", "ssh", "ssh-keygen"]) {
-        return None;
-    }
-    let folder = tempfile::tempdir_in(std::env::temp_dir()).unwrap();
-    let at = |name: &str| folder.path().join(name);
-    let user = run(&mut Command::new("whoami")).unwrap().trim().to_owned();
-    if user == "root" {
-        // sshd as root wants it; the system's own service makes it at boot.
-        std::fs::create_dir_all("/run/sshd").unwrap();
-    }
-    keygen(&at("ca"));
-    keygen(&at("host"));
-    let port = free_port();
-    std::fs::write(at("principals"), "role-web\nrole-shell\n").unwrap();
-    std::fs::write(at("host.krl"), Krl { number: 0, generated: 0, authority: Vec::new(), serials: [].into() }.encode()).unwrap();
-    let public = std::fs::read_to_string(at("host.pub")).unwrap();
-    std::fs::write(at("known_hosts"), format!("[127.0.0.1]:{port} {public}")).unwrap();
-    let d = folder.path().display();
-    let config = format!(
-        "Port {port}\nListenAddress 127.0.0.1\nHostKey {d}/host\nTrustedUserCAKeys {d}/ca.pub\nRevokedKeys {d}/host.krl\n\
-         AuthorizedPrincipalsFile {d}/principals\nAuthorizedKeysFile none\nExposeAuthInfo yes\nUsePAM no\nStrictModes no\n\
-         PermitRootLogin yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPidFile none\nLogLevel INFO\n"
-    );
-    std::fs::write(at("sshd_config"), config).unwrap();
-    let mut command = Command::new(find("sshd").unwrap());
-    command.args(["-D", "-f"]).arg(at("sshd_config")).arg("-E").arg(at("sshd.log"));
-    let sshd = Server::start(&mut command);
-    until("sshd listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
-    let config = target_config("ssh", &target_file(port, &user), &["service"]);
-    let target = open(&config, folder.path());
-    Some(Lab { folder, port, user, target, _sshd: sshd })
+fn lab() -> Option<Lab> {
+    let sshd = RealSshd::start()?;
+    let config = target_config("ssh", &target_file(sshd.port(), sshd.user()), &["service"]);
+    let target = open(&config, &sshd.path(""));
+    Some(Lab { sshd, target })
 }
 
 impl Lab {
     fn path(&self, name: &str) -> std::path::PathBuf {
-        self.folder.path().join(name)
+        self.sshd.path(name)
     }
 
     /// A caller's own key, and a request with it.
     fn request(&self, offer: &str, name: &str) -> Request {
-        keygen(&self.path(name));
+        RealSshd::keygen(&self.path(name));
         let public = std::fs::read_to_string(self.path(&format!("{name}.pub"))).unwrap();
         Request::new(offer, &[("service", "web-1")], Some(Verifier::SshPublicKey(public)))
     }
@@ -131,12 +97,12 @@ impl Lab {
                 "-oIdentitiesOnly=yes",
                 "-oIdentityAgent=none",
                 "-p",
-                &self.port.to_string(),
+                &self.sshd.port().to_string(),
             ])
             .arg(format!("-oUserKnownHostsFile={}", self.path("known_hosts").display()))
             .arg("-i")
             .arg(self.path(name))
-            .arg(format!("{}@127.0.0.1", self.user));
+            .arg(format!("{}@127.0.0.1", self.sshd.user()));
         command
     }
 
@@ -175,13 +141,13 @@ fn runs(pid: i32) -> bool {
 
 #[tokio::test]
 async fn a_certificate_does_its_command_with_the_callers_own_key_and_nothing_else() {
-    let Some(lab) = lab().await else { return };
+    let Some(lab) = lab() else { return };
     let plan = lab.issue("restart", "mine").await;
     assert_eq!(plan.handle.parse::<u64>().unwrap().to_string(), plan.handle);
     // Whatever the holder asks for, the certificate's command runs.
     assert_eq!(lab.login("mine", "cat /etc/passwd").unwrap(), "restarted web-1\n");
     // Another key with the same certificate is nobody.
-    keygen(&lab.path("thief"));
+    RealSshd::keygen(&lab.path("thief"));
     std::fs::copy(lab.path("mine-cert.pub"), lab.path("thief-cert.pub")).unwrap();
     assert!(lab.login("thief", "true").unwrap_err().contains("Permission denied"));
     // From another address it is refused.
@@ -194,7 +160,7 @@ async fn a_certificate_does_its_command_with_the_callers_own_key_and_nothing_els
 
 #[tokio::test]
 async fn without_extensions_there_is_no_forwarding_and_no_terminal() {
-    let Some(lab) = lab().await else { return };
+    let Some(lab) = lab() else { return };
     lab.issue("shell", "mine").await;
     assert_eq!(lab.login("mine", "echo hello").unwrap(), "hello\n");
     let mut forward = lab.ssh("mine");
@@ -206,7 +172,7 @@ async fn without_extensions_there_is_no_forwarding_and_no_terminal() {
 
 #[tokio::test]
 async fn revoking_ends_the_live_session_and_what_left_it_and_refuses_the_next() {
-    let Some(lab) = lab().await else { return };
+    let Some(lab) = lab() else { return };
     let plan = lab.issue("shell", "mine").await;
     let other = lab.issue("shell", "other").await;
     let (mut session, escaped) = lab.live("mine").await;
@@ -237,7 +203,7 @@ async fn revoking_ends_the_live_session_and_what_left_it_and_refuses_the_next() 
 
 #[tokio::test]
 async fn a_login_that_cleared_its_environment_is_ended_too() {
-    let Some(lab) = lab().await else { return };
+    let Some(lab) = lab() else { return };
     let plan = lab.issue("shell", "mine").await;
     let file = lab.path("hidden.pid");
     let script = format!("exec env -i /bin/sh -c 'echo $$ > {f}.new; mv {f}.new {f}; exec sleep 600'", f = file.display());
@@ -250,7 +216,7 @@ async fn a_login_that_cleared_its_environment_is_ended_too() {
 
 #[tokio::test]
 async fn a_list_that_is_missing_broken_or_old_never_replaces_one_that_works() {
-    let Some(lab) = lab().await else { return };
+    let Some(lab) = lab() else { return };
     let plan = lab.issue("shell", "mine").await;
     lab.target.end(Ending::CloseAuth, &handle(&plan)).await.unwrap();
     let mut host = lab.host();
@@ -289,7 +255,7 @@ async fn a_list_that_is_missing_broken_or_old_never_replaces_one_that_works() {
 
 #[tokio::test]
 async fn the_probe_is_let_in_before_and_refused_after() {
-    let Some(lab) = lab().await else { return };
+    let Some(lab) = lab() else { return };
     let request = Request::new("restart", &[("service", "web-1")], None);
     let (plan, minted) = request.issue(lab.target.as_ref()).await.unwrap();
     assert_eq!(lab.target.try_use(&minted, Duration::from_secs(10)).await.unwrap(), Acceptance::Accepted);
@@ -303,7 +269,7 @@ async fn the_probe_is_let_in_before_and_refused_after() {
 
 #[tokio::test]
 async fn a_signer_signs_only_what_was_shown_and_only_within_its_ceilings() {
-    let Some(lab) = lab().await else { return };
+    let Some(lab) = lab() else { return };
     let request = lab.request("restart", "mine");
     let good = request.plan(lab.target.as_ref()).unwrap();
     let shown = testkit::shown(&good).await;
@@ -336,7 +302,7 @@ async fn a_signer_signs_only_what_was_shown_and_only_within_its_ceilings() {
 
 #[tokio::test]
 async fn what_cannot_be_said_in_a_certificate_is_refused_before_the_decision() {
-    let Some(lab) = lab().await else { return };
+    let Some(lab) = lab() else { return };
     let refused = |request: &Request| matches!(request.plan(lab.target.as_ref()), Err(TargetError::Unacceptable(_)));
     let mut request = lab.request("restart", "mine");
     for evil in ["web; id", "$(id)", "-rf", "../../etc", "web\nid", ""] {
@@ -350,7 +316,7 @@ async fn what_cannot_be_said_in_a_certificate_is_refused_before_the_decision() {
 
 #[tokio::test]
 async fn standing_keys_are_found_with_what_is_wrong_with_them() {
-    let Some(lab) = lab().await else { return };
+    let Some(lab) = lab() else { return };
     std::fs::create_dir(lab.path("collected")).unwrap();
     std::fs::copy(lab.path("host.pub"), lab.path("collected/web-1")).unwrap();
     let found = lab.target.scan().await.unwrap();

@@ -16,7 +16,7 @@ pub use fake_target::{At, Fails, FakeTarget, configured, credential_files, profi
 
 pub use issuer::{Holder, TestIssuer};
 pub use ledger::{Fault, MemoryLedger};
-pub use server::{RealMariadb, RealPostgresql};
+pub use server::{RealMariadb, RealPostgresql, RealRedis, RealSshd, RealTls};
 pub use target::shown;
 pub use world::{Backing, ISSUER, StaticKeys, World, agent, task_request};
 

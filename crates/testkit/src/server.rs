@@ -1,9 +1,17 @@
-//! Real database servers for tests: started in a temporary folder on a free loopback port, never as root, stopped again
+//! Real servers for tests: started in a temporary folder on a free loopback port, databases never as root, stopped again
 //! when dropped. Knows nothing of Writ; a test that finds no server program skips loudly, or fails if
 //! `WRIT_REQUIRE_SERVICES` is set.
 
+mod redis;
+mod ssh;
+mod tls;
+
+pub use redis::RealRedis;
+pub use ssh::RealSshd;
+pub use tls::RealTls;
+
 use std::io::Write as _;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -13,12 +21,18 @@ struct Folder(PathBuf);
 impl Folder {
     /// A new one that only `user` can enter.
     fn of(user: &str) -> Self {
+        let folder = Self::own();
+        if is_root() {
+            run(Command::new("chown").arg(user).arg(&folder.0));
+        }
+        folder
+    }
+
+    /// A new one that only we can enter.
+    fn own() -> Self {
         let output = Command::new("mktemp").args(["-d", "/tmp/writ-test.XXXXXXXX"]).output().unwrap();
         let path = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
         assert!(path.is_absolute(), "no temporary folder");
-        if is_root() {
-            run(Command::new("chown").arg(user).arg(&path));
-        }
         Self(path)
     }
 }
@@ -60,6 +74,33 @@ fn missing(what: &str) {
     let required = std::env::var_os("WRIT_REQUIRE_SERVICES").is_some();
     assert!(!required, "{what} is not installed, and WRIT_REQUIRE_SERVICES is set");
     eprintln!("SKIPPED: {what} is not installed");
+}
+
+/// Where a program is: sshd wants its whole path, and its folder is not in everybody's.
+fn find(program: &str) -> Option<PathBuf> {
+    #[expect(clippy::disallowed_methods, reason = "where programs are is the machine's to say")]
+    let path = std::env::var("PATH").unwrap_or_default();
+    path.split(':').chain(["/usr/sbin", "/sbin"]).map(|folder| Path::new(folder).join(program)).find(|path| path.is_file())
+}
+
+/// Waits until a server that was just started listens.
+#[expect(clippy::disallowed_methods, reason = "a server of others does not say when it listens")]
+fn reachable(what: &str, port: u16) {
+    let listens = (0..1_000).any(|_| {
+        let open = TcpStream::connect(("127.0.0.1", port)).is_ok();
+        if !open {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        open
+    });
+    assert!(listens, "{what} does not listen");
+}
+
+/// All that a program said, errors first.
+fn answered(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    format!("{}{}", text(&output.stderr), text(&output.stdout)).trim().to_owned()
 }
 
 /// What a client program said: its output, or its error output.

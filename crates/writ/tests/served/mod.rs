@@ -4,14 +4,14 @@
 
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// Longest time that anything here may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A server over a fresh folder, whose tasks for tickets may be silent for two seconds only.
 pub struct Server {
@@ -36,12 +36,8 @@ impl Server {
         edit(&dir.path().join("writ.toml"), "127.0.0.1:8700", &format!("127.0.0.1:{port}"));
         edit(&dir.path().join("policy/intents/answer-ticket.toml"), "idle_secs = 300", "idle_secs = 2");
         change(dir.path());
-        let mut process = command(dir.path(), &["serve"]).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
-        let serving = lines.by_ref().map_while(Result::ok).any(|line| line.contains("serving"));
-        assert!(serving, "the server did not start");
-        // Keep reading, so that the server never waits for us.
-        std::thread::spawn(move || lines.for_each(drop));
+        let (process, serving) = serve(dir.path(), |_| {});
+        assert!(serving, "the server did not start: {}", fs::read_to_string(dir.path().join("serve.log")).unwrap());
         Self { dir, process }
     }
 
@@ -76,6 +72,20 @@ impl Drop for Server {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// `writ serve` in this folder, changed; what it says is added to `serve.log` there. Also says whether it serves.
+pub fn serve(dir: &Path, change: impl FnOnce(&mut Command)) -> (Child, bool) {
+    let mut command = command(dir, &["serve"]);
+    change(command.stderr(Stdio::piped()));
+    let mut process = command.spawn().unwrap();
+    let mut lines = BufReader::new(process.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let mut log = fs::OpenOptions::new().create(true).append(true).open(dir.join("serve.log")).unwrap();
+    let mut keep = move |line: &str| writeln!(log, "{line}").unwrap();
+    let serving = lines.by_ref().inspect(|line| keep(line)).any(|line| line.contains("serving"));
+    // Keep reading, so that the server never waits for us.
+    std::thread::spawn(move || lines.for_each(|line| keep(&line)));
+    (process, serving)
 }
 
 /// See its name.

@@ -111,7 +111,7 @@ pub(crate) fn deliver(credentials: &[Held], folder: &Folder) -> anyhow::Result<E
 }
 
 /// Fields that have lines of their own.
-const DOCUMENTS: [&str; 3] = ["ca_pem", "certificate", "known_hosts"];
+const DOCUMENTS: [&str; 4] = ["ca_pem", "certificate", "chain", "known_hosts"];
 
 /// Most clients' files have one setting a line: a target must not be able to write settings of its own into them.
 fn single_lines(held: &Held) -> anyhow::Result<()> {

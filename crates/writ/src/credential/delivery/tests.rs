@@ -129,6 +129,28 @@ fn ssh_uses_this_key_for_these_hosts_and_no_agent_of_the_user() {
 }
 
 #[test]
+fn ssh_finds_each_host_at_its_port_and_x509_sends_its_whole_chain() {
+    let fields = [("user", "deploy"), ("hosts", "web-1.example:2201, [::1]:2202, web-3.example"), ("certificate", "AAAA")];
+    let (_folder, environment) = delivered(&[held("web", "ssh", &fields, &["private_key"])]);
+    for (host, port) in [("web-1.example", "2201"), ("::1", "2202"), ("web-3.example", "22")] {
+        let ssh = Command::new("ssh").args(["-G", "-F"]).arg(value(&environment, "WRIT_SSH_CONFIG")).arg(host).output();
+        let Ok(asked) = ssh.map(|output| String::from_utf8(output.stdout).unwrap()) else { return };
+        for part in [format!("\nhostname {host}\n"), format!("\nport {port}\n"), "certificatefile ".to_owned()] {
+            assert!(asked.contains(&part), "{part}: {asked}");
+        }
+    }
+    let fields = [("user", "deploy"), ("hosts", "127.0.0.1:2201"), ("certificate", "AAAA")];
+    let (_folder, environment) = delivered(&[held("web", "ssh", &fields, &["private_key"])]);
+    assert!(
+        file(&environment, "WRIT_SSH_CONFIG")
+            .contains("originalhost web\n  HostName 127.0.0.1\nHost 127.0.0.1 web\n  Port 2201\n")
+    );
+    let fields = [("certificate", "ONE\n"), ("chain", "TWO\n")];
+    let (_folder, environment) = delivered(&[held("tls", "x509", &fields, &["private_key"])]);
+    assert_eq!(file(&environment, "WRIT_CREDENTIAL_TLS_READ_CERT_FILE"), "ONE\nTWO\n");
+}
+
+#[test]
 fn a_kubeconfig_names_the_token_and_does_not_hold_it() {
     let fields = [("server", "k8s.example"), ("namespace", "shop"), ("ca_pem", "PEM\n")];
     let (_folder, environment) = delivered(&[held("k8s", "kubernetes", &fields, &["token"])]);

@@ -1,19 +1,12 @@
-//! Claims about just-in-time credentials in the whole product: `writ exec`, the server, a real PostgreSQL, an unmodified
-//! psql. Skips loudly where there is no PostgreSQL (fails if WRIT_REQUIRE_SERVICES is set).
-#![expect(clippy::unwrap_used, reason = "tests")]
+//! PostgreSQL and an unmodified psql.
 
-mod served;
-
-use serde_json::Value;
-use served::{Server, edit, text, writ};
+use crate::lab::{Lab, Place, err, install_script, out, secret};
+use crate::served::{Server, edit, text, writ};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use testkit::RealPostgresql;
-
-const INTENT: [&str; 3] = ["report-orders", "--param", "region=eu"];
-const READ: [&str; 4] = ["--credential", "orders-db/read_orders", "--credential-param", "region=eu"];
 
 const APPLICATION: &str = "
 CREATE ROLE orders_read NOLOGIN;
@@ -33,26 +26,9 @@ ALTER ROLE writ_broker PASSWORD 'broker-password-of-the-test';
 ";
 
 const POLICY: &str = "
-@id(\"report-own-region\")
-permit (
-  principal is Intent::ReportOrders,
-  action == OrdersDb::Action::\"read_orders\",
-  resource is Writ::Credential
-) when { context.input.region == principal.region && context.secret == \"caller\" };
-";
-
-const INTENT_FILE: &str = "
-name = \"report-orders\"
-description = \"Report the orders of one region.\"
-owner = \"support\"
-targets = [\"orders-db\"]
-
-[params.region]
-type = \"string\"
-description = \"The region.\"
-
-[limits]
-idle_secs = 2
+@id(\"own-region\")
+permit (principal is Intent::Work, action == OrdersDb::Action::\"read_orders\", resource is Writ::Credential)
+when { context.input.region == principal.subject && context.secret == \"caller\" };
 ";
 
 fn target_file(port: u16) -> String {
@@ -66,82 +42,38 @@ fn target_file(port: u16) -> String {
     )
 }
 
-/// A server of ours before a database of theirs.
-struct Lab {
-    database: RealPostgresql,
-    server: Server,
-}
+impl Place for RealPostgresql {
+    const TARGET: &'static str = "orders-db";
+    const READ: (&'static str, Option<&'static str>) = ("read_orders", Some("region=eu"));
 
-impl Lab {
-    fn start() -> Option<Self> {
-        let database = RealPostgresql::start()?;
-        database.psql("postgres", APPLICATION).unwrap();
-        let server = Server::start_with(|dir| {
-            edit(&dir.join("agents/support-bot.toml"), "\"answer-ticket\"]", "\"answer-ticket\", \"report-orders\"]");
-            fs::write(dir.join("policy/intents/report-orders.toml"), INTENT_FILE).unwrap();
-            fs::write(dir.join("policy/orders.cedar"), POLICY).unwrap();
-            for folder in ["targets", "secrets"] {
-                fs::create_dir(dir.join(folder)).unwrap();
-            }
-            fs::write(dir.join("targets/orders-db.toml"), target_file(database.port())).unwrap();
-            let secret = dir.join("secrets/orders-db");
-            fs::write(&secret, "broker-password-of-the-test\n").unwrap();
-            fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-            // As an administrator does it: printed here, run there.
-            let script = writ(dir, &["target", "install", "orders-db", "--print"]);
-            assert!(script.status.success(), "{}", String::from_utf8_lossy(&script.stderr));
-            database.psql("orders", &String::from_utf8(script.stdout).unwrap()).unwrap();
-            database.psql("orders", RULES).unwrap();
-        });
-        let lab = Self { database, server };
-        lab.until("the target is probed", || lab.target_state() == "healthy");
-        Some(lab)
+    fn target_file(&self, _: &Path) -> String {
+        target_file(self.port())
     }
 
-    fn json(&self, args: &[&str]) -> Value {
-        let output = writ(self.server.dir.path(), &[args, &["--json"]].concat());
-        serde_json::from_slice(&output.stdout).unwrap_or_default()
+    fn policy(&self) -> String {
+        POLICY.to_owned()
     }
 
-    fn target_state(&self) -> String {
-        let target = self.json(&["target", "show", "orders-db"]);
-        target.pointer("/health/state").and_then(Value::as_str).unwrap_or_default().to_owned()
+    fn install(&self, dir: &Path) {
+        secret(dir, "orders-db", "broker-password-of-the-test\n");
+        self.psql("postgres", APPLICATION).unwrap();
+        // As an administrator does it: printed here, run there.
+        self.psql("orders", &install_script(dir, "orders-db")).unwrap();
+        self.psql("orders", RULES).unwrap();
     }
 
-    fn until(&self, what: &str, so: impl Fn() -> bool) {
-        self.server.until(what, |_| so());
-    }
-
-    /// `writ exec` of a shell script with the credential.
-    fn command(&self, script: &str) -> Command {
-        self.server.exec(&INTENT, &[&READ[..], &["--", "sh", "-c", script]].concat())
-    }
-
-    fn run(&self, script: &str) -> Output {
-        self.command(script).output().unwrap()
-    }
-
-    /// Login roles of ours at the database.
-    fn roles(&self) -> String {
-        self.database.psql("postgres", "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'jit\\_%'").unwrap()
-    }
-
-    fn credential(&self) -> Value {
-        self.json(&["credential", "list", "--limit", "1"]).pointer("/items/0").cloned().unwrap_or_default()
+    fn standing(&self) -> String {
+        self.psql("postgres", "SELECT rolname FROM pg_roles WHERE rolname LIKE 'jit\\_%'").unwrap()
     }
 }
 
-fn out(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn err(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+pub(crate) fn lab() -> Option<Lab<RealPostgresql>> {
+    RealPostgresql::start().map(Lab::start)
 }
 
 #[test]
 fn an_unmodified_psql_reads_what_its_task_may_and_nothing_else_and_then_it_is_over() {
-    let Some(lab) = Lab::start() else { return };
+    let Some(lab) = lab() else { return };
     let output = lab.run("psql -Atc 'SELECT sum(total) FROM orders'");
     assert!(output.status.success(), "{}", err(&output));
     assert_eq!(out(&output).trim(), "40", "only rows of its region");
@@ -151,7 +83,7 @@ fn an_unmodified_psql_reads_what_its_task_may_and_nothing_else_and_then_it_is_ov
         let output = lab.run(&format!("psql -Atc \"{forbidden}\""));
         assert!(!output.status.success() && err(&output).contains("permission denied"), "{forbidden}: {}", err(&output));
     }
-    lab.until("every role is gone", || lab.roles() == "0");
+    lab.until("every role is gone", || lab.place.standing().is_empty());
     let credential = lab.credential();
     assert_eq!(text(&credential, "revoked_because"), "task_ended");
     lab.until("it is proved dead", || lab.credential().pointer("/at_target/state").is_some_and(|state| state == "verified_dead"));
@@ -164,26 +96,25 @@ fn an_unmodified_psql_reads_what_its_task_may_and_nothing_else_and_then_it_is_ov
 
 #[test]
 fn the_end_of_the_task_kills_the_live_session() {
-    let Some(lab) = Lab::start() else { return };
+    let Some(lab) = lab() else { return };
     let script = "psql -Atc 'SELECT 1' -c 'SELECT pg_sleep(600)'; echo over";
     let mut exec = lab.command(script).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(exec.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "1");
     let sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename LIKE 'jit\\_%'";
-    assert_eq!(lab.database.psql("postgres", sessions).unwrap(), "1");
-    let task = lab.server.task();
-    assert!(writ(lab.server.dir.path(), &["task", "end", text(&task, "id")]).status.success());
+    assert_eq!(lab.place.psql("postgres", sessions).unwrap(), "1");
+    lab.end_task();
     assert_eq!(lines.next().unwrap().unwrap(), "over", "psql was thrown out");
     let mut said = String::new();
     std::io::Read::read_to_string(&mut exec.stderr.take().unwrap(), &mut said).unwrap();
     assert!(said.contains("terminating connection"), "{said}");
     exec.wait().unwrap();
-    lab.until("the role is gone", || lab.roles() == "0");
+    lab.until("the role is gone", || lab.place.standing().is_empty());
 }
 
 #[test]
 fn the_secret_is_on_no_command_line_in_no_log_and_not_with_writ() {
-    let Some(lab) = Lab::start() else { return };
+    let Some(lab) = lab() else { return };
     // The pattern is in a file: looking for it must not put it on a command line.
     let script = "umask 077; cut -d: -f5 \"$PGPASSFILE\" | tr -d '\\n' > \"$HOME/secret\"; psql -Atc 'SELECT 1'; \
                   grep -lFf \"$HOME/secret\" /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | sed 's/^/found /'; \
@@ -198,15 +129,15 @@ fn the_secret_is_on_no_command_line_in_no_log_and_not_with_writ() {
     let secret = fs::read_to_string(home.path().join("secret")).unwrap();
     assert!(secret.len() >= 43, "256 bits");
     assert!(!err(&output).contains(&secret));
-    let kept = Command::new("grep").args(["-rlaF", "--"]).arg(&secret).arg(lab.server.dir.path()).output().unwrap();
+    let kept = Command::new("grep").args(["-rlaF", "--"]).arg(&secret).arg(lab.dir()).output().unwrap();
     assert_eq!(out(&kept), "", "Writ's own folder holds it nowhere");
-    let logged = lab.database.psql("postgres", "SELECT rolpassword LIKE 'SCRAM%' FROM pg_authid WHERE rolname LIKE 'jit%'");
+    let logged = lab.place.psql("postgres", "SELECT rolpassword LIKE 'SCRAM%' FROM pg_authid WHERE rolname LIKE 'jit%'");
     assert!(matches!(logged.unwrap().as_str(), "" | "t"));
 }
 
 #[test]
 fn if_exec_is_killed_its_files_go_and_the_credential_dies() {
-    let Some(lab) = Lab::start() else { return };
+    let Some(lab) = lab() else { return };
     let script = "echo \"$PGPASSFILE\"; exec sleep 600";
     let mut exec = lab.command(script).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
@@ -216,27 +147,26 @@ fn if_exec_is_killed_its_files_go_and_the_credential_dies() {
     exec.kill().unwrap();
     exec.wait().unwrap();
     lab.until("the files are gone", || !file.exists());
-    lab.until("liveness ends the task and the role goes", || lab.roles() == "0");
+    lab.until("liveness ends the task and the role goes", || lab.place.standing().is_empty());
 }
 
 #[test]
 fn what_policy_does_not_permit_is_refused_with_its_reason_and_nothing_is_made() {
-    let Some(lab) = Lab::start() else { return };
-    let marker = lab.server.dir.path().join("ran");
-    let other = ["--credential", "orders-db/read_orders", "--credential-param", "region=us"];
+    let Some(lab) = lab() else { return };
+    let marker = lab.dir().join("ran");
     let script = format!("touch {}", marker.display());
-    let output = lab.server.exec(&INTENT, &[&other[..], &["--", "sh", "-c", &script]].concat()).output().unwrap();
+    let output = lab.command_with("eu", &[("read_orders", Some("region=us"))], &script).output().unwrap();
     assert!(!output.status.success());
     assert!(!marker.exists(), "the command does not run without its credential");
     assert!(err(&output).contains("read_orders"), "{}", err(&output));
     assert_eq!(text(&lab.server.task(), "state"), "ended");
-    assert_eq!(lab.roles(), "0");
-    assert_eq!(text(&lab.credential(), "agent"), "writ-probe", "no grant came of it");
+    assert_eq!(lab.place.standing(), "");
+    assert!(lab.credential().is_null(), "no grant came of it");
 }
 
 #[test]
 fn a_command_asks_for_its_own_credentials_and_gives_them_back() {
-    let Some(lab) = Lab::start() else { return };
+    let Some(lab) = lab() else { return };
     let writ = env!("CARGO_BIN_EXE_writ");
     let script = format!(
         "{writ} credential offers --json; {writ} credential request orders-db/read_orders --credential-param region=eu > cred; \
@@ -244,36 +174,36 @@ fn a_command_asks_for_its_own_credentials_and_gives_them_back() {
          {writ} credential return grt_{}",
         "0".repeat(32)
     );
-    let output = lab.server.exec(&INTENT, &["--", "sh", "-c", &script]).output().unwrap();
+    let output = lab.command_with("eu", &[], &script).output().unwrap();
     let shown = out(&output);
     assert!(shown.contains("\"verifier\": \"scram_sha_256\"") && shown.contains("\"returned\""), "{shown} {}", err(&output));
     assert!(!output.status.success() && err(&output).contains("there is no such"), "{}", err(&output));
-    lab.until("the role is gone", || lab.roles() == "0");
+    lab.until("the role is gone", || lab.place.standing().is_empty());
 }
 
 #[test]
 fn a_target_with_credentials_is_not_removed_and_one_with_faults_changes_nothing() {
-    let Some(lab) = Lab::start() else { return };
-    let dir = lab.server.dir.path();
+    let Some(lab) = lab() else { return };
+    let dir = lab.dir();
     let file = dir.join("targets/orders-db.toml");
     let mut exec = lab.command("echo ready; read line").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(exec.stdout.take().unwrap()).read_line(&mut line).unwrap();
     // Nothing of policy names it any more, and its file is gone.
-    let (policy, intent) = (dir.join("policy/orders.cedar"), dir.join("policy/intents/report-orders.toml"));
+    let (policy, intent) = (dir.join("policy/work.cedar"), dir.join("policy/intents/work.toml"));
     fs::remove_file(&policy).unwrap();
-    fs::write(&intent, INTENT_FILE.replace("targets = [\"orders-db\"]", "")).unwrap();
+    edit(&intent, "targets = [\"orders-db\"]", "");
     fs::rename(&file, dir.join("kept")).unwrap();
     let reload = writ(dir, &["policy", "reload"]);
     assert!(!reload.status.success() && err(&reload).contains("orders-db"), "{}", err(&reload));
     assert_eq!(lab.target_state(), "healthy", "it is still there");
-    fs::write(&file, target_file(lab.database.port()).replace("tls =", "tsl =")).unwrap();
+    fs::write(&file, target_file(lab.place.port()).replace("tls =", "tsl =")).unwrap();
     let reload = writ(dir, &["policy", "reload"]);
     assert!(err(&reload).contains("targets/orders-db.toml:10:1") && err(&reload).contains("tsl"), "{}", err(&reload));
     drop(exec.stdin.take());
     exec.wait().unwrap();
     fs::rename(dir.join("kept"), &file).unwrap();
-    lab.until("the role is gone", || lab.roles() == "0");
+    lab.until("the role is gone", || lab.place.standing().is_empty());
     // With nothing left there it may go.
     fs::remove_file(&file).unwrap();
     lab.until("the target is gone", || lab.json(&["target", "list"]).to_string().contains("\"items\":[]"));
@@ -291,15 +221,22 @@ fn without_target_files_there_is_no_target_and_no_offer() {
 
 #[test]
 fn operators_examine_probe_and_scan_a_target() {
-    let Some(lab) = Lab::start() else { return };
+    let Some(lab) = lab() else { return };
     let found = lab.json(&["target", "doctor", "orders-db"]);
     assert_ne!(text(&found, "verdict"), "broken", "{found:#}");
     assert_eq!(lab.json(&["target", "probe", "orders-db"]).pointer("/health/state").unwrap(), "healthy");
     let standing = lab.json(&["target", "scan", "orders-db"]);
     assert!(standing.to_string().contains("postgres"), "{standing:#}");
-    lab.database.down();
-    let output = writ(lab.server.dir.path(), &["target", "probe", "orders-db"]);
+    lab.place.down();
+    let output = writ(lab.dir(), &["target", "probe", "orders-db"]);
     assert_eq!(output.status.code(), Some(1), "{}", out(&output));
     let refused = lab.run("true");
     assert!(!refused.status.success() && !err(&refused).contains("127.0.0.1:"), "{}", err(&refused));
+}
+
+#[test]
+fn killed_while_a_login_is_live_or_right_after_its_issue_writ_leaves_nothing_behind() {
+    let Some(mut lab) = lab() else { return };
+    lab.dies_while_it_is_live("psql -Atc 'SELECT 1' -c 'SELECT pg_sleep(600)'");
+    lab.dies_right_after_issue();
 }

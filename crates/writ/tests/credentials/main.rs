@@ -1,0 +1,12 @@
+//! Claims about just-in-time credentials in the whole product: `writ exec`, the server, the real systems, their unmodified
+//! clients. Skips loudly what is not installed (fails if WRIT_REQUIRE_SERVICES is set).
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod lab;
+mod mysql;
+mod postgresql;
+mod redis;
+#[path = "../served/mod.rs"]
+mod served;
+mod ssh;
+mod x509;
