@@ -150,6 +150,7 @@ impl Authority {
     }
 
     async fn issue_credential(&self, caller: &Caller, request: CredentialRequest) -> Result<IssuedCredential, CredentialError> {
+        let _first = self.0.credentials.pace.ask();
         let now = self.0.clock.now();
         let policy = self.policy();
         let secret = if request.verifier.is_some() { SecretOrigin::Caller } else { SecretOrigin::Writ };

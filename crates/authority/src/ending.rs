@@ -8,6 +8,7 @@ use crate::caller::Caller;
 use crate::end::Actor;
 use crate::error::Error;
 use crate::event::change;
+use crate::pace;
 use crate::ports::{Change, GrantQuery, GrantRecord, Write};
 use crate::target::{Evidence, Handle, TargetError};
 use crate::targets::{END_TIMEOUT, TargetState, in_time};
@@ -136,8 +137,11 @@ impl Authority {
         }
     }
 
-    /// Works through what is due at a target until nothing is, or the target does not answer.
+    /// Works through what is due at a target until nothing is, or the target does not answer. While somebody asks for a
+    /// credential anywhere, those that merely expired go a few at a time, with rests.
     pub(crate) async fn end_due(&self, target: &Arc<TargetState>) {
+        let pace = &self.0.credentials.pace;
+        let mut mark = pace.mark();
         for _ in 0..BATCHES_MAX {
             let admission = target.breaker.admit(self.0.clock.elapsed());
             let (limit, alone) = match &admission {
@@ -145,29 +149,40 @@ impl Authority {
                 Admission::Trial(_) => (1, true),
                 Admission::Shut => return,
             };
-            let due = match self.0.archive.due_grants(&target.profile.name, self.0.clock.now(), limit).await {
+            let mut due = match self.0.archive.due_grants(&target.profile.name, self.0.clock.now(), limit).await {
                 Ok(due) if due.is_empty() => return,
                 Ok(due) => due,
                 Err(error) => return tracing::error!(%error, "what is due at a target cannot be read; it is read again"),
             };
-            let mut walks = JoinSet::new();
-            for record in due {
-                let (this, target) = (self.clone(), Arc::clone(target));
-                walks.spawn(async move { this.walk(&target, record, alone).await });
-            }
-            let mut moved = false;
-            while let Some(walked) = walks.join_next().await {
-                match walked {
-                    Ok(Walked::Dead | Walked::Later) => moved = true,
-                    Ok(Walked::Stuck) => {}
-                    // A driver that panics is a driver that failed; the grant stays due.
-                    Err(error) => tracing::error!(%error, "taking a credential back broke off"),
-                }
-            }
-            if !moved {
+            let paced = pace.busy_since(&mut mark) && give_way(&mut due);
+            let began = self.0.clock.elapsed();
+            if !self.walk_all(target, due, alone).await {
                 return;
             }
+            drop(admission);
+            if paced {
+                tokio::time::sleep(pace::rest(self.0.clock.elapsed().saturating_sub(began))).await;
+            }
         }
+    }
+
+    /// Takes all of these as far as they go, at one time. Says whether anything moved.
+    async fn walk_all(&self, target: &Arc<TargetState>, due: Vec<GrantRecord>, alone: bool) -> bool {
+        let mut walks = JoinSet::new();
+        for record in due {
+            let (this, target) = (self.clone(), Arc::clone(target));
+            walks.spawn(async move { this.walk(&target, record, alone).await });
+        }
+        let mut moved = false;
+        while let Some(walked) = walks.join_next().await {
+            match walked {
+                Ok(Walked::Dead | Walked::Later) => moved = true,
+                Ok(Walked::Stuck) => {}
+                // A driver that panics is a driver that failed; the grant stays due.
+                Err(error) => tracing::error!(%error, "taking a credential back broke off"),
+            }
+        }
+        moved
     }
 
     /// Takes one grant as far as it goes. `alone`: it is the one attempt that a half-open breaker let through.
@@ -301,6 +316,16 @@ impl Authority {
         let opened = self.0.wrapping.open_secret(record.grant.id, sealed);
         opened.inspect_err(|error| tracing::error!(%error, grant = %record.grant.id, "what revokes a credential cannot be read; it dies by its expiry")).ok()
     }
+}
+
+/// Leaves only a few of those that nobody revoked; the others stay due. Says whether any of them are here.
+fn give_way(due: &mut Vec<GrantRecord>) -> bool {
+    let mut expired = 0;
+    due.retain(|record| {
+        expired += usize::from(record.grant.revoked_at.is_none());
+        record.grant.revoked_at.is_some() || expired <= pace::EXPIRED_MAX
+    });
+    expired > 0
 }
 
 /// An event about a grant.

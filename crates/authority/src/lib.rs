@@ -21,6 +21,7 @@ mod inventory;
 mod issue;
 mod live;
 mod opening;
+mod pace;
 pub mod ports;
 mod probe;
 mod provider;

@@ -303,9 +303,9 @@ pub struct GrantQuery {
 /// How many grants of one target stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct GrantCounts {
-    /// Not revoked.
+    /// Neither revoked nor past its time.
     pub held: u64,
-    /// Revoked here, and not yet proved dead at the target.
+    /// Revoked or expired here, and not yet proved dead at the target.
     pub ending: u64,
     /// Since when the oldest thing that is to be done has been waiting.
     pub oldest_due: Option<Timestamp>,

@@ -194,6 +194,7 @@ pub(crate) struct Credentials {
     pub(crate) targets: arc_swap::ArcSwap<BTreeMap<TargetName, Arc<TargetState>>>,
     pub(crate) gate: crate::gate::LogGate,
     pub(crate) flights: Flights,
+    pub(crate) pace: crate::pace::Pace,
     pub(crate) doorbell: Notify,
 }
 
@@ -207,7 +208,7 @@ impl Credentials {
         }
         let states = targets.into_iter().map(|target| state(target, counts)).collect();
         let targets = arc_swap::ArcSwap::from_pointee(states);
-        Self { targets, gate, flights: Flights::default(), doorbell: Notify::new() }
+        Self { targets, gate, flights: Flights::default(), pace: Default::default(), doorbell: Notify::new() }
     }
 
     pub(crate) fn target(&self, name: &TargetName) -> Option<Arc<TargetState>> {

@@ -128,11 +128,15 @@ pub(crate) fn due(db: &Connection, target: &TargetName, now: Timestamp, limit: u
 /// What stands at each target.
 pub(crate) fn counts(db: &Connection, now: Timestamp) -> Result<Vec<(TargetName, GrantCounts)>, Failure> {
     let failed = || sqlite("count grants");
-    let sql = "SELECT target, (revoked_at IS NULL), count(*), min(next_try_at) FROM credential
+    // What nobody revoked is due when its time is over: that instant alone ends it, whenever its target is told. All of it
+    // stands in the index.
+    let sql = "SELECT target, (revoked_at IS NULL) AND next_try_at > ?1, count(*), min(next_try_at) FROM credential
                WHERE next_try_at IS NOT NULL GROUP BY 1, 2";
     let mut statement = db.prepare_cached(sql).map_err(failed())?;
     let rows = statement
-        .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?, row.get::<_, u64>(2)?, row.get::<_, i64>(3)?)))
+        .query_map([now.millis()], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?, row.get::<_, u64>(2)?, row.get::<_, i64>(3)?))
+        })
         .map_err(failed())?;
     let mut counts: Vec<(TargetName, GrantCounts)> = Vec::new();
     for row in rows {

@@ -85,7 +85,7 @@ impl Grants {
         for record in self.0.values() {
             let Some(at) = record.next_try_at else { continue };
             let entry = counts.entry(record.grant.target.clone()).or_default();
-            *(if record.grant.revoked_at.is_none() { &mut entry.held } else { &mut entry.ending }) += 1;
+            *(if record.grant.revoked_at.is_none() && at > now { &mut entry.held } else { &mut entry.ending }) += 1;
             entry.oldest_due = entry.oldest_due.into_iter().chain((at <= now).then_some(at)).min();
         }
         counts.into_iter().collect()

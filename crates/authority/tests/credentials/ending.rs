@@ -1,6 +1,6 @@
 //! Taking back: with the task, at the deadline, by holder and operator, from targets that are away, deaf or gone.
 
-use crate::rig::{Rig, ask};
+use crate::rig::{Rig, ask, until};
 use authority::{Actor, Error};
 use domain::{GrantState, RevokeReason};
 use serde_json::json;
@@ -61,6 +61,45 @@ async fn a_credential_expires_without_anybody_remembering_it() {
     rig.world.authority.run_credentials().await;
     assert!(rig.orders.standing().is_empty());
     assert_eq!(rig.only_grant().await.reason.as_deref(), Some(RevokeReason::Expired.as_str()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_somebody_asks_the_expired_go_a_few_at_a_time_and_the_revoked_at_once() {
+    const EXPIRED: usize = 40;
+    const EACH: usize = 4;
+    let rig = Rig::new().await;
+    let (_, caller) = rig.task().await;
+    for _ in 0..EXPIRED {
+        rig.read_orders(&caller).await.unwrap();
+    }
+    rig.world.clock.advance_secs(601);
+    let (_, friend) = rig.task_of("friend").await;
+    for _ in 0..10 {
+        let grant = rig.read_orders(&friend).await.unwrap().grant;
+        rig.world.authority.revoke_credential(grant, &Actor::Operator("test".into())).await.unwrap();
+    }
+    let counts = rig.world.authority.target_status(&"orders-db".parse().unwrap()).await.unwrap().counts;
+    assert_eq!((counts.held, counts.ending), (0, 50), "an expired credential counts as ended, whoever was told");
+    assert_eq!(rig.orders.standing().len(), 50);
+
+    rig.orders.hold_up();
+    let mut asking = std::pin::pin!(rig.read_orders(&friend));
+    let mut cleaning = std::pin::pin!(rig.world.authority.run_credentials());
+    tokio::select! {
+        biased;
+        issued = &mut asking => panic!("it was held up: {issued:?}"),
+        () = &mut cleaning => panic!("it did not rest"),
+        () = until(|| rig.orders.standing().len() <= EXPIRED - EACH) => {}
+    }
+    // Time stands still while anything else can run: this is its first rest.
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+        assert_eq!(rig.orders.standing().len(), EXPIRED - EACH);
+    }
+    rig.orders.go_on();
+    let issued = asking.await.unwrap();
+    cleaning.await;
+    assert_eq!(rig.orders.standing(), [issued.handle]);
 }
 
 #[tokio::test]
