@@ -15,6 +15,7 @@ use crate::targets::{END_TIMEOUT, TargetState, in_time};
 use domain::{Ending, Grant, GrantId, GrantState, RevokeReason, Timestamp};
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// Due grants that are read at once.
@@ -90,6 +91,7 @@ impl Authority {
     /// that is still busy with an earlier round is left out: so start a round about once a second and at each
     /// [`Authority::credentials_due`] without waiting for the one before. Resolves when this round is done.
     pub async fn run_credentials(&self) {
+        self.forget_dead_grants();
         let mut rounds = JoinSet::new();
         for target in self.0.credentials.targets.load().values() {
             let (this, target) = (self.clone(), Arc::clone(target));
@@ -225,6 +227,9 @@ impl Authority {
         }
         // CRASH(credential.dead): it is dead, and that is in the log.
         tracing::trace!(target: "writ::step", at = "credential.dead");
+        let ended_at = record.grant.revoked_at.map_or(record.grant.expires_at, |at| at.min(record.grant.expires_at));
+        let millis = self.0.clock.now().millis().saturating_sub(ended_at.millis());
+        target.ended_after(Duration::from_millis(u64::try_from(millis).unwrap_or(0)));
         target.give_place();
         Walked::Dead
     }

@@ -49,6 +49,16 @@ pub enum Error {
         /// How many.
         count: u64,
     },
+    /// A target was taken out of the configuration while nothing ran, and credentials can still be used there.
+    #[error(
+        "target `{target}` is not configured any more, and {count} credentials there are neither proved dead nor expired; put its file back and start again"
+    )]
+    TargetLeftOut {
+        /// The target.
+        target: String,
+        /// How many.
+        count: u64,
+    },
     /// A target did not do what was asked.
     #[error(transparent)]
     Target(#[from] TargetError),

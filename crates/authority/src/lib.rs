@@ -14,6 +14,7 @@ mod end;
 mod ending;
 mod error;
 mod event;
+mod forget;
 mod gate;
 mod hear;
 mod hypothetical;
@@ -94,6 +95,8 @@ pub struct Parts {
     pub upstreams: Vec<Upstream>,
     /// The systems in which credentials are minted.
     pub targets: Vec<ConfiguredTarget>,
+    /// How long a grant that is proved dead stays in the store after its time was over, in seconds.
+    pub grants_kept_secs: u64,
     /// The write side of log and state.
     pub ledger: Arc<dyn Ledger>,
     /// The read side.
@@ -132,6 +135,7 @@ struct Inner {
     proofs_seen: ReplayMemory,
     wall: WallWatch,
     credentials: targets::Credentials,
+    forgetting: forget::Forgetting,
     refusals: end::RefusalGate,
     ends: tokio::sync::broadcast::Sender<(TaskId, domain::EndReason)>,
     ledger: Arc<dyn Ledger>,
@@ -155,7 +159,8 @@ impl Authority {
     /// Starts from what the store holds. Reads no log.
     ///
     /// # Errors
-    /// The archive's; [`Error::OpeningDamaged`] if the wrapping key is not the one that the open tasks were kept under.
+    /// The archive's; [`Error::OpeningDamaged`] if the wrapping key is not the one that the open tasks were kept under;
+    /// [`Error::TargetLeftOut`] if a target is missing at which credentials could still be used.
     pub async fn start(parts: Parts) -> Result<Self, Error> {
         let Loaded { agents, upstreams, tasks, revoked_tokens } = parts.archive.load().await?;
         let live = LiveTasks::default();
@@ -164,6 +169,7 @@ impl Authority {
             live.insert(LiveTask::new(task, key, &*parts.clock));
         }
         let counts = parts.archive.grant_counts(parts.clock.now()).await?;
+        targets::refuse_left_out(&*parts.archive, (&parts.targets, &counts), parts.clock.now()).await?;
         let credentials = targets::Credentials::new(parts.targets, &counts, LogGate::new(parts.signer.log_key.clone()));
         let mut nonce_secret = [0; 32];
         parts.entropy.fill(&mut nonce_secret);
@@ -186,6 +192,7 @@ impl Authority {
             proofs_seen: ReplayMemory::new(Duration::from_secs(proof_window_secs()), PROOFS_MAX),
             wall: WallWatch::new(&*parts.entropy),
             credentials,
+            forgetting: forget::Forgetting::new(parts.grants_kept_secs),
             refusals: end::RefusalGate::default(),
             ends: tokio::sync::broadcast::Sender::new(ENDS_BEHIND_MAX),
             ledger: parts.ledger,

@@ -142,6 +142,14 @@ pub enum Change {
         /// When.
         at: Timestamp,
     },
+    /// Forgets grants that are proved dead, were made before an instant and would have died by themselves before it. The
+    /// log keeps all that was said about them.
+    ForgetGrants {
+        /// The instant.
+        before: Timestamp,
+        /// At most so many, the oldest first.
+        most: u32,
+    },
     /// A step has to be tried (again).
     GrantRetry {
         /// The grant.

@@ -137,7 +137,8 @@ impl Authority {
         planned(target, &asked).ok()
     }
 
-    /// For a target whose offers all want a secret that their caller made: its account is looked at instead.
+    /// For a target none of whose offers takes parameters that could be made up here: its account is looked at instead. (A
+    /// secret that callers usually make themselves, the probe makes, as Writ does for a caller that sends none.)
     async fn examined_only(&self, target: &TargetState) -> Result<Shown, String> {
         let answer = in_time(END_TIMEOUT, target.driver.examine()).await;
         target.heard(&answer, self.0.clock.elapsed());

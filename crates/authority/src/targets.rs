@@ -6,7 +6,7 @@ use crate::breaker::Breaker;
 use crate::end::Actor;
 use crate::error::Error;
 use crate::event::change;
-use crate::ports::{GrantCounts, Write};
+use crate::ports::{Archive, GrantCounts, GrantQuery, Write};
 use crate::target::{Finding, Standing, Target, TargetError, TargetProfile};
 use domain::{GrantId, TargetName, Timestamp};
 use std::collections::{BTreeMap, HashMap};
@@ -20,6 +20,11 @@ pub(crate) const END_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest time that a listing of everything at a target may take.
 pub(crate) const LISTING_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Most latencies that are kept until somebody asks for them.
+const ENDINGS_MAX: usize = 4_096;
+/// Grants that are read at once.
+const PAGE: usize = 1_000;
+
 /// A target and how it is reached.
 #[derive(Clone)]
 pub struct ConfiguredTarget {
@@ -27,6 +32,8 @@ pub struct ConfiguredTarget {
     pub profile: TargetProfile,
     /// What reaches it.
     pub driver: Arc<dyn Target>,
+    /// Everything that its configuration says, in any form: a target whose revision is what it was goes on as it is.
+    pub revision: String,
 }
 
 /// Whether a target may issue.
@@ -81,11 +88,14 @@ pub struct TargetStatus {
 pub(crate) struct TargetState {
     pub(crate) profile: TargetProfile,
     pub(crate) driver: Arc<dyn Target>,
+    revision: String,
     pub(crate) issue_budget: Semaphore,
     /// A budget of its own, so that a backlog of revocations delays no issuance and the other way round.
     pub(crate) end_budget: Semaphore,
     pub(crate) breaker: Breaker,
     health: Mutex<Health>,
+    /// How long those that died since somebody asked took to die, the first ones only.
+    endings: Mutex<Vec<Duration>>,
     /// Credentials that are not proved dead, about: exact when the listing was last compared.
     standing: AtomicU64,
     /// Whoever probes, takes back or compares holds it: one after the other.
@@ -101,7 +111,7 @@ pub(crate) struct Turn {
 
 impl TargetState {
     fn new(configured: ConfiguredTarget, standing: u64) -> Self {
-        let ConfiguredTarget { profile, driver } = configured;
+        let ConfiguredTarget { profile, driver, revision } = configured;
         Self {
             issue_budget: Semaphore::new(profile.issue_connections.max(1)),
             end_budget: Semaphore::new(profile.end_connections.max(1)),
@@ -111,6 +121,8 @@ impl TargetState {
             turn: Default::default(),
             profile,
             driver,
+            revision,
+            endings: Mutex::default(),
         }
     }
 
@@ -142,6 +154,14 @@ impl TargetState {
 
     pub(crate) fn set_standing(&self, standing: u64) {
         self.standing.store(standing, Ordering::Release);
+    }
+
+    /// A credential was proved dead so long after it had ended here.
+    pub(crate) fn ended_after(&self, time: Duration) {
+        let mut endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
+        if endings.len() < ENDINGS_MAX {
+            endings.push(time);
+        }
     }
 
     /// What an answer says about whether the target can be reached. A change is worth a line in the log.
@@ -203,7 +223,7 @@ impl Credentials {
         for (name, counts) in counts {
             if !targets.iter().any(|target| target.profile.name == *name) {
                 let standing = counts.held + counts.ending;
-                tracing::error!(target_name = %name, standing, "credentials stand at a target that is not configured any more: put its file back, or they stay until they expire by themselves");
+                tracing::error!(target_name = %name, standing, "credentials that have expired were never proved dead at a target that is not configured any more: put its file back, so that what is left of them is removed");
             }
         }
         let states = targets.into_iter().map(|target| state(target, counts)).collect();
@@ -222,13 +242,41 @@ fn state(target: ConfiguredTarget, counts: &[(TargetName, GrantCounts)]) -> (Tar
     (name, Arc::new(TargetState::new(target, standing)))
 }
 
+/// A target may be missing at the start if nothing that stands there can be used any more.
+///
+/// # Errors
+/// [`Error::TargetLeftOut`], or the archive's.
+pub(crate) async fn refuse_left_out(
+    archive: &dyn Archive,
+    (targets, counts): (&[ConfiguredTarget], &[(TargetName, GrantCounts)]),
+    now: Timestamp,
+) -> Result<(), Error> {
+    for (name, _) in counts.iter().filter(|(name, _)| !targets.iter().any(|target| target.profile.name == *name)) {
+        let (mut count, mut before) = (0, None);
+        loop {
+            let query =
+                GrantQuery { target: Some(name.clone()), standing_only: true, before, limit: PAGE, ..GrantQuery::default() };
+            let page = archive.grants(query).await?;
+            count += page.iter().filter(|record| record.grant.expires_at > now).count() as u64;
+            before = page.last().map(|record| record.grant.id);
+            if page.len() < PAGE {
+                break;
+            }
+        }
+        if count > 0 {
+            return Err(Error::TargetLeftOut { target: name.to_string(), count });
+        }
+    }
+    Ok(())
+}
+
 pub(crate) fn standing_at(counts: &[(TargetName, GrantCounts)], name: &TargetName) -> u64 {
     counts.iter().filter(|(known, _)| known == name).map(|(_, counts)| counts.held + counts.ending).sum()
 }
 
 impl Authority {
-    /// Replaces the configured targets. Each is probed anew before it issues again; credentials that stand go on being
-    /// taken back through the new driver of the same name.
+    /// Replaces the configured targets. One whose revision did not change goes on as it is; any other is probed anew before
+    /// it issues again, and credentials that stand go on being taken back through the new driver of the same name.
     ///
     /// # Errors
     /// [`Error::TargetInUse`] if one that is left out still has live credentials (nothing changes then), or the ledger's or
@@ -247,10 +295,25 @@ impl Authority {
         let names: Vec<_> = targets.iter().map(|target| target.profile.name.as_str().into()).collect();
         let event = change("targets.set", &by.name(), now, [("targets", serde_json::Value::Array(names))])?;
         self.0.ledger.commit(Write { events: vec![event], changes: Vec::new() }).await?;
-        let states = targets.into_iter().map(|target| state(target, &counts)).collect();
-        self.0.credentials.targets.store(Arc::new(states));
+        let states = targets.into_iter().map(|target| {
+            let same = before.get(&target.profile.name).filter(|state| state.revision == target.revision);
+            same.map_or_else(|| state(target, &counts), |same| (same.profile.name.clone(), Arc::clone(same)))
+        });
+        self.0.credentials.targets.store(Arc::new(states.collect()));
         self.0.credentials.doorbell.notify_one();
         Ok(())
+    }
+
+    /// How long credentials of each kind of target took from their end here to the proof that they are dead, of those that
+    /// died since this was called last.
+    #[must_use]
+    pub fn take_ending_latencies(&self) -> Vec<(&'static str, Vec<Duration>)> {
+        let targets = self.0.credentials.targets.load();
+        let taken = targets.values().map(|target| {
+            let mut endings = target.endings.lock().unwrap_or_else(PoisonError::into_inner);
+            (target.profile.kind, std::mem::take(&mut *endings))
+        });
+        taken.collect()
     }
 
     /// The names of the configured targets.

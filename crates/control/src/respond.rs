@@ -147,7 +147,7 @@ pub(crate) fn problem(error: Error) -> Problem {
         Error::Unacceptable(_) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "unacceptable", text),
         Error::Forbidden(_) => Problem::new(StatusCode::FORBIDDEN, "forbidden", text),
         Error::TaskEnded(_) => Problem::new(StatusCode::CONFLICT, "task_ended", text),
-        Error::TargetInUse { .. } => Problem::new(StatusCode::CONFLICT, "target_in_use", text),
+        Error::TargetInUse { .. } | Error::TargetLeftOut { .. } => Problem::new(StatusCode::CONFLICT, "target_in_use", text),
         // Only operators ask for what can fail like this.
         Error::Target(_) => Problem::new(StatusCode::BAD_GATEWAY, "target_failed", text),
         Error::Ledger(error) => ledger(&error),

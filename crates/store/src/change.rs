@@ -108,6 +108,7 @@ fn prepare(change: Change, events: usize) -> Result<Row, Unreadable> {
         Change::RevokeGrant { grant, at, reason, settled } => Row::Grant(GrantRow::Revoke { grant, at, reason, settled }),
         Change::RevokeGrantsOf { task, at } => Row::Grant(GrantRow::RevokeOf { task, at }),
         Change::GrantStep { grant, state, at } => Row::Grant(GrantRow::Step { grant, state, at }),
+        Change::ForgetGrants { before, most } => Row::Grant(GrantRow::Forget { before, most }),
         Change::GrantRetry { grant, try_at, tries } => Row::Grant(GrantRow::Retry { grant, try_at, tries }),
     })
 }

@@ -21,6 +21,7 @@ pub(crate) enum GrantRow {
     RevokeOf { task: TaskId, at: Timestamp },
     Step { grant: GrantId, state: GrantState, at: Timestamp },
     Retry { grant: GrantId, try_at: Timestamp, tries: u32 },
+    Forget { before: Timestamp, most: u32 },
 }
 
 /// The place of a state in [`GrantState::ALL`].
@@ -62,7 +63,20 @@ pub(crate) fn execute(db: &Connection, change: GrantRow) -> rusqlite::Result<()>
             "UPDATE credential SET next_try_at = ?2, tries = ?3 WHERE id = ?1 AND state < 5",
             params![grant.as_bytes().as_slice(), try_at.millis(), tries],
         ),
+        GrantRow::Forget { before, most } => forget(db, before, most),
     }
+}
+
+/// A grant's id begins with the instant at which it was made (RFC 9562 §5.7), so that the oldest are found by their key.
+fn forget(db: &Connection, before: Timestamp, most: u32) -> rusqlite::Result<()> {
+    let millis = u64::try_from(before.millis()).unwrap_or(0).to_be_bytes();
+    let made_before = millis.get(2..).unwrap_or_default();
+    db.prepare_cached(
+        "DELETE FROM credential WHERE id IN
+           (SELECT id FROM credential WHERE id < ?1 AND next_try_at IS NULL AND expires_at < ?2 ORDER BY id LIMIT ?3)",
+    )?
+    .execute(params![made_before, before.millis(), most])
+    .map(drop)
 }
 
 fn put(db: &Connection, grant: &Grant, unconfirmed_at: Timestamp) -> rusqlite::Result<()> {

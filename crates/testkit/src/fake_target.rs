@@ -334,7 +334,7 @@ pub fn profile(name: &str) -> TargetProfile {
 /// A target as it is configured, and the fake behind it.
 #[must_use]
 pub fn configured(name: &str, fake: &Arc<FakeTarget>) -> authority::ConfiguredTarget {
-    authority::ConfiguredTarget { profile: profile(name), driver: fake.clone() }
+    authority::ConfiguredTarget { profile: profile(name), driver: fake.clone(), revision: String::new() }
 }
 
 /// A policy folder with an intent that reaches the targets `orders-db` and `other-db`.

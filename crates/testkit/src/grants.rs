@@ -47,6 +47,16 @@ impl Grants {
                     record.tries = tries;
                 }
             }),
+            Change::ForgetGrants { before, most } => {
+                let mut made_before = [0; 16];
+                made_before[..6].copy_from_slice(&before.millis().max(0).to_be_bytes()[2..]);
+                let old = |(id, record): (&GrantId, &GrantRecord)| {
+                    let over = record.next_try_at.is_none() && record.grant.expires_at < before;
+                    (over && *id < GrantId::from_bytes(made_before)).then_some(*id)
+                };
+                let old: Vec<_> = self.0.iter().filter_map(old).take(most as usize).collect();
+                old.iter().for_each(|id| drop(self.0.remove(id)));
+            }
             other => return Some(other),
         }
         None

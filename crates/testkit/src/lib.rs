@@ -18,7 +18,7 @@ pub use issuer::{Holder, TestIssuer};
 pub use ledger::{Fault, MemoryLedger};
 pub use server::{RealMariadb, RealPostgresql, RealRedis, RealSshd, RealTls};
 pub use target::shown;
-pub use world::{Backing, ISSUER, StaticKeys, World, agent, task_request};
+pub use world::{Backing, GRANTS_KEPT_SECS, ISSUER, StaticKeys, World, agent, task_request};
 
 use authority::ports::{Clock, Entropy};
 use domain::Timestamp;
@@ -41,9 +41,16 @@ impl Default for ManualClock {
 impl ManualClock {
     /// Lets time pass.
     pub fn advance_secs(&self, secs: u64) {
+        self.advance(Duration::from_secs(secs));
+    }
+
+    /// The same, as finely as somebody measures.
+    pub fn advance(&self, time: Duration) {
         let mut now = self.now.lock().unwrap();
-        now.0 = now.0.plus_secs(secs);
-        now.1 += Duration::from_secs(secs);
+        now.1 += time;
+        // The wall clock has milliseconds: what is less is not lost but stays in the other one.
+        let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap();
+        now.0 = Timestamp::from_millis(now.0.millis() + millis(now.1) - millis(now.1 - time));
     }
 
     /// Sets the wall clock alone, as an administrator or a bad time server would.

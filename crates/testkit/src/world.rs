@@ -23,6 +23,9 @@ use zeroize::Zeroizing;
 /// Where Writ is, in tests.
 pub const ISSUER: &str = "https://writ.test";
 
+/// How long dead grants are kept, in tests.
+pub const GRANTS_KEPT_SECS: u64 = 86_400;
+
 /// Keys that never change.
 pub struct StaticKeys(pub Arc<KeySet>);
 
@@ -159,6 +162,7 @@ impl World {
             policy,
             upstreams,
             targets,
+            grants_kept_secs: GRANTS_KEPT_SECS,
             ledger: backing.ledger,
             archive: backing.archive,
             published: backing.published,

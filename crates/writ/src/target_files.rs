@@ -141,7 +141,7 @@ fn open_one(file: &SourceFile, offers: &TargetOffers, dir: &Path) -> Result<Conf
         end_connections: places(end),
         live_max: u64::try_from(live).unwrap_or(1),
     };
-    Ok(ConfiguredTarget { profile, driver })
+    Ok(ConfiguredTarget { profile, driver, revision: file.text.clone() })
 }
 
 /// What the administrator of a target runs once.

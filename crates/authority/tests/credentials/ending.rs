@@ -238,6 +238,86 @@ async fn a_backlog_of_expired_credentials_does_not_hold_up_what_was_revoked() {
 }
 
 #[tokio::test]
+async fn a_target_that_did_not_change_goes_on_when_another_one_did() {
+    let rig = Rig::new().await;
+    let by = Actor::Operator("ann".into());
+    let health = async |name: &str| {
+        let status = rig.world.authority.target_status(&name.parse().unwrap()).await.unwrap();
+        status.health.as_str()
+    };
+    let changed = authority::ConfiguredTarget { revision: "new".to_owned(), ..testkit::configured("other-db", &rig.other) };
+    rig.world.authority.set_targets(vec![testkit::configured("orders-db", &rig.orders), changed], &by).await.unwrap();
+    assert_eq!([health("orders-db").await, health("other-db").await], ["healthy", "unprobed"]);
+    let (_, caller) = rig.task().await;
+    let _ = rig.read_orders(&caller).await.unwrap();
+}
+
+#[tokio::test]
+async fn writ_does_not_start_without_a_target_where_credentials_can_still_be_used() {
+    let rig = Rig::new().await;
+    let (_, caller) = rig.task().await;
+    let _ = rig.read_orders(&caller).await.unwrap();
+    let start = || {
+        let targets = vec![testkit::configured("other-db", &rig.other)];
+        let (clock, ledger) = (rig.world.clock.clone(), rig.world.ledger.clone());
+        tokio::spawn(async move {
+            testkit::World::over(&testkit::credential_files(), Vec::new(), Vec::new(), targets, (clock, ledger)).await
+        })
+    };
+    let refused = start().await.err().unwrap().into_panic();
+    let refused = refused.downcast_ref::<String>().unwrap();
+    assert!(refused.contains("TargetLeftOut") && refused.contains("count: 1"), "{refused}");
+    // Revoked is not enough: its target was not told.
+    rig.end(&caller).await;
+    assert!(start().await.is_err());
+    rig.world.clock.advance_secs(601);
+    assert!(start().await.is_ok(), "what is left of them has died by itself");
+}
+
+#[tokio::test]
+async fn a_dead_grant_is_forgotten_after_its_time_and_the_log_keeps_what_it_was() {
+    let rig = Rig::new().await;
+    let (_, caller) = rig.task().await;
+    let dead = rig.read_orders(&caller).await.unwrap().grant;
+    rig.orders.away(true);
+    let (_, friend) = rig.task_of("friend").await;
+    let standing = rig.world.authority.request_credential(&friend, ask("other-db/read", json!({}))).await.unwrap().grant;
+    rig.orders.away(false);
+    rig.world.authority.return_credential(&caller, dead).await.unwrap();
+    rig.world.authority.run_credentials().await;
+    rig.other.away(true);
+    let known = async |grant| rig.world.authority.credential(grant).await.is_ok();
+    rig.world.clock.advance_secs(testkit::GRANTS_KEPT_SECS + 599);
+    rig.world.authority.run_credentials().await;
+    assert!(known(dead).await, "not before its retention has passed");
+    rig.world.clock.advance_secs(11);
+    rig.world.authority.run_credentials().await;
+    assert!(!known(dead).await, "it is forgotten");
+    assert!(known(standing).await, "what is not proved dead is never forgotten");
+    let about = |kind: &str| rig.events(kind).iter().filter(|event| event["detail"]["grant"] == dead.to_string()).count();
+    assert_eq!([about("credential.issued"), about("credential.revoked"), about("credential.step")], [1, 1, 4]);
+}
+
+#[tokio::test]
+async fn the_time_from_the_end_of_a_credential_to_its_proven_death_is_measured() {
+    let rig = Rig::new().await;
+    let _ = rig.world.authority.take_ending_latencies();
+    let (_, caller) = rig.task().await;
+    let _ = rig.read_orders(&caller).await.unwrap();
+    rig.orders.away(true);
+    rig.end(&caller).await;
+    rig.live_on(3).await;
+    rig.orders.away(false);
+    rig.live_on(60).await;
+    let latencies = rig.world.authority.take_ending_latencies();
+    let (kinds, all): (Vec<_>, Vec<_>) = latencies.into_iter().unzip();
+    let all: Vec<_> = all.into_iter().flatten().map(|latency| latency.as_secs()).collect();
+    assert_eq!((kinds.as_slice(), all.len()), (["postgresql"; 2].as_slice(), 1));
+    assert!((3..60).contains(&all[0]), "{all:?}");
+    assert!(rig.world.authority.take_ending_latencies().iter().all(|(_, latencies)| latencies.is_empty()));
+}
+
+#[tokio::test]
 async fn a_target_with_live_credentials_cannot_be_removed() {
     let rig = Rig::new().await;
     let (_, caller) = rig.task().await;

@@ -128,7 +128,7 @@ async fn a_credential_that_vanished_is_closed_unless_the_target_cannot_list() {
 async fn no_more_credentials_live_at_once_than_the_target_allows() {
     let rig = Rig::new().await;
     let profile = authority::target::TargetProfile { live_max: 2, ..testkit::profile("orders-db") };
-    let target = authority::ConfiguredTarget { profile, driver: rig.orders.clone() };
+    let target = authority::ConfiguredTarget { profile, driver: rig.orders.clone(), revision: "smaller".to_owned() };
     let by = authority::Actor::Operator("ann".into());
     rig.world.authority.set_targets(vec![target], &by).await.unwrap();
     rig.world.authority.run_credentials().await;

@@ -107,7 +107,8 @@ impl Target for Files {
 /// A broker over what is in the directory.
 async fn broker(dir: &Path, clock: &Arc<ManualClock>) -> (World, store::Store) {
     let store = store::open(config(dir, Duration::from_millis(20)), keys(), clock.clone()).unwrap();
-    let target = ConfiguredTarget { profile: profile("orders-db"), driver: Arc::new(Files(dir.join("target"))) };
+    let target =
+        ConfiguredTarget { profile: profile("orders-db"), driver: Arc::new(Files(dir.join("target"))), revision: String::new() };
     let other = configured("other-db", &Arc::new(FakeTarget::default()));
     let seed = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     let store_as = Arc::new(store.clone());

@@ -24,6 +24,12 @@ pub(crate) static DATA: Section = Section {
             "The file that remembers the newest signed checkpoint outside the database, so that a database that went back in time is noticed. Best on another volume, and never in the backup that holds the database.",
         ),
         opt("node", "a name", "`node-1`", "The name of this node in the log."),
+        opt(
+            "grants_kept_days",
+            "1 to 3650",
+            "30",
+            "How long credentials that are proved dead stay in listings after their time was over. What happened to them stays in the log for ever.",
+        ),
     ],
 };
 
@@ -74,6 +80,8 @@ pub(crate) struct Data {
     pub(crate) dir: PathBuf,
     /// The file that remembers the newest checkpoint.
     pub(crate) anchor: PathBuf,
+    /// How long dead grants are kept.
+    pub(crate) grants_kept_days: u64,
     /// The name of this node in the log.
     pub(crate) node: String,
 }
@@ -100,7 +108,8 @@ pub(crate) fn read_data(table: &Table<'_>, root: &Path) -> Data {
     });
     let dir = read_dir(table, root, "data");
     let anchor = table.text("anchor").map_or_else(|| dir.join("anchor"), |anchor| root.join(anchor.value));
-    Data { dir, anchor, node: node.map_or_else(|| "node-1".to_owned(), |node| node.value) }
+    let grants_kept_days = table.number("grants_kept_days", 1..=3_650).unwrap_or(30);
+    Data { dir, anchor, grants_kept_days, node: node.map_or_else(|| "node-1".to_owned(), |node| node.value) }
 }
 
 /// Reads `dir`.

@@ -18,6 +18,9 @@ use std::time::Duration;
 /// From 50 µs to 10 s: a decision is fast, an upstream may not be.
 const BUCKETS: [f64; 17] = [5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
 
+/// From 10 ms to 6 h: a target that is down, or that can only wait for its own expiry, takes long.
+const ENDING_BUCKETS: [f64; 14] = [1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1.0, 5.0, 20.0, 60.0, 300.0, 1_200.0, 3_600.0, 21_600.0];
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DecisionLabels {
     outcome: &'static str,
@@ -57,6 +60,12 @@ struct RequestLabels {
     answer: &'static str,
 }
 
+/// The kinds of targets: a closed set.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
 /// What is known of targets and their credentials.
 struct TargetMetrics {
     /// Those that there are series of.
@@ -67,6 +76,7 @@ struct TargetMetrics {
     breaker_open: Family<TargetLabels, Gauge>,
     requests: Family<RequestLabels, Counter>,
     issue: Family<TargetLabels, Histogram>,
+    ending: Family<KindLabels, Histogram>,
 }
 
 impl TargetMetrics {
@@ -79,6 +89,7 @@ impl TargetMetrics {
             breaker_open: Family::default(),
             requests: Family::default(),
             issue: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            ending: Family::new_with_constructor(|| Histogram::new(ENDING_BUCKETS)),
         };
         let credentials = "Credentials, `held` or `ending`: revoked here and not yet proved dead at the target";
         registry.register("credentials", credentials, metrics.credentials.clone());
@@ -89,6 +100,8 @@ impl TargetMetrics {
         registry.register("credential_requests", "Requests for credentials by answer", metrics.requests.clone());
         let issue = "Time from a request for a credential to its answer, if it was issued";
         registry.register_with_unit("credential_issue_duration", issue, Unit::Seconds, metrics.issue.clone());
+        let ending = "Time from the end of a credential here (revoked, expired) to the proof that it is dead at its target";
+        registry.register_with_unit("credential_ending_duration", ending, Unit::Seconds, metrics.ending.clone());
         metrics
     }
 }
@@ -185,6 +198,14 @@ impl Metrics {
             self.targets.oldest_due.get_or_create(&labels).set(waiting);
             self.targets.healthy.get_or_create(&labels).set(i64::from(matches!(status.health, Health::Healthy { .. })));
             self.targets.breaker_open.get_or_create(&labels).set(i64::from(status.breaker_open_for.is_some()));
+        }
+    }
+
+    /// Notes how long credentials took to die.
+    pub(crate) fn endings(&self, latencies: Vec<(&'static str, Vec<Duration>)>) {
+        for (kind, latencies) in latencies.into_iter().filter(|(_, latencies)| !latencies.is_empty()) {
+            let histogram = self.targets.ending.get_or_create(&KindLabels { kind });
+            latencies.iter().for_each(|latency| histogram.observe(latency.as_secs_f64()));
         }
     }
 

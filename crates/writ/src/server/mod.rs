@@ -170,6 +170,7 @@ async fn open(config: &Config, policy: policy::Policy, targets: Vec<ConfiguredTa
         policy,
         upstreams: config.upstreams.clone(),
         targets,
+        grants_kept_secs: config.data.grants_kept_days.saturating_mul(86_400),
         ledger: Arc::new(store.clone()),
         archive: Arc::new(store.clone()),
         published: Arc::new(store.clone()),
@@ -332,6 +333,7 @@ async fn measure_targets(authority: &Authority, metrics: &Metrics) {
         statuses.extend(authority.target_status(&name).await.ok());
     }
     metrics.targets(&statuses, authority.now());
+    metrics.endings(authority.take_ending_latencies());
 }
 
 /// What is read again while the server runs.
