@@ -24,7 +24,10 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("helpdesk", &[]),
     ("conformance", &[]),
     // The load driver measures every layer by itself and beside the others.
-    ("load", &["domain", "policy", "token", "auditlog", "authority", "store", "gateway", "control", "testkit", "helpdesk"]),
+    (
+        "load",
+        &["domain", "policy", "token", "auditlog", "authority", "store", "targets", "gateway", "control", "testkit", "helpdesk"],
+    ),
     ("xtask", &[]),
 ];
 

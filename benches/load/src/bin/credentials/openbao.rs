@@ -1,0 +1,82 @@
+//! OpenBao's database engine, the peer: started as a process of its own, spoken to over kept HTTP/1.1 connections.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// An OpenBao in development mode: everything in memory, no audit, which is faster than any real one.
+pub(crate) struct Bao {
+    process: Child,
+    port: u16,
+}
+
+impl Drop for Bao {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Bao {
+    /// `None` if there is no such program.
+    pub(crate) async fn start(binary: &Path, database: u16) -> Option<Self> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = Command::new(binary);
+        command
+            .args(["server", "-dev", "-dev-root-token-id=root", "-dev-no-store-token"])
+            .arg(format!("-dev-listen-address=127.0.0.1:{port}"));
+        let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()?;
+        let bao = Self { process, port };
+        while bao.call(None, "GET", "/v1/sys/health", "").await.is_none() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        bao.call(None, "POST", "/v1/sys/mounts/database", r#"{"type":"database"}"#).await.unwrap();
+        let config = format!(
+            r#"{{"plugin_name":"postgresql-database-plugin","allowed_roles":"r","username":"bao_admin","password":"bao-password","max_open_connections":16,"connection_url":"postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{database}/orders?sslmode=disable"}}"#
+        );
+        bao.call(None, "POST", "/v1/database/config/pg", &config).await.unwrap();
+        let role = r#"{"db_name":"pg","default_ttl":"1h","max_ttl":"1h","creation_statements":["CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'; GRANT orders_read TO \"{{name}}\";"]}"#;
+        bao.call(None, "POST", "/v1/database/roles/r", role).await.unwrap();
+        Some(bao)
+    }
+
+    /// A connection to keep.
+    pub(crate) async fn connect(&self) -> Option<TcpStream> {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
+        stream.set_nodelay(true).ok()?;
+        Some(stream)
+    }
+
+    /// One HTTP/1.1 exchange; `None` if there is no answer or it is no success.
+    pub(crate) async fn call(&self, kept: Option<&mut TcpStream>, method: &str, path: &str, body: &str) -> Option<()> {
+        let mut own = None;
+        let stream = match kept {
+            Some(stream) => stream,
+            None => own.insert(self.connect().await?),
+        };
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: bao\r\nX-Vault-Token: root\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.ok()?;
+        let mut answer = Vec::new();
+        let mut part = [0; 4_096];
+        loop {
+            let read = stream.read(&mut part).await.ok()?;
+            answer.extend_from_slice(part.get(..read)?);
+            let text = String::from_utf8_lossy(&answer);
+            if let Some((head, body)) = text.split_once("\r\n\r\n") {
+                let length =
+                    head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+                if body.len() >= length.unwrap_or(0) {
+                    return text.starts_with("HTTP/1.1 2").then_some(());
+                }
+            }
+            if read == 0 {
+                return None;
+            }
+        }
+    }
+}
