@@ -97,7 +97,9 @@ pub(crate) fn form_headers() -> HeaderMap {
     HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))])
 }
 
-/// The body of a form.
+/// The body of a form. `*` and `~` are written as the SDKs of the platforms write them (RFC 3986 §2.3), not as browsers do:
+/// a server that checks a signature over what it read and wrote anew comes to the same bytes.
 pub(crate) fn form(pairs: &[(&str, &str)]) -> String {
-    url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
+    let written = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+    written.replace('*', "%2A").replace("%7E", "~")
 }

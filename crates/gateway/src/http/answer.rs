@@ -121,6 +121,11 @@ pub(crate) async fn pass(
     ties: Ties,
 ) -> Result<Response<ApiBody>, Stop> {
     let (mut parts, body) = response.into_parts();
+    // A change of protocol that nobody asked for: what followed would be neither read nor searched.
+    if parts.status.is_informational() {
+        ties.released.record(CallStatus::UpstreamError.into());
+        return Err(Stop::Broken);
+    }
     let mut status =
         if parts.status.is_client_error() || parts.status.is_server_error() { CallStatus::ToolError } else { CallStatus::Ok };
     let (headers, echoed) = match read_headers(&parts.headers, api, &ties.needles) {
@@ -358,7 +363,7 @@ fn is_stream(headers: &HeaderMap) -> bool {
 }
 
 /// Whether a body begins as compressed files do: gzip, zstd, zlib, zip, xz, bzip2.
-fn is_compressed(head: &[u8]) -> bool {
+pub(super) fn is_compressed(head: &[u8]) -> bool {
     const BEGINNINGS: [&[u8]; 8] =
         [b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"x\x01", b"x\x9c", b"x\xda", b"PK\x03\x04", b"\xfd7zXZ\x00", b"BZh"];
     BEGINNINGS.iter().any(|beginning| head.starts_with(beginning))

@@ -415,3 +415,38 @@ pub(super) fn header(name: &str) -> Result<HeaderName, String> {
     }
     Ok(header)
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn no_place_is_one_that_a_shell_a_file_or_the_network_inside_could_answer() {
+        let inside: Network = "127.0.0.1".parse().unwrap();
+        for text in [
+            "a:$(cmd)",
+            "file:///etc/passwd",
+            "javascript:alert(1)",
+            "ftp://api.test/",
+            "gopher://api.test/",
+            "ws://api.test/",
+            "http://api.test/",
+            "https://",
+            "https://user@api.test/",
+            "https://user:password@api.test/",
+            "https://api.test./",
+            "https://api.test/#x",
+            "https://10.0.0.1/",
+            "https://[::ffff:10.0.0.1]/",
+            "https://0x7f.1/",
+            "https://2130706433/",
+            "https://169.254.169.254/",
+            "http://127.0.0.1/",
+        ] {
+            assert!(Origin::read("token_url", text, &[]).is_err(), "{text}");
+        }
+        assert!(Origin::read("token_url", "https://api.test/token", &[]).is_ok());
+        assert!(Origin::read("token_url", "http://127.0.0.1:1/token", &[inside]).is_ok());
+    }
+}

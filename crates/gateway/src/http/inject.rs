@@ -13,7 +13,7 @@ use crate::upstream::credential::resolve;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use domain::{SecretRef, Timestamp};
+use domain::{SecretRef, TaskId, Timestamp};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use secrecy::{ExposeSecret, SecretString};
@@ -99,7 +99,7 @@ impl Injector {
     }
 
     /// Puts the credential on. Gives what must not come back.
-    pub(crate) async fn inject(&self, draft: &mut Draft, now: Timestamp) -> Result<Arc<Needles>, InjectFault> {
+    pub(crate) async fn inject(&self, draft: &mut Draft, task: TaskId, now: Timestamp) -> Result<Arc<Needles>, InjectFault> {
         match &self.auth {
             Auth::None => Ok(Needles::of([])),
             Auth::Header { name, prefix, secret } => {
@@ -121,7 +121,8 @@ impl Injector {
             Auth::Oauth { client_secret, .. } => {
                 let client_secret = read(client_secret)?;
                 let tokens = self.tokens.as_ref().ok_or_else(|| InjectFault::Token("is not configured".into()))?;
-                let token = tokens.token(&client_secret, now).await.map_err(|fault| InjectFault::Token(fault.to_string()))?;
+                let token =
+                    tokens.token(task, &client_secret, now).await.map_err(|fault| InjectFault::Token(fault.to_string()))?;
                 draft.set(AUTHORIZATION, &SecretString::from(format!("Bearer {}", token.expose_secret())))?;
                 Ok(Needles::of([token.expose_secret(), client_secret.expose_secret()]))
             }
@@ -144,10 +145,10 @@ impl Injector {
         }
     }
 
-    /// The API did not take the credential: one that was fetched is fetched anew next time.
-    pub(crate) fn refused(&self) {
+    /// The API did not take the credential of a task: one that was fetched is fetched anew next time.
+    pub(crate) fn refused(&self, task: TaskId) {
         if let Some(tokens) = &self.tokens {
-            tokens.forget();
+            tokens.forget(task);
         }
     }
 }

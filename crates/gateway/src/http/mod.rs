@@ -7,6 +7,7 @@ mod address;
 mod answer;
 mod config;
 mod connect;
+mod handshake;
 mod inject;
 mod oauth;
 mod path;
@@ -16,6 +17,7 @@ mod route;
 mod scrub;
 mod serve;
 mod sigv4;
+mod socket;
 mod usage;
 
 pub use address::{Network, NetworkFault};

@@ -1,5 +1,6 @@
-//! Access tokens by OAuth 2.0 client credentials: asked for at the configured token endpoint, by one request at a time, and
-//! kept until shortly before they expire. Client secret and token stay here and in the request that they go on.
+//! Access tokens by OAuth 2.0 client credentials: asked for at the configured token endpoint, for each task its own and by
+//! one request at a time, and kept until shortly before they expire: no two tasks share one, and what an API refuses of one
+//! disturbs no other. Client secret and token stay here and in the request that they go on.
 //! RFC 6749 §2.3.1, §4.4, §5.1.
 
 use super::config::{Auth, ClientAuth, HttpTarget};
@@ -7,7 +8,7 @@ use super::connect::{Lookup, OriginClient, cause, client};
 use crate::mcp::message::strict_value;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use domain::Timestamp;
+use domain::{TaskId, Timestamp};
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
@@ -40,15 +41,35 @@ pub(crate) enum TokenFault {
     Malformed,
 }
 
-/// Asks for tokens, and keeps the last.
+/// Most tasks whose tokens are kept; the token of another one is asked for again.
+const TASKS_MAX: u64 = 100_000;
+
+/// The token of one task.
+#[derive(Default)]
+struct Held {
+    token: Mutex<Option<(SecretString, Timestamp)>>,
+    asking: tokio::sync::Mutex<()>,
+}
+
+impl Held {
+    fn valid(&self, now: Timestamp) -> Option<SecretString> {
+        let held = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        held.as_ref().filter(|(_, until)| now < *until).map(|(token, _)| token.clone())
+    }
+
+    fn keep(&self, token: Option<(SecretString, Timestamp)>) {
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
+    }
+}
+
+/// Asks for tokens, and keeps the last of each task.
 pub(crate) struct TokenClient {
     client: OriginClient,
     url: String,
     client_id: String,
     scope: Option<String>,
     client_auth: ClientAuth,
-    held: Mutex<Option<(SecretString, Timestamp)>>,
-    asking: tokio::sync::Mutex<()>,
+    held: moka::sync::Cache<TaskId, Arc<Held>>,
 }
 
 impl TokenClient {
@@ -61,35 +82,40 @@ impl TokenClient {
             client_id: client_id.clone(),
             scope: scope.clone(),
             client_auth: *client_auth,
-            held: Mutex::default(),
-            asking: tokio::sync::Mutex::default(),
+            held: moka::sync::Cache::builder()
+                .max_capacity(TASKS_MAX)
+                .time_to_idle(Duration::from_secs(KEPT_SECS_MAX.unsigned_abs()))
+                .build(),
         }))
     }
 
-    /// A token that is valid now.
-    pub(crate) async fn token(&self, client_secret: &SecretString, now: Timestamp) -> Result<SecretString, TokenFault> {
-        if let Some(token) = self.held(now) {
+    /// A token of this task that is valid now.
+    pub(crate) async fn token(
+        &self,
+        task: TaskId,
+        client_secret: &SecretString,
+        now: Timestamp,
+    ) -> Result<SecretString, TokenFault> {
+        let held = self.held.get_with(task, Arc::default);
+        if let Some(token) = held.valid(now) {
             return Ok(token);
         }
-        let _one = self.asking.lock().await;
-        if let Some(token) = self.held(now) {
+        let _one = held.asking.lock().await;
+        if let Some(token) = held.valid(now) {
             return Ok(token);
         }
         let (token, lifetime_secs) =
             tokio::time::timeout(ANSWER_MAX, self.ask(client_secret)).await.map_err(|_| TokenFault::Slow)??;
         let until = Timestamp::from_secs(now.secs() + (lifetime_secs - EARLY_SECS).clamp(0, KEPT_SECS_MAX));
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some((token.clone(), until));
+        held.keep(Some((token.clone(), until)));
         Ok(token)
     }
 
-    fn held(&self, now: Timestamp) -> Option<SecretString> {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.as_ref().filter(|(_, until)| now < *until).map(|(token, _)| token.clone())
-    }
-
-    /// Forgets the token that is held.
-    pub(crate) fn forget(&self) {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// Forgets the token of a task.
+    pub(crate) fn forget(&self, task: TaskId) {
+        if let Some(held) = self.held.get(&task) {
+            held.keep(None);
+        }
     }
 
     async fn ask(&self, client_secret: &SecretString) -> Result<(SecretString, i64), TokenFault> {

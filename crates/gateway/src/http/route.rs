@@ -27,6 +27,10 @@ pub struct RouteTable {
     pass: Vec<String>,
     #[serde(default)]
     opaque_answers: bool,
+    #[serde(default)]
+    websocket: bool,
+    #[serde(default)]
+    subprotocols: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -71,6 +75,8 @@ pub struct Route {
     pub(crate) body: BodyRule,
     /// Whether answers may be compressed files, in which nothing can be looked for.
     pub(crate) opaque_answers: bool,
+    /// The subprotocols that may be asked for, if the route is a WebSocket.
+    pub(crate) websocket: Option<Vec<String>>,
 }
 
 impl Route {
@@ -108,6 +114,7 @@ impl Route {
         if method == Method::GET && !matches!(body, BodyRule::Nothing) {
             return Err("a GET has no body that servers agree about".into());
         }
+        let websocket = websocket(&method, table.websocket, table.subprotocols)?;
         let route = Self {
             offer: offer.name,
             method,
@@ -118,6 +125,7 @@ impl Route {
             pass_headers,
             body,
             opaque_answers: table.opaque_answers,
+            websocket,
         };
         route.check_places()?;
         Ok(route)
@@ -166,6 +174,20 @@ fn method(text: &str) -> Result<Method, String> {
     match text {
         "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" => text.parse().map_err(|_| "no method".to_owned()),
         _ => Err(format!("`{text}` is no method of a route; use GET, HEAD, POST, PUT, PATCH or DELETE")),
+    }
+}
+
+fn websocket(method: &Method, is_one: bool, subprotocols: Vec<String>) -> Result<Option<Vec<String>>, String> {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if let Some(word) = subprotocols.iter().find(|word| word.is_empty() || !word.bytes().all(token)) {
+        return Err(format!("`{word}` is no name of a subprotocol"));
+    }
+    match is_one {
+        true if method != Method::GET => Err("a WebSocket is opened by GET".to_owned()),
+        false if !subprotocols.is_empty() => {
+            Err("`subprotocols` are of a WebSocket: write `websocket = true` as well".to_owned())
+        }
+        _ => Ok(is_one.then_some(subprotocols)),
     }
 }
 

@@ -357,15 +357,21 @@ impl Scanner {
         Ok(self.held.split_to(self.held.len().saturating_sub(kept)).freeze())
     }
 
+    /// To be asked where a message ends, after which the next may not come for long.
+    ///
+    /// # Errors
+    /// [`Echo`]: it breaks off within the secret.
+    pub(crate) fn border(&self) -> Result<(), Echo> {
+        if self.views.iter().any(|view| view.breaks_off_within(&self.needles)) { Err(Echo) } else { Ok(()) }
+    }
+
     /// The rest, at the end of the stream.
     ///
     /// # Errors
     /// [`Echo`]: it breaks off within the secret.
     pub(crate) fn finish(self) -> Result<Bytes, Echo> {
-        match self.views.iter().any(|view| view.breaks_off_within(&self.needles)) {
-            true => Err(Echo),
-            false => Ok(self.held.freeze()),
-        }
+        self.border()?;
+        Ok(self.held.freeze())
     }
 }
 

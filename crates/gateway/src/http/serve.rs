@@ -5,11 +5,14 @@
 use super::answer::{ApiBody, Stop, Ties, pass};
 use super::config::{HttpTarget, NO_ROUTE};
 use super::connect::{Lookup, OriginClient, cause, client};
+use super::handshake::{Opening, opening};
 use super::inject::{Draft, Injector};
 use super::path::{self, Segments};
 use super::refuse::{Refusal, over, refuse};
 use super::request::{self, Asked};
 use super::route::Route;
+use super::scrub::Needles;
+use super::socket::{Decided, Socket};
 use super::usage::{Overdrawn, Spent, Usage};
 use crate::admission::{self, Names};
 use crate::config::{GatewayConfig, Limits};
@@ -20,7 +23,7 @@ use crate::slots::{Slot, Slots};
 use arc_swap::ArcSwap;
 use authority::{Authority, CallStatus, Caller, Decision, Released};
 use bytes::Bytes;
-use domain::{OfferName, Operation, Outcome, Reason, TargetName};
+use domain::{OfferName, Operation, Outcome, Reason, TargetName, TaskId, Timestamp};
 use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, HeaderName, HeaderValue, UPGRADE, USER_AGENT};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
@@ -47,6 +50,8 @@ pub(crate) struct Api {
     pub(crate) metadata: String,
     /// The scope that stands for it.
     pub(crate) scope: String,
+    /// Cancelled when another description takes its place.
+    pub(crate) replaced: CancellationToken,
 }
 
 type Apis = HashMap<TargetName, Arc<Api>>;
@@ -87,6 +92,7 @@ struct Wanted<'a> {
     route: &'a Route,
     path: String,
     asked: Asked,
+    opening: Option<Opening>,
 }
 
 impl HttpApis {
@@ -117,13 +123,15 @@ impl HttpApis {
         Ok(apis)
     }
 
-    /// Serves these targets from now on instead of those before. What is under way goes on as it was decided.
+    /// Serves these targets from now on instead of those before. What is under way goes on as it was decided; only open
+    /// WebSockets end.
     ///
     /// # Errors
     /// A trusted certificate of a target is none: then nothing changes.
     pub fn replace(&self, targets: Vec<HttpTarget>) -> Result<(), rustls::Error> {
         let describe = |target: HttpTarget| Ok((target.name.clone(), Arc::new(Api::new(target, &self.0)?)));
-        self.0.apis.store(Arc::new(targets.into_iter().map(describe).collect::<Result<_, rustls::Error>>()?));
+        let described = targets.into_iter().map(describe).collect::<Result<_, rustls::Error>>()?;
+        self.0.apis.swap(Arc::new(described)).values().for_each(|api| api.replaced.cancel());
         Ok(())
     }
 
@@ -281,7 +289,8 @@ impl Inner {
         }
         let asked = request::read(route, in_path, parts.uri.query(), &parts.headers, &admitted.body);
         let asked = asked.map_err(|fault| refused(Refusal::Fields(fault.to_string())))?;
-        Ok(Wanted { route, path: format!("{}{}", api.target.base, path::write(&segments)), asked })
+        let opening = opening(parts, route).map_err(refused)?;
+        Ok(Wanted { route, path: format!("{}{}", api.target.base, path::write(&segments)), asked, opening })
     }
 
     /// Refuses what could not be read, in the log as well: a task that tries what is not offered must be seen.
@@ -318,27 +327,17 @@ impl Inner {
         released: Released,
     ) -> Result<Response<ApiBody>, Refusal> {
         let Admitted { caller, slot, spent, parts, .. } = admitted;
-        let Wanted { route, path, asked } = wanted;
+        let Wanted { route, path, mut asked, opening } = wanted;
+        let arguments = std::mem::take(&mut asked.arguments);
         let deadline = Instant::now() + Duration::from_secs(api.target.limits.timeout_secs);
-        let mut draft = api.draft(parts.method.clone(), path, asked);
+        let draft = api.draft(parts.method.clone(), path, asked);
         let now = self.authority.now();
         let watch = Stopwatch::start();
-        let exchange = async {
-            let needles = api.injector.inject(&mut draft, now).await.map_err(|fault| {
-                tracing::error!(target = %api.target.name, %fault, "the credential of an API cannot be had");
-                (CallStatus::UpstreamError, Refusal::NoCredential)
-            })?;
-            let response = api.send(draft).await.map_err(|why| {
-                tracing::warn!(target = %api.target.name, %why, "an API cannot be reached");
-                (CallStatus::UpstreamError, Refusal::Unreachable)
-            })?;
-            Ok((needles, response))
-        };
         let exchanged = tokio::select! {
             biased;
             over = caller.wait_over() => Err((CallStatus::Withheld, Admission::Over(over).into())),
             () = tokio::time::sleep_until(deadline) => Err((CallStatus::Timeout, Refusal::Timeout)),
-            exchanged = exchange => exchanged,
+            exchanged = api.exchange(draft, opening.as_ref(), (caller.task(), now)) => exchanged,
         };
         let (needles, response) = match exchanged {
             Ok(exchanged) => exchanged,
@@ -348,12 +347,20 @@ impl Inner {
             }
         };
         if response.status() == StatusCode::UNAUTHORIZED {
-            api.injector.refused();
+            api.injector.refused(caller.task());
         }
         let left = u64::try_from(caller.claims().expires_at.0.saturating_sub(now.secs())).unwrap_or(0);
         let expires = Instant::now() + Duration::from_secs(left);
         let ties = Ties { caller, released, spent, slot, stopping: self.stopping.clone(), expires, deadline, needles };
-        let passed = pass(response, (api, route, &parts.method), ties).await;
+        let method = parts.method.clone();
+        let passed = match opening.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
+            Some(opening) => {
+                let (authority, observer) = (self.authority.clone(), Arc::clone(&self.observer));
+                let socket = Socket { authority, observer, ties, arguments, decided: Decided::of(api, route) };
+                socket.open(&opening, Request::from_parts(parts, ()), response)
+            }
+            None => pass(response, (api, route, &method), ties).await,
+        };
         watch.stop(&*self.observer, Stage::Upstream);
         match passed {
             Ok(response) => Ok(response),
@@ -384,6 +391,7 @@ impl Api {
             injector: Injector::new(&target, Arc::clone(&inner.lookup))?,
             metadata: token::oauth::metadata::resource_metadata_url(&resource).unwrap_or_default(),
             scope: format!("http:{}", target.name),
+            replaced: CancellationToken::new(),
             resource,
             target,
         })
@@ -396,6 +404,25 @@ impl Api {
         let path = if path.is_empty() { "/".to_owned() } else { path };
         let origin = &self.target.origin;
         Draft { method, https: origin.https, authority: origin.authority(), path, query, headers, body }
+    }
+
+    /// Puts the credential on and sends. Gives the answer, and what must not be in it.
+    async fn exchange(
+        &self,
+        mut draft: Draft,
+        opening: Option<&Opening>,
+        (task, now): (TaskId, Timestamp),
+    ) -> Result<(Arc<Needles>, Response<Incoming>), (CallStatus, Refusal)> {
+        let needles = self.injector.inject(&mut draft, task, now).await.map_err(|fault| {
+            tracing::error!(target = %self.target.name, %fault, "the credential of an API cannot be had");
+            (CallStatus::UpstreamError, Refusal::NoCredential)
+        })?;
+        opening.into_iter().for_each(|opening| opening.ask(&mut draft.headers));
+        let response = self.send(draft).await.map_err(|why| {
+            tracing::warn!(target = %self.target.name, %why, "an API cannot be reached");
+            (CallStatus::UpstreamError, Refusal::Unreachable)
+        })?;
+        Ok((needles, response))
     }
 
     async fn send(&self, draft: Draft) -> Result<Response<Incoming>, String> {
@@ -435,11 +462,12 @@ fn check_headers(headers: &HeaderMap, api: &Api, route: &Route) -> Result<(), Re
     let text = |name: HeaderName| {
         headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("?").to_ascii_lowercase()).collect::<Vec<_>>()
     };
-    let harmless = |word: &str| matches!(word.trim(), "" | "close" | "keep-alive" | "te");
+    let socket = route.websocket.is_some();
+    let harmless = |word: &str| matches!(word.trim(), "" | "close" | "keep-alive" | "te") || (socket && word.trim() == "upgrade");
     if !text(CONNECTION).iter().all(|value| value.split(',').all(harmless)) {
         return Err(Refusal::Request("the Connection header lists headers of the request".into()));
     }
-    if headers.contains_key(UPGRADE) {
+    if headers.contains_key(UPGRADE) && !socket {
         return Err(Refusal::Request("this route does not change the protocol".into()));
     }
     if !text(CONTENT_ENCODING).iter().all(|value| value == "identity") {

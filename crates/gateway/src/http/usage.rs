@@ -60,7 +60,8 @@ impl Usage {
 }
 
 impl Spent {
-    fn request(&self, now: Instant) -> Result<(), Overdrawn> {
+    /// Counts one more request, or message of an open socket.
+    pub(crate) fn request(&self, now: Instant) -> Result<(), Overdrawn> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.bytes >= self.limits.bytes_per_task {
             return Err(Overdrawn::Bytes);

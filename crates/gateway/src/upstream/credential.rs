@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 
 /// Largest secret: an access token fits many times over.
 const SECRET_BYTES_MAX: usize = 16 * 1_024;
@@ -46,6 +47,12 @@ fn read_file(path: &str, place: &str) -> Result<String, UpstreamError> {
         return Err(fault(place, "is not a regular file"));
     }
     let file = File::open(path).map_err(|error| fault(place, &error.kind().to_string()))?;
+    // Asked of the open file, not of the path: between two look-ups it could have been exchanged.
+    let mode = file.metadata().map_err(|error| fault(place, &error.kind().to_string()))?.permissions().mode();
+    if mode & 0o077 != 0 {
+        let hint = "can be read by others than its owner: `chmod 600` it, and replace the secret if others may have read it";
+        return Err(fault(place, hint));
+    }
     let mut text = String::new();
     let limit = u64::try_from(SECRET_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
     file.take(limit).read_to_string(&mut text).map_err(|error| fault(place, &error.kind().to_string()))?;
@@ -108,6 +115,17 @@ mod tests {
         handle.as_file_mut().set_len(0).unwrap();
         std::fs::write(handle.path(), "two\r\n").unwrap();
         assert_eq!(resolve(&reference).unwrap().expose_secret(), "two");
+    }
+
+    #[test]
+    fn a_secret_that_others_can_read_is_refused() {
+        let (handle, reference) = file(b"hush");
+        for (mode, taken) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o644, false), (0o620, false)] {
+            std::fs::set_permissions(handle.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            let answer = resolve(&reference).map(|_| ()).map_err(|error| error.to_string());
+            assert_eq!(answer.is_ok(), taken, "{mode:o}");
+            assert!(taken || answer.is_err_and(|error| error.contains("chmod 600") && !error.contains("hush")), "{mode:o}");
+        }
     }
 
     #[test]

@@ -222,6 +222,28 @@ async fn an_answer_that_is_too_slow_or_too_large_ends() {
 }
 
 #[tokio::test]
+async fn what_an_api_says_unasked_is_an_answer_to_nobody() {
+    let setup = Setup::new().await;
+    let (one, two) = (setup.client().await, setup.client().await);
+    let forged = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged";
+    for first in [
+        format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{{}}{forged}"),
+        format!("HTTP/1.1 204 No Content\r\n\r\n{forged}"),
+        format!("HTTP/1.1 304 Not Modified\r\ncontent-length: 9\r\n\r\n{forged}"),
+        format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 70\r\n\r\n{{}}{forged}"),
+        format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 2\r\n\r\n0\r\n\r\n{forged}"),
+        format!("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{{}}{forged}"),
+    ] {
+        let shown = first.clone();
+        setup.upstream.answer(move |_| Answer::Pieces(vec![first.clone().into_bytes()]));
+        let got = one.get("/http/api/echo").await;
+        assert!(!got.text().contains("forged"), "{shown}: {got:?}");
+        setup.upstream.answer(|_| ok("", "{\"mine\":true}"));
+        assert_eq!(two.get("/http/api/echo").await.text(), "{\"mine\":true}", "{shown}");
+    }
+}
+
+#[tokio::test]
 async fn a_head_has_no_body_and_its_length() {
     let setup = Setup::new().await;
     let client = setup.client().await;

@@ -4,4 +4,5 @@
 mod answers;
 mod places;
 mod requests;
+mod sockets;
 mod support;

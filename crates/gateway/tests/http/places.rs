@@ -5,7 +5,7 @@ use super::support::*;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn v4(text: &str) -> IpAddr {
     text.parse::<Ipv4Addr>().unwrap().into()
@@ -142,6 +142,35 @@ async fn a_token_of_client_credentials_is_fetched_kept_and_never_shown() {
     });
     assert_eq!(client.get("/http/api/echo").await.reason(), "withheld", "the token is a secret, too");
     assert_eq!(setup.upstream.seen().iter().filter(|seen| seen.line().starts_with("POST /token")).count(), 2);
+}
+
+#[tokio::test]
+async fn tasks_share_no_token_and_what_an_api_refuses_of_one_disturbs_no_other() {
+    let auth = "form = \"oauth\", token_url = \"https://api.test:PORT/token\", client_id = \"writ\", client_secret = { file = \"secret\" }";
+    let setup = Setup::with(With { auth, ..With::default() }).await;
+    let (one, two) = (setup.client().await, setup.client().await);
+    let given = AtomicUsize::new(0);
+    setup.upstream.answer(move |seen| {
+        if seen.line().starts_with("POST /token ") {
+            let number = given.fetch_add(1, Ordering::SeqCst);
+            let body = format!(r#"{{"access_token": "tok-0123456789-{number}", "token_type": "Bearer", "expires_in": 600}}"#);
+            return ok("content-type: application/json\r\n", body);
+        }
+        // The first token was revoked at the API.
+        match seen.header("authorization").concat().ends_with("-0") {
+            true => Answer::Pieces(vec![b"HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n".to_vec()]),
+            false => ok("", "{}"),
+        }
+    });
+    let mut statuses = Vec::new();
+    for client in [&one, &two, &one, &two, &one] {
+        statuses.push(client.get("/http/api/echo").await.status.as_u16());
+    }
+    assert_eq!(statuses, [401, 200, 200, 200, 200], "a refused token is fetched anew once, for its task alone");
+    let used = setup.upstream.seen().into_iter().filter(|seen| seen.line().starts_with("GET "));
+    let used: Vec<String> =
+        used.map(|seen| seen.header("authorization").concat().replace("Bearer tok-0123456789-", "")).collect();
+    assert_eq!(used, ["0", "1", "2", "1", "2"]);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use gateway::http::HttpLimits;
 use http_body_util::BodyExt;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use secrecy::ExposeSecret;
 use serde_json::json;
 use std::convert::Infallible;
 use testkit::Fault;
@@ -243,6 +244,87 @@ async fn a_smuggled_request_never_reaches_the_api() {
         assert!(!answer.contains("fine"), "{framing:?}: {answer}");
     }
     assert!(setup.upstream.seen().is_empty(), "{:?}", setup.upstream.seen());
+}
+
+#[tokio::test]
+async fn each_request_of_a_connection_is_admitted_by_itself() {
+    let setup = Setup::new().await;
+    let client = setup.client().await;
+    let request = client.request("GET", "/http/api/echo").body(()).unwrap();
+    let mut first = "GET /http/api/echo HTTP/1.1\r\n".to_owned();
+    for (name, value) in request.headers() {
+        first.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap()));
+    }
+    let second = "GET /http/api/echo HTTP/1.1\r\nhost: writ.test\r\n\r\n";
+    let answers = raw(&setup, format!("{first}\r\n{second}").as_bytes()).await;
+    let statuses: Vec<&str> = answers.split("HTTP/1.1 ").skip(1).filter_map(|answer| answer.get(..3)).collect();
+    assert_eq!(statuses, ["200", "401"], "the second has no token: {answers}");
+    assert_eq!(setup.upstream.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn over_http2_the_authority_and_the_host_must_be_one() {
+    let setup = Setup::new().await;
+    let client = setup.client().await;
+    let (near, far) = tokio::io::duplex(64 * 1_024);
+    let apis = setup.apis.clone();
+    tokio::spawn(async move {
+        let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            let apis = apis.clone();
+            async move { Ok::<_, Infallible>(apis.handle(request, info()).await) }
+        });
+        let builder = hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
+        let _ = builder.serve_connection(TokioIo::new(far), service).await;
+    });
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, TokioIo::new(near)).await.unwrap();
+    tokio::spawn(connection);
+    for (authority, host, status) in [
+        ("writ.test", None, 200),
+        ("writ.test", Some("writ.test"), 200),
+        ("writ.test", Some("evil.test"), 403),
+        ("evil.test", Some("writ.test"), 403),
+        ("evil.test", None, 403),
+    ] {
+        let mut request = client.request("GET", "/http/api/echo");
+        request.headers_mut().unwrap().remove("host");
+        if let Some(host) = host {
+            request = request.header("host", host);
+        }
+        let request = request.uri(format!("https://{authority}/http/api/echo"));
+        let request = request.body(http_body_util::Full::<bytes::Bytes>::default()).unwrap();
+        let got = sender.send_request(request).await.unwrap();
+        assert_eq!(got.status().as_u16(), status, "{authority} {host:?}");
+    }
+    assert_eq!(setup.upstream.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn a_token_that_is_bound_to_a_certificate_is_worth_nothing_without_it() {
+    let setup = Setup::new().await;
+    let world = &setup.world;
+    let request = authority::IssueRequest {
+        evidence: authority::EvidenceInput::Jwt(world.issuer.token("workload:bot", testkit::ISSUER, world.now()).into()),
+        task: testkit::task_request("triage", json!({ "repo": "r1" })),
+        resources: Vec::new(),
+        holder: authority::Holder { dpop: None, certificate: Some([7; 32]) },
+    };
+    let issued = world.authority.issue(request).await.unwrap();
+    for (certificate, status) in [(Some([7; 32]), 200), (Some([8; 32]), 401), (None, 401)] {
+        let request = http::Request::get("/http/api/echo").header("host", "writ.test");
+        let request = request.header("authorization", format!("Bearer {}", issued.token.expose_secret()));
+        let info = gateway::ConnectionInfo { certificate, ..info() };
+        let body = http_body_util::Full::<bytes::Bytes>::default();
+        assert_eq!(setup.apis.handle(request.body(body).unwrap(), info).await.status().as_u16(), status, "{certificate:?}");
+    }
+    // A token without a key is taken only from an agent that may have such; this one is bound to a DPoP key.
+    let client = setup.client().await;
+    for scheme in ["Bearer", "DPoP"] {
+        let request = http::Request::get("/http/api/echo").header("host", "writ.test");
+        let request = request.header("authorization", format!("{scheme} {}", client.issued.token.expose_secret()));
+        assert_eq!(client.go(request, "").await.status, 401, "{scheme}");
+    }
+    assert_eq!(setup.upstream.seen().len(), 1);
 }
 
 #[tokio::test]

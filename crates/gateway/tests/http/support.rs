@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -46,6 +47,7 @@ const POLICIES: &str = r#"
 @id("comment") permit (principal is Intent::Triage, action == Api::Action::"comment", resource) when { context.input.repo == principal.repo };
 @id("mail") permit (principal is Intent::Triage, action == Api::Action::"mail", resource);
 @id("echo") permit (principal is Intent::Triage, action in [Api::Action::"echo", Api::Action::"head", Api::Action::"download"], resource);
+@id("socket") permit (principal is Intent::Triage, action == Api::Action::"socket", resource);
 @id("no-exfiltration") forbid (principal, action, resource is Writ::Route)
 when { resource.sink == "external" && context.facts.read_untrusted && context.facts.read_sensitivity > 1 };
 "#;
@@ -101,6 +103,15 @@ path = "/echo"
 reading = { untrusted = false, sensitivity = "public" }
 sink = "none"
 
+[offers.socket]
+description = "Messages both ways."
+method = "GET"
+path = "/socket"
+websocket = true
+subprotocols = ["chat"]
+reading = { untrusted = false, sensitivity = "public" }
+sink = "external"
+
 [offers.download]
 description = "A compressed file."
 method = "GET"
@@ -137,6 +148,42 @@ pub(crate) enum Answer {
     Last(Vec<Vec<u8>>),
     /// Sends this and waits until the gateway closes the connection.
     Hang(Vec<u8>),
+    /// Agrees to a WebSocket with these headers besides, and answers each message with what the talk says.
+    Socket(String, Talk),
+}
+
+/// What an API says on a WebSocket, in bytes of frames: at first (`None`), and to each frame (opcode, payload).
+pub(crate) type Talk = Box<dyn FnMut(Option<(u8, &[u8])>) -> Vec<Vec<u8>> + Send>;
+
+/// One frame of a server (RFC 6455 §5.2).
+pub(crate) fn frame(fin: bool, opcode: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
+    let payload = payload.as_ref();
+    let mut bytes = vec![if fin { 0x80 } else { 0 } | opcode];
+    match u16::try_from(payload.len()) {
+        Ok(length) if length < 126 => bytes.push(payload.len() as u8),
+        Ok(length) => bytes.extend([&[126][..], &length.to_be_bytes()].concat()),
+        Err(_) => bytes.extend([&[127][..], &(payload.len() as u64).to_be_bytes()].concat()),
+    }
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// The next frame of a client, as (opcode, payload).
+async fn next_frame<S: AsyncReadExt + Unpin>(stream: &mut S) -> Option<(u8, Vec<u8>)> {
+    let mut head = [0; 2];
+    stream.read_exact(&mut head).await.ok()?;
+    let length = match head[1] & 0x7f {
+        126 => u64::from(stream.read_u16().await.ok()?),
+        127 => stream.read_u64().await.ok()?,
+        short => u64::from(short),
+    };
+    assert!(head[1] & 0x80 != 0 && head[0] & 0x70 == 0, "a client masks its frames and uses no extension");
+    let mut mask = [0; 4];
+    stream.read_exact(&mut mask).await.ok()?;
+    let mut payload = vec![0; usize::try_from(length).unwrap()];
+    stream.read_exact(&mut payload).await.ok()?;
+    payload.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
+    Some((head[0] & 0x0f, payload))
 }
 
 pub(crate) fn ok(headers: &str, body: impl AsRef<[u8]>) -> Answer {
@@ -151,6 +198,8 @@ pub(crate) struct Upstream {
     pub(crate) port: u16,
     pub(crate) certificate: Vec<u8>,
     seen: Mutex<Vec<Seen>>,
+    /// Frames that came over WebSockets.
+    pub(crate) frames: Mutex<Vec<(u8, Vec<u8>)>>,
     script: Mutex<Script>,
     pub(crate) accepted: AtomicUsize,
     /// Told when the gateway closed a connection on which an answer hung.
@@ -180,6 +229,7 @@ impl Upstream {
             port,
             certificate,
             seen: Mutex::default(),
+            frames: Mutex::default(),
             script: Mutex::new(Box::new(|_| ok("content-type: application/json\r\n", "{\"fine\":true}"))),
             accepted: AtomicUsize::new(0),
             closed: Notify::new(),
@@ -209,10 +259,11 @@ impl Upstream {
         loop {
             let Some(seen) = next_request(&mut stream, &mut read, sni.clone()).await else { return };
             let answer = (self.script.lock().unwrap())(&seen);
-            self.seen.lock().unwrap().push(seen);
+            self.seen.lock().unwrap().push(seen.clone());
             let (pieces, last) = match answer {
                 Answer::Pieces(pieces) => (pieces, false),
                 Answer::Last(pieces) => (pieces, true),
+                Answer::Socket(headers, talk) => return self.talk(stream, &seen, &headers, talk).await,
                 Answer::Hang(piece) => {
                     let _ = stream.write_all(&piece).await;
                     let _ = stream.flush().await;
@@ -233,6 +284,31 @@ impl Upstream {
                 return;
             }
         }
+    }
+
+    async fn talk<S>(&self, mut stream: S, seen: &Seen, headers: &str, mut talk: Talk)
+    where
+        S: AsyncReadExt + AsyncWriteExt + Unpin,
+    {
+        use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+        let accept = derive_accept_key(seen.header("sec-websocket-key").concat().as_bytes());
+        let head = format!(
+            "HTTP/1.1 101 Switching\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: {accept}\r\n{headers}\r\n"
+        );
+        let mut said = talk(None);
+        said.insert(0, head.into_bytes());
+        loop {
+            for piece in said {
+                if stream.write_all(&piece).await.is_err() || stream.flush().await.is_err() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            let Some((opcode, payload)) = next_frame(&mut stream).await else { break };
+            said = talk(Some((opcode, &payload)));
+            self.frames.lock().unwrap().push((opcode, payload));
+        }
+        self.closed.notify_one();
     }
 
     pub(crate) fn answer(&self, script: impl Fn(&Seen) -> Answer + Send + 'static) {
@@ -330,7 +406,9 @@ impl Setup {
         let world = World::new(&files, vec![agent("bot", &["triage"]), bearer], Vec::new()).await;
         let secrets = tempfile::tempdir().unwrap();
         for (name, text) in [("secret", SECRET), ("short", "1234567")] {
-            std::fs::File::create(secrets.path().join(name)).unwrap().write_all(text.as_bytes()).unwrap();
+            let path = secrets.path().join(name);
+            std::fs::File::create(&path).unwrap().write_all(text.as_bytes()).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         }
         let target = target(&world, &upstream, &with, secrets.path());
         let lookup = Arc::new(Names(Mutex::new(with.lookups.clone().into())));

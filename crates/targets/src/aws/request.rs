@@ -4,7 +4,7 @@
 use super::{Aws, Carried};
 use crate::config::{Secret, Section};
 use crate::federation::{form, form_headers};
-use crate::https::{Answer, Https};
+use crate::https::Answer;
 use authority::target::{Acceptance, Minted, Standing, TargetError};
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4::SigningParams;
@@ -187,14 +187,15 @@ impl Aws {
             Service::Iam => (&self.iam, "iam", IAM_REGION),
         };
         let body = form(pairs);
-        let headers = signed(https, (name, region), &body, as_whom, self.surroundings.now())?;
+        let place = (https.host(), https.base_path());
+        let headers = signed(place, (name, region), &body, as_whom, self.surroundings.now())?;
         https.send(Method::POST, "/", headers, body).await
     }
 }
 
 /// The headers of a call, with the signature over exactly what will be sent.
-fn signed(
-    https: &Https,
+pub(super) fn signed(
+    (host, base): (&str, &str),
     (service, region): (&str, &str),
     body: &str,
     as_whom: &Credentials,
@@ -213,8 +214,8 @@ fn signed(
         .settings(SigningSettings::default())
         .build()
         .map_err(|_| unsignable())?;
-    let url = format!("https://{}{}/", https.host(), https.base_path());
-    let headers = [("host", https.host()), ("content-type", "application/x-www-form-urlencoded")];
+    let url = format!("https://{host}{base}/");
+    let headers = [("host", host), ("content-type", "application/x-www-form-urlencoded")];
     let request = SignableRequest::new("POST", &url, headers.into_iter(), SignableBody::Bytes(body.as_bytes()));
     let (instructions, _) = sign(request.map_err(|_| unsignable())?, &params.into()).map_err(|_| unsignable())?.into_parts();
     let mut all = form_headers();

@@ -8,7 +8,7 @@ use crate::peer::{NOW, Seen, Still, configured, opened, planned, serve};
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
 use secrecy::ExposeSecret;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::sync::Mutex;
 
 const FILE: &str = r#"
@@ -185,13 +185,8 @@ async fn a_session_is_cut_down_to_the_parameters_and_to_the_deadline() {
     assert_eq!(rig.target.try_use(&minted, Duration::from_secs(5)).await.unwrap(), Acceptance::Accepted);
     let cloud = rig.cloud.lock().unwrap();
     let policy: Value = serde_json::from_str(&cloud.assumed[0]["Policy"]).unwrap();
-    let expected = json!({ "Version": "2012-10-17", "Statement": [{
-        "Effect": "Allow", "Action": ["s3:GetObject"], "Resource": ["arn:aws:s3:::reports/2026/q3/*"],
-        "Condition": {
-            "DateLessThan": { "aws:CurrentTime": "2026-11-22T00:05:00Z" },
-            "StringEquals": { "aws:RequestedRegion": ["eu-central-1"] },
-        },
-    }]});
+    // The file that `e2e/containment` evaluates.
+    let expected: Value = serde_json::from_str(include_str!("../../testdata/aws/session_policy.json")).unwrap();
     assert_eq!(policy, expected);
     assert_eq!(
         (cloud.assumed[0]["DurationSeconds"].as_str(), cloud.assumed[0]["SourceIdentity"].as_str()),
@@ -220,8 +215,9 @@ async fn taking_back_denies_the_session_once_and_waits_until_that_has_settled() 
         let cloud = rig.cloud.lock().unwrap();
         assert_eq!(cloud.versions.len(), 2, "a step that is repeated changes nothing");
         let document: Value = serde_json::from_str(&cloud.versions[1].1).unwrap();
-        let names = document.pointer("/Statement/0/Condition/StringLike/aws:userid").unwrap();
-        assert_eq!(names[1], format!("*:{}", session_name(plan.grant)));
+        // The file that `e2e/containment` evaluates.
+        let expected: Value = serde_json::from_str(include_str!("../../testdata/aws/deny_policy.json")).unwrap();
+        assert_eq!(document, expected);
     }
     assert_eq!(rig.target.end(Ending::Verify, &handle(&plan)).await.unwrap().again_at, Some(NOW.plus_secs(300)));
     rig.still.advance_secs(DENY_SETTLES_SECS);
@@ -286,4 +282,21 @@ fn offers_whose_sessions_could_outlive_themselves_are_faults() {
     let config = configured("aws", &FILE.replace("URL", "https://sts.example"), &["prefix"]);
     let script = crate::install_script(&config, &surroundings).unwrap();
     assert!(script.contains("sts:RoleSessionName") && script.contains("iam:CreatePolicyVersion"), "{script}");
+}
+
+#[test]
+fn the_signature_of_a_form_is_that_of_the_public_vector() {
+    // `post-x-www-form-urlencoded` of the AWS Signature Version 4 test suite.
+    let credentials = Credentials::of(&Minted {
+        fields: BTreeMap::from([("access_key_id".to_owned(), "AKIDEXAMPLE".to_owned())]),
+        secrets: BTreeMap::from([("secret_access_key".to_owned(), "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".into())]),
+        to_revoke: None,
+    });
+    let at = domain::Timestamp::from_secs(1_440_938_160);
+    let place = ("example.amazonaws.com", "");
+    let headers = request::signed(place, ("service", "us-east-1"), "Param1=value1", &credentials.unwrap(), at).unwrap();
+    assert_eq!(headers["x-amz-date"], "20150830T123600Z");
+    let expected = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, \
+        SignedHeaders=content-type;host;x-amz-date, Signature=ff11897932ad3f4e8b18135d722051e5ac45fc38421b1da7b9d196a0fe09473a";
+    assert_eq!(headers["authorization"].to_str().unwrap(), expected);
 }

@@ -1,17 +1,18 @@
 //! The local endpoint of `writ exec`: plain HTTP on a loopback port and an unguessable path, for clients of MCP and of HTTP
 //! APIs that know nothing of tokens. Each request goes on with the task's token and a fresh proof; streams pass as they
-//! come. Only the command that was started knows the path; pages in a browser are refused by `Origin` and `Host`.
+//! come, and so does a WebSocket to an API once the server agreed to it. Only the command that was started knows the path; pages in a browser are refused by `Origin` and `Host`.
 
 use super::Agent;
 use crate::web::Connector;
 use bytes::Bytes;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, LOCATION, ORIGIN, TRANSFER_ENCODING, WWW_AUTHENTICATE,
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, LOCATION, ORIGIN, TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::convert::Infallible;
@@ -30,7 +31,7 @@ const NOT_PASSED: [HeaderName; 9] = [
     HOST,
     ORIGIN,
     http::header::AUTHORIZATION,
-    http::header::UPGRADE,
+    UPGRADE,
     http::header::TE,
     HeaderName::from_static("keep-alive"),
 ];
@@ -66,17 +67,27 @@ impl Sender {
         headers: &HeaderMap,
         body: Bytes,
     ) -> Result<Response<Incoming>, String> {
-        self.send_to(method, &self.agent.endpoint(upstream), headers, body).await
+        self.send_to((method, &self.agent.endpoint(upstream)), headers, body, false).await
     }
 
-    /// The same to any endpoint of the server.
-    async fn send_to(&self, method: &Method, uri: &str, headers: &HeaderMap, body: Bytes) -> Result<Response<Incoming>, String> {
+    /// The same to any endpoint of the server, for a WebSocket if that is asked for.
+    async fn send_to(
+        &self,
+        (method, uri): (&Method, &str),
+        headers: &HeaderMap,
+        body: Bytes,
+        socket: bool,
+    ) -> Result<Response<Incoming>, String> {
         for attempt in 0.. {
             let mut request = Request::new(Full::new(body.clone()));
             *request.method_mut() = method.clone();
             *request.uri_mut() = uri.parse().map_err(|_| "the endpoint is not a URL".to_owned())?;
             for (name, value) in headers.iter().filter(|(name, _)| !NOT_PASSED.contains(name)) {
                 request.headers_mut().append(name, value.clone());
+            }
+            if socket {
+                request.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+                request.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
             }
             self.agent.prove(request.headers_mut(), method, uri).map_err(|failure| failure.to_string())?;
             let response = self.client.request(request).await.map_err(|error| crate::web::chain(&error))?;
@@ -167,7 +178,7 @@ async fn accept(listener: TcpListener, served: Arc<Served>) {
             let mut builder = hyper::server::conn::http1::Builder::new();
             builder.timer(TokioTimer::new());
             // An error here is a client that went away.
-            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+            let _ = builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
         });
     }
 }
@@ -176,15 +187,29 @@ async fn answer(served: Arc<Served>, request: Request<Incoming>) -> Result<Respo
     Ok(served.forward(request).await.unwrap_or_else(|(status, text)| refusal(status, text)))
 }
 
+/// Carries bytes both ways until one side closes: the server cuts them when the task ends.
+async fn carry(ours: OnUpgrade, theirs: OnUpgrade) {
+    if let Ok((ours, theirs)) = tokio::try_join!(ours, theirs) {
+        // An error here is a side that went away.
+        let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(ours), &mut TokioIo::new(theirs)).await;
+    }
+}
+
 impl Served {
     async fn forward(&self, request: Request<Incoming>) -> Result<Response<Body>, (StatusCode, String)> {
         let uri = self.destination(&request)?;
         let (parts, body) = request.into_parts();
+        let socket = parts.headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
         let too_large =
             |_| (StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {BODY_BYTES_MAX} bytes or broke off"));
         let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(too_large)?.to_bytes();
-        let sent = self.sender.send_to(&parts.method, &uri, &parts.headers, body).await;
+        let sent = self.sender.send_to((&parts.method, &uri), &parts.headers, body, socket).await;
         let mut response = sent.map_err(|why| (StatusCode::BAD_GATEWAY, why))?;
+        if socket && response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let theirs = hyper::upgrade::on(&mut response);
+            tokio::spawn(carry(hyper::upgrade::on(Request::from_parts(parts, ())), theirs));
+            return Ok(response.map(Either::Left));
+        }
         if response.status() == StatusCode::UNAUTHORIZED && response.headers().contains_key(WWW_AUTHENTICATE) {
             // The command has no way to log in: what it must hear is that its access is over.
             *response.status_mut() = StatusCode::FORBIDDEN;

@@ -197,7 +197,7 @@ impl Opened {
     {
         let remote = connection.remote;
         let service = service_fn(|request| traced(self.planes.clone(), connection.clone(), request));
-        let served = watcher.watch(self.builder.serve_connection(io, service));
+        let served = watcher.watch(self.builder.serve_connection_with_upgrades(io, service));
         if let Err(error) = served.await {
             tracing::debug!(?remote, %error, "a connection ended early");
         }
