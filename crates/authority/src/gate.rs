@@ -10,6 +10,7 @@ use auditlog::hash::Hash;
 use auditlog::note::VerifierKey;
 use auditlog::proof::{verify_consistency, verify_inclusion};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 /// Why the gate stays shut.
@@ -61,16 +62,15 @@ impl ShownPlan {
     }
 }
 
-#[derive(Clone, Copy)]
-struct SeenHead {
-    size: u64,
-    root: Hash,
-}
+/// Accepted heads that are remembered, so that an entry which was overtaken while it was on its way can be shown under any
+/// of them: the newest one moves with every batch.
+const HEADS_MAX: usize = 1_024;
 
 /// One gate, for one log.
 pub struct LogGate {
     log_key: VerifierKey,
-    seen: Mutex<Option<SeenHead>>,
+    /// The heads that it accepted last, by size: each is consistent with all others.
+    seen: Mutex<BTreeMap<u64, Hash>>,
     /// The checkpoint that was verified last, byte for byte: what was decided in one batch is shown under one checkpoint.
     verified: Mutex<Option<(String, Head)>>,
 }
@@ -97,13 +97,13 @@ impl LogGate {
     /// A gate for the log with this verifier key, which has seen nothing yet.
     #[must_use]
     pub const fn new(log_key: VerifierKey) -> Self {
-        Self { log_key, seen: Mutex::new(None), verified: Mutex::new(None) }
+        Self { log_key, seen: Mutex::new(BTreeMap::new()), verified: Mutex::new(None) }
     }
 
     /// How large the last tree was that the gate saw.
     #[must_use]
     pub fn seen(&self) -> u64 {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).map_or(0, |head| head.size)
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).last_key_value().map_or(0, |(size, _)| *size)
     }
 
     /// Opens for a plan that `shown` decided.
@@ -135,7 +135,7 @@ impl LogGate {
             }
             Decided::Claims(_) | Decided::Plan(_) => {}
         }
-        self.extend(SeenHead { size: head.size, root: head.root }, link)
+        self.extend(head, link)
     }
 
     /// The head of a checkpoint that the log's key signed.
@@ -150,24 +150,30 @@ impl LogGate {
         Ok(opened.head)
     }
 
-    /// INVARIANT(one-history): every checkpoint that the gate accepts is consistent with all that it accepted before.
-    fn extend(&self, head: SeenHead, link: &Consistency<'_>) -> Result<(), Refused> {
+    /// INVARIANT(one-history): every checkpoint that the gate accepts is consistent with all that it accepted before. A
+    /// larger tree must extend the newest one; a smaller one is part of the history if any later one of it extends it.
+    fn extend(&self, head: Head, link: &Consistency<'_>) -> Result<(), Refused> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(last) = *seen else {
-            *seen = Some(head);
-            return Ok(());
-        };
-        let (old, new) = if last.size <= head.size { (last, head) } else { (head, last) };
-        if old.size == new.size {
-            return if old.root == new.root { Ok(()) } else { Err(Refused::NotShown("two trees of one size")) };
+        if let Some((last, last_root)) = seen.last_key_value().map(|(size, root)| (*size, *root)) {
+            if let Some(root) = seen.get(&head.size) {
+                return if *root == head.root { Ok(()) } else { Err(Refused::NotShown("two trees of one size")) };
+            }
+            let (old, new) = match seen.get(&link.new) {
+                _ if head.size > last => ((last, last_root), (head.size, head.root)),
+                Some(root) if link.new > head.size => ((head.size, head.root), (link.new, *root)),
+                _ => return Err(Refused::Moved(last)),
+            };
+            if (link.old, link.new) != (old.0, new.0) {
+                return Err(Refused::Moved(last));
+            }
+            let proof: Vec<_> = link.proof.iter().copied().map(Hash::from_bytes).collect();
+            verify_consistency(&proof, old, new)
+                .map_err(|_| Refused::NotShown("a log that is not an extension of what it saw"))?;
         }
-        if (link.old, link.new) != (old.size, new.size) {
-            return Err(Refused::Moved(last.size));
+        seen.insert(head.size, head.root);
+        if seen.len() > HEADS_MAX {
+            seen.pop_first();
         }
-        let proof: Vec<_> = link.proof.iter().copied().map(Hash::from_bytes).collect();
-        verify_consistency(&proof, (old.size, old.root), (new.size, new.root))
-            .map_err(|_| Refused::NotShown("a log that is not an extension of what it saw"))?;
-        *seen = Some(new);
         Ok(())
     }
 }

@@ -156,3 +156,70 @@ fn it_accepts_no_second_history() {
     assert_eq!(refused, Refused::NotShown("a log that is not an extension of what it saw"));
     assert_eq!(signer.seen(), 2, "a refused history leaves no trace");
 }
+
+#[test]
+fn an_entry_that_was_overtaken_is_shown_under_any_head_that_was_accepted_since() {
+    let mut log = Log::new(1);
+    let signer = signer(&log);
+    let first = log.append(&decided(&claims(60), "allow"));
+    let overtaken = log.show(first);
+    for (lifetime, size) in [(61, 2), (62, 3), (63, 4)] {
+        let index = log.append(&decided(&claims(lifetime), "allow"));
+        let proof = log.link(size - 1, size);
+        let link = if size == 2 { NO_LINK } else { Consistency { old: size - 1, new: size, proof: &proof } };
+        signer.sign(&claims(lifetime), &log.show(index), &link).unwrap();
+    }
+    // The proof was fetched when the gate's newest tree had three leaves; it has four now.
+    let proof = log.link(1, 3);
+    let refused = signer.sign(&claims(60), &overtaken, &NO_LINK).unwrap_err();
+    assert_eq!(refused, Refused::Moved(4));
+    signer.sign(&claims(60), &overtaken, &Consistency { old: 1, new: 3, proof: &proof }).unwrap();
+    assert_eq!(signer.seen(), 4, "the newest tree stays the newest");
+}
+
+#[test]
+fn a_second_history_is_refused_below_and_above_what_was_seen() {
+    let (mut log, mut fork) = (Log::new(1), Log::new(1));
+    let signer = signer(&log);
+    for size in 1..=4 {
+        let index = log.append(&decided(&claims(60 + size), "allow"));
+        let (size, old) = (u64::try_from(size).unwrap(), u64::try_from(size - 1).unwrap());
+        let proof = log.link(old, size);
+        signer
+            .sign(&claims(60 + i64::try_from(size).unwrap()), &log.show(index), &Consistency { old, new: size, proof: &proof })
+            .unwrap();
+        // The fork shares the first two entries.
+        if size <= 2 {
+            fork.append(&decided(&claims(60 + i64::try_from(size).unwrap()), "allow"));
+        }
+    }
+    let index = fork.append(&decided(&claims(90), "allow"));
+    let shown = fork.show(index);
+    let refused = signer.sign(&claims(90), &shown, &NO_LINK).unwrap_err();
+    assert_eq!(refused, Refused::NotShown("two trees of one size"));
+    for _ in 0..3 {
+        fork.append(&decided(&claims(91), "allow"));
+    }
+    // Above: honestly consistent with an older head that was accepted, and not with the newest.
+    let index = fork.append(&decided(&claims(92), "allow"));
+    let (shown, proof) = (fork.show(index), fork.link(2, 7));
+    let refused = signer.sign(&claims(92), &shown, &Consistency { old: 2, new: 7, proof: &proof }).unwrap_err();
+    assert_eq!(refused, Refused::Moved(4));
+    assert_eq!(signer.seen(), 4);
+}
+
+#[test]
+fn a_smaller_tree_of_another_history_is_refused() {
+    let (mut log, mut fork) = (Log::new(1), Log::new(1));
+    let signer = signer(&log);
+    for _ in 0..4 {
+        log.append(&decided(&claims(60), "allow"));
+    }
+    signer.sign(&claims(60), &log.show(3), &NO_LINK).unwrap();
+    fork.append(r#"{"type":"nothing happened"}"#);
+    let index = fork.append(&decided(&claims(90), "allow"));
+    for proof in [log.link(2, 4), Vec::new()] {
+        let refused = signer.sign(&claims(90), &fork.show(index), &Consistency { old: 2, new: 4, proof: &proof }).unwrap_err();
+        assert_eq!(refused, Refused::NotShown("a log that is not an extension of what it saw"));
+    }
+}
