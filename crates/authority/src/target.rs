@@ -269,4 +269,6 @@ pub struct TargetProfile {
     pub end_connections: usize,
     /// Most live credentials at once.
     pub live_max: u64,
+    /// The file in which its driver publishes what was revoked: whole at every moment, and for anybody to read.
+    pub revocation_list: Option<std::path::PathBuf>,
 }

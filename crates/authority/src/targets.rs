@@ -322,6 +322,12 @@ impl Authority {
         self.0.credentials.targets.load().keys().cloned().collect()
     }
 
+    /// What is known of a configured target.
+    #[must_use]
+    pub fn target_profile(&self, name: &TargetName) -> Option<TargetProfile> {
+        self.0.credentials.target(name).map(|target| target.profile.clone())
+    }
+
     /// How a target stands.
     ///
     /// # Errors

@@ -3,8 +3,8 @@
 
 use crate::edge::{self, Edge};
 use crate::http::{
-    agents, audit, authorize, credentials, health, intents, introspect, keys, log, metadata, policy, revoke, targets, tasks,
-    token, upstreams,
+    agents, audit, authorize, credentials, health, intents, introspect, keys, log, metadata, policy, revocation, revoke, targets,
+    tasks, token, upstreams,
 };
 use crate::ports::{KeyRotation, Observer, PolicySource, Probe, UpstreamCatalog};
 use crate::problem::Problem;
@@ -127,6 +127,8 @@ pub(crate) fn endpoints() -> Table {
         .public("/.well-known/authzen-configuration", metadata::authzen)
         .at("post", "/access/v1/evaluation", authzen::evaluation)
         .at("post", "/access/v1/evaluations", authzen::evaluations)
+        .public("/targets/{target}/krl", revocation::krl)
+        .public("/targets/{target}/crl", revocation::crl)
         .public("/log/checkpoint", log::checkpoint)
         .public("/log/tile/{*path}", log::tile)
         .at("get", "/healthz", health::healthz)

@@ -25,6 +25,7 @@ mod x509;
 
 use authority::target::Target;
 use config::{Config, ConfigFault, ConfigFaults, Surroundings, TargetConfig};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// One kind of target.
@@ -34,6 +35,8 @@ pub struct Kind {
     /// What a caller that makes the secret itself hands over ([`authority::target::Verifier::kind`]); `None` if only
     /// Writ or the target can make it.
     pub verifier: Option<&'static str>,
+    /// The key of `[connect]` that names the file of its revocation list.
+    list: Option<&'static str>,
     open: Open,
     install_script: Script,
 }
@@ -43,7 +46,11 @@ type Script = fn(&Config<'_>) -> Result<String, ConfigFaults>;
 
 impl Kind {
     const fn new(name: &'static str, verifier: Option<&'static str>, open: Open, install_script: Script) -> Self {
-        Self { name, verifier, open, install_script }
+        Self { name, verifier, list: None, open, install_script }
+    }
+
+    const fn publishing(self, key: &'static str) -> Self {
+        Self { list: Some(key), ..self }
     }
 }
 
@@ -57,8 +64,8 @@ static KINDS: &[Kind] = &[
     Kind::new("mysql", Some("mysql_native"), mysql::open, mysql::install_script),
     Kind::new("postgresql", Some("scram_sha_256"), postgresql::open, postgresql::install_script),
     Kind::new("redis", Some("sha256"), redis::open, redis::install_script),
-    Kind::new("ssh", Some("ssh_public_key"), ssh::open, ssh::install_script),
-    Kind::new("x509", Some("certificate_request"), x509::open, x509::install_script),
+    Kind::new("ssh", Some("ssh_public_key"), ssh::open, ssh::install_script).publishing("krl_file"),
+    Kind::new("x509", Some("certificate_request"), x509::open, x509::install_script).publishing("crl_file"),
 ];
 
 /// Every kind that can be configured.
@@ -83,6 +90,13 @@ pub fn open(target: &TargetConfig, surroundings: &Arc<dyn Surroundings>) -> Resu
     let opened = (kind.open)(&config);
     config.check()?;
     opened
+}
+
+/// The file in which a target publishes what it revoked, for anybody to read; none if its kind has no such list.
+#[must_use]
+pub fn revocation_list(target: &TargetConfig, surroundings: &Arc<dyn Surroundings>) -> Option<PathBuf> {
+    let path = target.connect.get(kind(&target.kind)?.list?)?.as_str()?;
+    Some(surroundings.locate(path))
 }
 
 /// What the administrator of the target runs once, so that our account there can do what it must and nothing more.

@@ -142,6 +142,7 @@ pub(crate) fn install_script(config: &Config<'_>) -> Result<String, ConfigFaults
     }
     Ok(include_str!("ssh/install.sh")
         .replace("@GROUP@", &group)
+        .replace("@TARGET@", config.name.as_str())
         .replace("@CA@", &public)
         .replace("@PRINCIPALS@", principals.trim_end()))
 }

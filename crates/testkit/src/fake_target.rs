@@ -328,6 +328,7 @@ pub fn profile(name: &str) -> TargetProfile {
         issue_connections: 4,
         end_connections: 2,
         live_max: 1_000_000,
+        revocation_list: None,
     }
 }
 

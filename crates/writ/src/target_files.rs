@@ -140,6 +140,7 @@ fn open_one(file: &SourceFile, offers: &TargetOffers, dir: &Path) -> Result<Conf
         issue_connections: places(issue),
         end_connections: places(end),
         live_max: u64::try_from(live).unwrap_or(1),
+        revocation_list: targets::revocation_list(&config, &surroundings(dir)),
     };
     Ok(ConfiguredTarget { profile, driver, revision: file.text.clone() })
 }

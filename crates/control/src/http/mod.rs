@@ -14,6 +14,7 @@ pub(crate) mod log;
 pub(crate) mod metadata;
 pub(crate) mod page;
 pub(crate) mod policy;
+pub(crate) mod revocation;
 pub(crate) mod revoke;
 pub(crate) mod targets;
 pub(crate) mod tasks;

@@ -8,4 +8,5 @@ mod discovery;
 mod edge;
 mod oauth;
 mod operators;
+mod revocation;
 mod served;

@@ -10,17 +10,17 @@ KEY
 # Which roles of a certificate may become which unix user.
 @PRINCIPALS@
 
-# FILES.EXAMPLE is the web server that serves `krl_file` (any; the list is not secret).
+# WRIT.EXAMPLE is Writ itself (the list is not secret; any web server that serves `krl_file` will do).
 # The revocation list must exist before sshd asks for it: while it is missing, sshd refuses EVERY key.
 # First put `writ` on the host, then:
-writ ssh-host --once --from https://FILES.EXAMPLE/@GROUP@.krl --krl-file /etc/ssh/writ.krl --auth-log /var/log/writ-sshd.log
+writ ssh-host --once --from https://WRIT.EXAMPLE/targets/@TARGET@/krl --krl-file /etc/ssh/writ.krl --auth-log /var/log/writ-sshd.log
 
 cat > /etc/systemd/system/writ-ssh-host.service <<'UNIT'
 [Unit]
 Description=Revocation of SSH certificates by Writ
 After=network-online.target
 [Service]
-ExecStart=/usr/local/bin/writ ssh-host --from https://FILES.EXAMPLE/@GROUP@.krl --krl-file /etc/ssh/writ.krl --auth-log /var/log/writ-sshd.log
+ExecStart=/usr/local/bin/writ ssh-host --from https://WRIT.EXAMPLE/targets/@TARGET@/krl --krl-file /etc/ssh/writ.krl --auth-log /var/log/writ-sshd.log
 Restart=always
 RestartSec=1
 [Install]
