@@ -11,7 +11,7 @@ use domain::{GrantId, Offer, OfferName, Params, Reading, SecretRef, Sensitivity,
 use secrecy::SecretString;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use targets::config::{OfferConfig, Surroundings, TargetConfig};
@@ -181,6 +181,8 @@ async fn whole(clients: u64, stand: &Arc<Stand>, into: &mut Figures) {
 /// What is compared.
 struct Bench {
     stand: Arc<Stand>,
+    /// The same with its log where a flush costs nothing, if there is such a place.
+    in_memory: Option<Arc<Stand>>,
     target: Arc<dyn Target>,
     offer: Offer,
     pool: PgPool,
@@ -190,7 +192,7 @@ struct Bench {
 
 impl Bench {
     async fn compare(&self, clients: u64) {
-        let (mut all, mut alone, mut cheap, mut usual, mut theirs) = Default::default();
+        let (mut all, mut unflushed, mut alone, mut cheap, mut usual, mut theirs) = Default::default();
         // Connections come up and statements are prepared before anything counts.
         whole(clients, &self.stand, &mut Figures::default()).await;
         driver(clients, &self.target, &self.offer, &mut Figures::default()).await;
@@ -198,6 +200,9 @@ impl Bench {
         for _ in 0..self.rounds {
             whole(clients, &self.stand, &mut all).await;
             bare(clients, &self.pool, CHEAP, &mut cheap).await;
+            if let Some(stand) = &self.in_memory {
+                whole(clients, stand, &mut unflushed).await;
+            }
             driver(clients, &self.target, &self.offer, &mut alone).await;
             bare(clients, &self.pool, "a-password-in-clear", &mut usual).await;
             if let Some(bao) = &self.bao {
@@ -209,6 +214,10 @@ impl Bench {
         cheap.say("bare CREATE ROLE, GRANT (verifier of one round)");
         alone.say("Writ's driver alone");
         all.say("Writ: decision, leaf, function call, record");
+        if self.in_memory.is_some() {
+            unflushed.say("Writ, its log in memory (no disk flush)");
+            println!("   the same / bare with a verifier of one round:    {:.2}", unflushed.quantile(50) / cheap.quantile(50));
+        }
         println!("   p50 of Writ / bare with a verifier of one round: {:.2}", all.quantile(50) / cheap.quantile(50));
         println!("   p50 of Writ / bare with a password:              {:.2}", all.quantile(50) / usual.quantile(50));
         println!("   p50 of the driver / bare with such a verifier:   {:.2}", alone.quantile(50) / cheap.quantile(50));
@@ -239,14 +248,21 @@ pub(crate) async fn measure(options: &Options) {
     let mut profile = testkit::profile("orders-db");
     profile.issue_connections = options.connections;
     let folder = tempfile::tempdir().unwrap();
-    let stand =
-        Stand::start(folder.path(), ConfiguredTarget { profile, driver: Arc::clone(&target), revision: String::new() }).await;
+    let configured = || ConfiguredTarget { profile: profile.clone(), driver: Arc::clone(&target), revision: String::new() };
+    let stand = Stand::start(folder.path(), configured(), 1).await;
+    let memory = Path::new("/dev/shm");
+    let memory = memory.is_dir().then(|| tempfile::tempdir_in(memory).unwrap());
+    let in_memory = match &memory {
+        Some(folder) => Some(Arc::new(Stand::start(folder.path(), configured(), 1 << 40).await)),
+        None => None,
+    };
     let account = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(server.port()).username("bare_admin");
     let account = account.password("bare-password").database("orders").ssl_mode(PgSslMode::Disable);
     let bench = Bench {
         stand: Arc::new(stand),
+        in_memory,
         offer: config.offers.values().next().unwrap().offer.clone(),
-        target,
+        target: Arc::clone(&target),
         pool: PgPoolOptions::new().max_connections(16).connect_with(account).await.unwrap(),
         bao: Bao::start(&options.openbao, server.port()).await.map(Arc::new),
         rounds: options.rounds,

@@ -22,7 +22,7 @@ const LIFETIME_SECS: u64 = 600;
 async fn stand() -> (tempfile::TempDir, Arc<Stand>) {
     let folder = tempfile::tempdir().unwrap();
     let target = configured("orders-db", &Arc::new(FakeTarget::default()));
-    let stand = Stand::start(folder.path(), target).await;
+    let stand = Stand::start(folder.path(), target, 1).await;
     (folder, Arc::new(stand))
 }
 

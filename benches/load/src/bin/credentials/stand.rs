@@ -42,8 +42,8 @@ fn running() -> Arc<ManualClock> {
 }
 
 impl Stand {
-    /// With this target, in this folder; probed.
-    pub(crate) async fn start(folder: &Path, target: ConfiguredTarget) -> Self {
+    /// With this target, in this folder; probed. Stands that share a target draw from different seeds.
+    pub(crate) async fn start(folder: &Path, target: ConfiguredTarget, seed: u64) -> Self {
         let key = |name: &str, seed| Ed25519Signer::from_seed(name, &zeroize::Zeroizing::new([seed; 32])).unwrap();
         let log = key("bench.example/log", 1);
         let log_key = log.verifier().clone();
@@ -55,7 +55,7 @@ impl Stand {
         let clock = running();
         let keys = Keys { log: Box::new(log), node: Box::new(key("node-1", 2)) };
         let store = Arc::new(store::open(config, keys, clock.clone()).unwrap());
-        let backing = Backing { ledger: store.clone(), archive: store.clone(), published: store.clone(), log_key, seed: 1 };
+        let backing = Backing { ledger: store.clone(), archive: store.clone(), published: store.clone(), log_key, seed };
         let agents = vec![agent("bot", &["fix-orders"])];
         let world = World::backed(&credential_files(), agents, vec![target], (clock.clone(), backing)).await;
         world.authority.run_credentials().await;
