@@ -264,6 +264,7 @@ impl Authority {
         let decision = self.new_decision_id(now);
         let asked = Asked { acting, operation, facts: &facts, policy, plan: draft.as_ref().map(|draft| &draft.plan) };
         let failed = |error: &crate::Error| CredentialError::Failed(Denial::unlogged(error));
+        let reserved = progress.is_some();
         let logged = async {
             let (event, opening) = asked.event(self, decision, &verdict, now)?;
             let progress = progress.map(|progress| Change::Progress(acting.live.task().id, progress));
@@ -282,6 +283,9 @@ impl Authority {
             }
         };
         let logged: Result<Option<Included>, crate::Error> = logged.await;
+        if reserved && logged.is_err() {
+            acting.live.give_back();
+        }
         match (draft, logged) {
             (Some(draft), Ok(Some(included))) => Ok((draft, decision, included)),
             (draft, logged) => {

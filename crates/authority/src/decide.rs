@@ -300,6 +300,7 @@ impl Authority {
         let now = self.0.clock.now();
         let policy = self.policy();
         let (facts, verdict, progress) = settle(acting, operation, &policy, settled, &*self.0.clock);
+        let reserved = progress.is_some();
         let mut changes: Vec<_> =
             progress.map(|progress| Change::Progress(acting.live.task().id, progress)).into_iter().collect();
         let decision = self.new_decision_id(now);
@@ -315,6 +316,9 @@ impl Authority {
         };
         if let Err(error) = logged {
             tracing::error!(%error, "a decision could not be logged, so it is refused");
+            if reserved {
+                acting.live.give_back();
+            }
             return Decision::Failed(Denial::unlogged(&error));
         }
         // CRASH(call.logged): the decision is in the log and its place in the budget is used, though nothing was sent.

@@ -212,6 +212,13 @@ impl LiveTask {
         self.kept.fetch_or(bits(labels), Ordering::Release);
     }
 
+    /// Gives a place in the budget back, of a request that was refused because its decision could not be logged. Labels
+    /// stay risen: another request may have read by the same ones meanwhile, and nobody can tell.
+    pub(crate) fn give_back(&self) {
+        let mut progress = self.locked();
+        progress.calls_used = progress.calls_used.saturating_sub(1);
+    }
+
     /// Ends the task in memory: from here on nothing of it is released. Answers whether this was its end.
     pub(crate) fn end(&self, at: Timestamp, reason: EndReason) -> bool {
         let first = self.locked().end(at, reason);

@@ -87,6 +87,25 @@ async fn without_a_log_nothing_is_allowed() {
 }
 
 #[tokio::test]
+async fn a_call_that_could_not_be_logged_gives_its_place_in_the_budget_back() {
+    let world = World::fixture().await;
+    let (_, caller) = refund_task(&world).await;
+    let one = || call(&world, &caller, "refund", json!({ "order_id": "1001", "amount_cents": 1 }));
+    for fault in [Fault::Failed, Fault::FailedButKept] {
+        world.ledger.break_with(Some(fault));
+        // More often than the task has calls.
+        for _ in 0..6 {
+            assert_eq!(denial(one().await).reason, Reason::LogUnavailable);
+        }
+        assert_eq!(caller.live().progress().calls_used, 0, "{fault:?}");
+    }
+    world.ledger.break_with(None);
+    let Decision::Allow(permit) = one().await else { panic!("nothing was used up") };
+    drop(permit);
+    assert_eq!(caller.live().progress().calls_used, 1);
+}
+
+#[tokio::test]
 async fn labels_rise_when_a_read_is_allowed_and_stop_what_may_leak_it() {
     let world = World::fixture().await;
     let issued = world.issue("bot", task_request("mail", json!({}))).await.unwrap();
