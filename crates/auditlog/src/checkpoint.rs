@@ -1,10 +1,12 @@
 //! Checkpoints (C2SP tlog-checkpoint) and the rule that no two of them may ever disagree.
 //!
 //! [`Notary`] is the only place that signs one. It signs a head only after it has checked a consistency proof
-//! between that head and the newest one that it signed before, and lets nothing out that its keeper did not
-//! make durable first.
+//! between that head and the newest one before, and lets nothing out that its keeper did not make durable first.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    sync::{Mutex, PoisonError},
+};
 
 use crate::{
     Error,
@@ -92,17 +94,32 @@ pub(crate) fn parse_decimal(text: &str) -> Option<u64> {
 }
 
 /// Signs checkpoints of one log, never two that disagree.
+///
+/// Signing has two steps, so that whoever checks a head need not wait for the disk of whoever keeps another one:
+/// [`Notary::draft`] works on hashes and holds its lock for them only, [`Notary::keep`] waits for the keeper.
 pub struct Notary<K> {
     signer: Box<dyn NoteSigner>,
+    /// The newest head that was ever signed, as far as anything that survived can tell, or is about to be.
+    newest: Mutex<Head>,
+    kept: Mutex<Kept<K>>,
+}
+
+/// What is durable.
+struct Kept<K> {
     keeper: K,
-    /// The newest head that was ever signed, as far as anything that survived can tell.
     newest: Head,
+}
+
+/// A signed head that is not durable yet. Its signature cannot be had but from [`Notary::keep`].
+pub struct Draft {
+    head: Head,
+    note: Vec<u8>,
 }
 
 impl<K: HeadKeeper> Notary<K> {
     /// A notary that remembers `newest`, which recovery found (see `recover`).
     pub fn new(signer: Box<dyn NoteSigner>, keeper: K, newest: Head) -> Self {
-        Self { signer, keeper, newest }
+        Self { signer, newest: Mutex::new(newest), kept: Mutex::new(Kept { keeper, newest }) }
     }
 
     /// The key that verifies what this notary signs; its name is the log's origin.
@@ -110,35 +127,51 @@ impl<K: HeadKeeper> Notary<K> {
         self.signer.verifier()
     }
 
-    /// The newest head that was signed.
-    pub const fn newest(&self) -> Head {
-        self.newest
+    /// The newest head that was signed or drafted.
+    pub fn newest(&self) -> Head {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Signs `head`. `reader` must be able to prove it consistent with the newest signed head; an older head
-    /// of the same history may be signed too.
+    /// Signs `head`. `reader` must be able to prove it consistent with the newest head that was signed or drafted; an
+    /// older head of the same history may be signed too.
+    ///
+    /// INVARIANT(one-history): a head counts from its draft on, so that no two drafts at the same time can disagree. One
+    /// that never becomes durable counts all the same: it was committed before, and nobody saw its signature.
     ///
     /// # Errors
-    /// [`Error::Fork`] if consistency does not hold; otherwise as reader, signer or keeper fail. On error no
-    /// signature leaves.
-    pub fn sign(&mut self, head: Head, reader: &impl HashReader) -> Result<Vec<u8>, Error> {
-        self.refuse_fork(head, reader)?;
-        let bytes = signed(head, self.signer.as_ref())?;
-        if head.size >= self.newest.size {
-            // Crash before this line: nobody has seen the signature. Crash after it: the keeper knows a head
-            // that nobody has seen, which is true all the same, since the head was committed before.
-            self.keeper.keep(head, &bytes)?;
-            self.newest = head;
+    /// [`Error::Fork`] if consistency does not hold; otherwise as reader or signer fail.
+    pub fn draft(&self, head: Head, reader: &impl HashReader) -> Result<Draft, Error> {
+        // Poison carries no news: the head is replaced as a whole, after all that can fail.
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        refuse_fork(*newest, head, reader)?;
+        let note = signed(head, self.signer.as_ref())?;
+        if head.size > newest.size {
+            *newest = head;
         }
-        Ok(bytes)
+        Ok(Draft { head, note })
     }
 
-    fn refuse_fork(&self, head: Head, reader: &impl HashReader) -> Result<(), Error> {
-        let (old, new) = if head.size < self.newest.size { (head, self.newest) } else { (self.newest, head) };
-        let path = prove_consistency(reader, old.size, new.size)?;
-        verify_consistency(&path, (old.size, old.root), (new.size, new.root))
-            .map_err(|_| Error::Fork { signed: self.newest, proposed: head })
+    /// Makes a draft durable and gives the signed checkpoint.
+    ///
+    /// # Errors
+    /// As the keeper fails. No signature leaves then.
+    pub fn keep(&self, draft: Draft) -> Result<Vec<u8>, Error> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if draft.head.size >= kept.newest.size {
+            // Crash before this line: nobody has seen the signature. Crash after it: the keeper knows a head
+            // that nobody has seen, which is true all the same, since the head was committed before.
+            kept.keeper.keep(draft.head, &draft.note)?;
+            kept.newest = draft.head;
+        }
+        Ok(draft.note)
     }
+}
+
+fn refuse_fork(newest: Head, head: Head, reader: &impl HashReader) -> Result<(), Error> {
+    let (old, new) = if head.size < newest.size { (head, newest) } else { (newest, head) };
+    let path = prove_consistency(reader, old.size, new.size)?;
+    verify_consistency(&path, (old.size, old.root), (new.size, new.root))
+        .map_err(|_| Error::Fork { signed: newest, proposed: head })
 }
 
 /// The signed checkpoint of the empty tree. It is consistent with everything, so it may always be signed; a

@@ -1,5 +1,5 @@
 //! What writer, publisher and readers of one open store share. Locks are held for hash work only, never for
-//! database or disk, but for the notary's, whose anchor must be durable before its signature leaves.
+//! database or disk; the notary's own lock over its anchor keeps nobody waiting but who must have it durable, too.
 
 use std::{
     collections::VecDeque,
@@ -58,7 +58,7 @@ pub(crate) struct Shared {
     pub(crate) node_key: VerifierKey,
     pub(crate) tiles: Tiles<Directory>,
     tail: RwLock<Tail>,
-    notary: Mutex<Notary<Anchor>>,
+    notary: Notary<Anchor>,
     committed: AtomicU64,
     published: AtomicU64,
     /// What nobody waits for.
@@ -85,7 +85,7 @@ impl Shared {
             committed: AtomicU64::new(tail.size()),
             published: AtomicU64::new(published),
             tail: RwLock::new(tail),
-            notary: Mutex::new(notary),
+            notary,
             posted: Posted::default(),
             made: Mutex::default(),
             fault: Mutex::new(None),
@@ -163,9 +163,12 @@ impl Shared {
 
     /// Signs a committed head. The checkpoint is anchored when this returns.
     pub(crate) fn sign(&self, head: Head) -> Result<Vec<u8>, auditlog::Error> {
-        let mut notary = self.notary.lock().unwrap_or_else(PoisonError::into_inner);
-        let tail = self.tail.read().unwrap_or_else(PoisonError::into_inner);
-        notary.sign(head, &Committed::new(&tail, &self.tiles, self.published()))
+        let draft = {
+            let tail = self.tail.read().unwrap_or_else(PoisonError::into_inner);
+            self.notary.draft(head, &Committed::new(&tail, &self.tiles, self.published()))?
+        };
+        // The tail is free again: a commit need not wait for the flush of the anchor.
+        self.notary.keep(draft)
     }
 
     /// Proves a committed leaf under a signed checkpoint of `head`, and `head` against a tree of `seen` leaves.

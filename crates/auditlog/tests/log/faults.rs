@@ -1,9 +1,17 @@
 //! Crashes at every durable step, and databases that went back in time.
 //! Each ends in one `check_log` over everything, never in a look at single files alone.
 
-use auditlog::{Error, checkpoint::Head, port::LogFiles, tree::Tail};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
-use crate::rig::{Fault, World, entry, published};
+use auditlog::{
+    Error,
+    checkpoint::{Head, Notary},
+    port::{HeadKeeper, LogFiles},
+    reader::{Committed, Tiles},
+    tree::{Frontier, Tail},
+};
+
+use crate::rig::{Fault, Running, World, entry, published, signer};
 
 /// Appends, signs and publishes across two tile boundaries; gives what was acknowledged before the fault.
 fn story(world: &mut World, acknowledged: &mut Vec<Vec<u8>>) -> Result<(), Error> {
@@ -122,6 +130,53 @@ fn the_notary_signs_no_head_that_does_not_extend_what_it_signed() {
     (run.frontier, run.tail) = honest;
     world.sign_now(&mut run).unwrap();
     assert_eq!(run.notary.newest(), Head { size: 2, root: run.frontier.root() });
+}
+
+/// A disk that takes as long as the test wants.
+struct SlowKeeper {
+    begun: Sender<u64>,
+    go_on: Receiver<()>,
+}
+
+impl HeadKeeper for SlowKeeper {
+    fn keep(&mut self, head: Head, _: &[u8]) -> Result<(), Error> {
+        self.begun.send(head.size).unwrap();
+        self.go_on.recv().unwrap();
+        Ok(())
+    }
+}
+
+#[test]
+fn a_head_is_checked_while_another_one_is_made_durable_and_counts_from_then_on() {
+    let mut world = World::new();
+    let mut run = world.start().unwrap();
+    let head = |run: &Running| Head { size: run.frontier.size(), root: run.frontier.root() };
+    world.append(&mut run, &[entry(0)]).unwrap();
+    let (first, first_tail) = (head(&run), run.tail.clone());
+    world.append(&mut run, &[entry(1)]).unwrap();
+    let (second, second_tail) = (head(&run), run.tail.clone());
+    run.frontier = Frontier::empty();
+    run.tail = Tail::new(run.frontier.clone());
+    world.append(&mut run, &[entry(7), entry(8), entry(9)]).unwrap();
+    let (other, other_tail) = (head(&run), run.tail.clone());
+
+    let ((begun, has_begun), (go, go_on)) = (channel(), channel());
+    let notary = Notary::new(Box::new(signer()), SlowKeeper { begun, go_on }, Head::empty());
+    let tiles = Tiles::new(world.directory());
+    let draft = notary.draft(first, &Committed::new(&first_tail, &tiles, 0)).unwrap();
+    std::thread::scope(|scope| {
+        let keeping = scope.spawn(|| notary.keep(draft).unwrap());
+        assert_eq!(has_begun.recv().unwrap(), 1);
+        // The disk is still busy with the first.
+        let draft = notary.draft(second, &Committed::new(&second_tail, &tiles, 0)).unwrap();
+        let fork = notary.draft(other, &Committed::new(&other_tail, &tiles, 0)).err().unwrap();
+        assert!(matches!(fork, Error::Fork { .. }), "a draft binds before it is durable: {fork}");
+        assert_eq!(notary.newest(), second);
+        go.send(()).unwrap();
+        go.send(()).unwrap();
+        notary.keep(draft).unwrap();
+        keeping.join().unwrap();
+    });
 }
 
 #[test]

@@ -9,7 +9,7 @@ use auditlog::{
     checkpoint::{Head, Notary, sign_empty},
     directory::Directory,
     note::{Ed25519Signer, VerifierKey},
-    port::{BatchLedger, HeadKeeper, LogFiles, NoteSigner},
+    port::{BatchLedger, HashReader, HeadKeeper, LogFiles, NoteSigner},
     publish::Publisher,
     reader::{Committed, Tiles},
     recover::{Recovered, recover},
@@ -114,6 +114,10 @@ impl HeadKeeper for FaultyAnchor {
     }
 }
 
+fn sign(notary: &Notary<FaultyAnchor>, head: Head, reader: &impl HashReader) -> Result<Vec<u8>, Error> {
+    notary.keep(notary.draft(head, reader)?)
+}
+
 /// What survives a crash.
 pub(crate) struct World {
     pub(crate) dir: TempDir,
@@ -180,7 +184,7 @@ impl World {
     pub(crate) fn sign_now(&mut self, run: &mut Running) -> Result<Vec<u8>, Error> {
         let head = Head { size: run.frontier.size(), root: run.frontier.root() };
         let tiles = Tiles::new(self.directory());
-        let note = run.notary.sign(head, &Committed::new(&run.tail, &tiles, run.publisher.size()))?;
+        let note = sign(&run.notary, head, &Committed::new(&run.tail, &tiles, run.publisher.size()))?;
         self.seen.push(note.clone());
         Ok(note)
     }
@@ -191,7 +195,7 @@ impl World {
         let Running { tail, publisher, notary, .. } = run;
         let published = publisher.size();
         while let Some(round) =
-            publisher.publish(&files, &mut self.rows, |head| notary.sign(head, &Committed::new(tail, &tiles, published)))?
+            publisher.publish(&files, &mut self.rows, |head| sign(notary, head, &Committed::new(tail, &tiles, published)))?
         {
             self.seen.push(round.note);
         }
