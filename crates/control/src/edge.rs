@@ -11,10 +11,13 @@ use http::{HeaderMap, StatusCode};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Requests that may be worked on at once; beyond it the node says so instead of letting all of them wait.
 const IN_FLIGHT_MAX: usize = 4_096;
+/// Of those who read the log, which is anybody: places of their own, so that no crowd of readers keeps an agent or an
+/// operator out.
+const LOG_IN_FLIGHT_MAX: usize = 256;
 /// How long one request may take: longer than the ledger may, shorter than a client waits.
 const HANDLE_MAX: Duration = Duration::from_secs(30);
 /// Longest request id that is taken over from the caller.
@@ -25,6 +28,7 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The edge's own state.
 pub(crate) struct Edge {
     slots: Semaphore,
+    log_slots: Semaphore,
     id_key: RandomState,
     id_next: AtomicU64,
     secure: bool,
@@ -35,10 +39,17 @@ impl Edge {
     pub(crate) fn new(issuer: &str) -> Self {
         Self {
             slots: Semaphore::new(IN_FLIGHT_MAX),
+            log_slots: Semaphore::new(LOG_IN_FLIGHT_MAX),
             id_key: RandomState::new(),
             id_next: AtomicU64::new(0),
             secure: issuer.starts_with("https://"),
         }
+    }
+
+    /// A place for a request to this path; `None` if there is none.
+    fn place(&self, path: &str) -> Option<SemaphorePermit<'_>> {
+        let slots = if path.starts_with("/log/") { &self.log_slots } else { &self.slots };
+        slots.try_acquire().ok()
     }
 
     /// The caller's id for the request if it is fit for a log line, else one of ours (AuthZEN §10.1.3 wants it echoed).
@@ -76,7 +87,7 @@ async fn admitted(edge: &Edge, request: Request, next: Next) -> Result<Response,
     let overloaded = || {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "too many requests at once; try again").with(RETRY_AFTER, "1")
     };
-    let _slot = edge.slots.try_acquire().map_err(|_| overloaded())?;
+    let _place = edge.place(request.uri().path()).ok_or_else(overloaded)?;
     if carries_token(request.uri().query()) {
         // RFC 6750 §2.3, RFC 9700 §2.5: a URI ends up in logs and histories.
         return Err(Problem::invalid(
@@ -108,5 +119,19 @@ fn harden(headers: &mut HeaderMap, secure: bool) {
     if secure {
         let name = HeaderName::from_static("strict-transport-security");
         headers.insert(name, HeaderValue::from_static("max-age=31536000"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_of_log_readers_keeps_nobody_else_out() {
+        let edge = Edge::new("https://writ.test");
+        let readers: Vec<_> = std::iter::from_fn(|| edge.place("/log/checkpoint")).take(IN_FLIGHT_MAX + 1).collect();
+        assert_eq!(readers.len(), LOG_IN_FLIGHT_MAX);
+        assert!(edge.place("/log/tile/0/000").is_none());
+        assert!(edge.place("/v1/tasks").is_some() && edge.place("/oauth/token").is_some() && edge.place("/logs").is_some());
     }
 }

@@ -30,8 +30,11 @@ use crate::{
     shared::Shared,
 };
 
-/// Most reads at a time.
+/// Most reads of the database at a time.
 const READERS_MAX: usize = 4;
+/// Most reads of published files at a time. Anybody may ask for those, so they have places of their own: however many
+/// wait, no operator's read waits behind them.
+const FILE_READERS_MAX: usize = 4;
 /// Most tasks that one query may answer with.
 const TASKS_MAX: usize = 1000;
 const TASK_COLUMNS: &str = "id, agent, record, workload, calls_used, read_untrusted, read_sensitivity,
@@ -48,11 +51,17 @@ pub(crate) struct Pool {
     shared: Arc<Shared>,
     idle: Mutex<Vec<Pair>>,
     permits: Semaphore,
+    file_permits: Semaphore,
 }
 
 impl Pool {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, idle: Mutex::default(), permits: Semaphore::new(READERS_MAX) }
+        Self {
+            shared,
+            idle: Mutex::default(),
+            permits: Semaphore::new(READERS_MAX),
+            file_permits: Semaphore::new(FILE_READERS_MAX),
+        }
     }
 
     fn take(&self) -> Result<Pair, Error> {
@@ -272,8 +281,12 @@ impl PublishedLog for Store {
         if path != CHECKPOINT_PATH && Resource::parse(path).is_err() {
             return Ok(None);
         }
-        let path = path.to_owned();
-        self.read(move |shared, _| Ok(shared.tiles.files().read(&path)?)).await
+        let (path, pool) = (path.to_owned(), Arc::clone(self.pool()));
+        let unavailable = |what: &str| ArchiveError::Unavailable(what.to_owned());
+        let _permit = self.pool().file_permits.acquire().await.map_err(|_| unavailable("the store has stopped"))?;
+        let read = tokio::task::spawn_blocking(move || pool.shared.tiles.files().read(&path));
+        let read = read.await.map_err(|_| unavailable("a read did not finish"))?;
+        read.map_err(|error| Failure::from(error).into())
     }
 
     async fn proof(&self, index: u64) -> Result<Option<String>, ArchiveError> {
