@@ -130,6 +130,8 @@ pub(crate) fn unauthenticated(scheme: Scheme, why: Unauthenticated) -> Problem {
         .with(WWW_AUTHENTICATE, &challenge(scheme, Some((code, &text))));
     match why {
         Unauthenticated::UseNonce(nonce) => problem.with(DPOP_NONCE, &nonce),
+        // Whoever held the token may know how its task ended; it saves them a renewal that cannot be.
+        Unauthenticated::TaskEnded(reason) => problem.member("end_reason", reason.as_str()),
         _ => problem,
     }
 }

@@ -5,6 +5,8 @@
 pub(crate) mod bridge;
 pub(crate) mod evidence;
 pub(crate) mod stdio;
+#[cfg(test)]
+mod tests;
 
 use crate::cli::Failure;
 use crate::client::{refused, unreached};
@@ -209,23 +211,46 @@ impl Agent {
         task.get("idle_secs")?.as_u64().map(Duration::from_secs)
     }
 
-    /// Ends the task.
+    /// Ends the task. That it has ended meanwhile (by an operator, its deadline, an earlier try) is as good.
     ///
     /// # Errors
-    /// The server could not be told: then the task ends by its own limits.
+    /// The server could not be told, or did not want to: then the task ends by its own limits.
     pub(crate) async fn end(&self) -> Result<(), Failure> {
         let uri = format!("{}/v1/tasks/{}/end", self.0.server, self.task());
-        let mut last = Failure::new("the task could not be ended");
+        let mut renewed = false;
         for attempt in 0..END_TRIES {
-            match self.request(Method::POST, &uri, HeaderMap::new(), Bytes::new()).await {
-                // Whoever may not end it any more finds it ended: by an operator, its deadline, or an earlier try.
-                Ok(answer) if answer.status.is_success() || answer.status.is_client_error() => return Ok(()),
-                Ok(answer) => last = refused(&answer),
-                Err(failure) => last = failure,
+            let last = match self.request(Method::POST, &uri, HeaderMap::new(), Bytes::new()).await {
+                Ok(answer) if answer.status.is_success() || has_ended(&answer) => return Ok(()),
+                // The token is too old, or dead with its task: fresh evidence tells which.
+                Ok(answer) if answer.status == StatusCode::UNAUTHORIZED && !renewed => match self.still_open().await {
+                    Ok(false) => return Ok(()),
+                    Ok(true) => {
+                        renewed = true;
+                        continue;
+                    }
+                    Err(failure) => failure,
+                },
+                Ok(answer) if answer.status.is_client_error() => return Err(refused(&answer)),
+                Ok(answer) => refused(&answer),
+                Err(failure) => failure,
+            };
+            if attempt + 1 == END_TRIES {
+                return Err(last);
             }
             tokio::time::sleep(Duration::from_millis(200) * 2_u32.pow(attempt)).await;
         }
-        Err(last)
+        Err(Failure::new("the task could not be ended"))
+    }
+
+    /// Renews the token. `false` if the server says that there is no such open task.
+    async fn still_open(&self) -> Result<bool, Failure> {
+        let _one = self.0.renewing.lock().await;
+        let answer = self.ask_for_token(&json!({ "type": "writ_task", "task": self.task() })).await?;
+        // RFC 6749 §5.2 by way of `docs/api.md`: what is to be renewed is not there any more.
+        if answer.status == StatusCode::BAD_REQUEST && member(&answer, "error").as_deref() == Some("invalid_grant") {
+            return Ok(false);
+        }
+        self.hold(&answer).map(|()| true)
     }
 
     /// One exchange with the API of the task; `path` begins with `/` or is empty. Renews the token once if it is refused.
@@ -304,8 +329,22 @@ impl Agent {
         Ok(sign(key, json!({ "alg": "ES256", "typ": "dpop+jwt", "jwk": jwk }), &claims)?)
     }
 
-    /// Exchanges fresh evidence for a token.
+    /// Exchanges fresh evidence for a token, and holds it.
     async fn obtain(&self, detail: &Value) -> Result<(), Failure> {
+        self.hold(&self.ask_for_token(detail).await?)
+    }
+
+    /// Takes over the token of an answer.
+    fn hold(&self, answer: &Answer) -> Result<(), Failure> {
+        if !answer.status.is_success() {
+            return Err(refused(answer));
+        }
+        self.0.held.store(Arc::new(held(&answer.body)?));
+        Ok(())
+    }
+
+    /// What the token endpoint answers to fresh evidence.
+    async fn ask_for_token(&self, detail: &Value) -> Result<Answer, Failure> {
         let uri = format!("{}/oauth/token", self.0.server);
         let evidence = self.0.evidence.fresh(&self.0.web).await?;
         let form = self.form(detail, evidence.expose_secret());
@@ -313,11 +352,7 @@ impl Agent {
         if answer.status == StatusCode::BAD_REQUEST && String::from_utf8_lossy(&answer.body).contains("use_dpop_nonce") {
             answer = self.exchange(&uri, &form).await?;
         }
-        if !answer.status.is_success() {
-            return Err(refused(&answer));
-        }
-        self.0.held.store(Arc::new(held(&answer.body)?));
-        Ok(())
+        Ok(answer)
     }
 
     fn form(&self, detail: &Value, evidence: &str) -> String {
@@ -342,6 +377,21 @@ impl Agent {
         self.learn(answer.status, &answer.headers);
         Ok(answer)
     }
+}
+
+/// Whether an answer says that the task is over: it is not there, it had ended, or the token died with it.
+fn has_ended(answer: &Answer) -> bool {
+    match answer.status {
+        StatusCode::NOT_FOUND | StatusCode::CONFLICT => true,
+        StatusCode::UNAUTHORIZED => member(answer, "end_reason").is_some(),
+        _ => false,
+    }
+}
+
+/// A member of the answer's JSON that is text.
+fn member(answer: &Answer, name: &str) -> Option<String> {
+    let body: Value = serde_json::from_slice(&answer.body).ok()?;
+    body.get(name)?.as_str().map(str::to_owned)
 }
 
 /// A key that exists in memory only.
