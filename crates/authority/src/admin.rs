@@ -9,9 +9,9 @@ use crate::error::Error;
 use crate::event::change;
 use crate::inventory::UpstreamTable;
 use crate::opening::Openings;
-use crate::ports::{Change, LedgerError, LogEntry, Write};
+use crate::ports::{Change, LedgerError, LogEntry, LogQuery, Write};
 use crate::sign::TokenKeys;
-use domain::{EndReason, Operation, TaskId, Transport, Upstream, UpstreamName};
+use domain::{EndReason, Operation, Task, TaskId, Transport, Upstream, UpstreamName};
 use policy::{Explanation, Policy, Request};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -19,6 +19,9 @@ use std::sync::Arc;
 use token::UnixSeconds;
 use token::access::Expected;
 use token::claims::AccessClaims;
+
+/// Most decisions of a task that are looked at for the one that opened it: those of its first millisecond.
+const OPENED_WITH_MAX: usize = 64;
 
 /// What introspection says (RFC 7662 §2.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -232,6 +235,41 @@ impl Authority {
             self.0.ledger.commit(Write { events: vec![event], changes: Vec::new() }).await?;
         }
         Ok(opened)
+    }
+
+    /// The entry that opened a task, by its index, and its commitments to the sensitive parameters, by name.
+    ///
+    /// # Errors
+    /// The archive's.
+    pub async fn committed_params(&self, task: &Task) -> Result<Option<(u64, BTreeMap<String, String>)>, Error> {
+        let terms = vec![("task".to_owned(), task.id.to_string()), ("type".to_owned(), "decision".to_owned())];
+        // It was decided in the very millisecond in which the task begins.
+        let (since, until) = (Some(task.opened_at), Some(task.opened_at));
+        let found =
+            self.0.archive.search(LogQuery { terms, since, until, limit: OPENED_WITH_MAX, ..LogQuery::default() }).await?;
+        let committed = |entry: LogEntry| {
+            let leaf: Value = serde_json::from_slice(&entry.leaf).ok()?;
+            let event = leaf
+                .get("event")
+                .filter(|event| event.get("operation").is_some_and(|kind| kind == Operation::OpenTask.kind()))?;
+            let committed = event.pointer("/params/committed").and_then(Value::as_object).into_iter().flatten();
+            let text = |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
+            Some((entry.index, committed.filter_map(text).collect()))
+        };
+        Ok(found.into_iter().rev().find_map(committed))
+    }
+
+    /// Records that somebody is about to be shown these sensitive parameters of a task. They may be shown once this
+    /// resolves: as with [`Authority::opened`], that somebody read them is durable before they do.
+    ///
+    /// # Errors
+    /// The archive's or the ledger's: then nothing may be shown.
+    pub async fn read_params(&self, task: &Task, names: &[String], by: &Actor) -> Result<(), Error> {
+        let index = self.committed_params(task).await?.map(|(index, _)| index);
+        let detail = [("index", json!(index)), ("names", json!(names)), ("task", task.id.to_string().into())];
+        let event = change("opening.read", &by.name(), self.0.clock.now(), detail)?;
+        self.0.ledger.commit(Write { events: vec![event], changes: Vec::new() }).await?;
+        Ok(())
     }
 
     /// Deletes the opening of one sensitive value of an entry. The entry and every proof of it stay as they are; that it was

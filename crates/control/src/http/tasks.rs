@@ -4,7 +4,7 @@
 use crate::App;
 use crate::authenticate::{self, operator, reader};
 use crate::body::{self, Query};
-use crate::config::Role;
+use crate::config::{Operator, Role};
 use crate::http::page::{self, page};
 use crate::instant;
 use crate::problem::{Fault, Problem};
@@ -18,11 +18,12 @@ use http::StatusCode;
 use http::request::Parts;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use token::dpop::TargetUri;
 
-/// `GET /v1/tasks`: newest first.
+/// `GET /v1/tasks`: newest first. Sensitive parameters are shown one task at a time, because that is logged.
 pub(crate) async fn list(State(app): State<App>, request: Request) -> Result<Json<Value>, Problem> {
-    let sensitive = reader(&app, request.headers())?.has(Role::Auditor);
+    reader(&app, request.headers())?;
     let query = Query::read(request.uri().query(), &["agent", "open", "limit", "before"], &[])?;
     let limit = page::limit(&query)?;
     let wanted = TaskQuery {
@@ -33,22 +34,51 @@ pub(crate) async fn list(State(app): State<App>, request: Request) -> Result<Jso
         limit: limit.saturating_add(1),
     };
     let tasks = app.authority.archive().tasks(wanted).await.map_err(|error| respond::archive(&error))?;
-    Ok(Json(page(tasks, limit, |task| task.id.to_string(), |task| to_json(&app, task, sensitive))))
+    Ok(Json(page(tasks, limit, |task| task.id.to_string(), |task| to_json(&app, task, &Shown::Nothing))))
 }
 
 /// `GET /v1/tasks/{task}`: by operators, and by an agent for the task of its token. For the agent asking is a sign of life.
 pub(crate) async fn get(State(app): State<App>, Path(id): Path<String>, request: Request) -> Result<Json<Value>, Problem> {
     let (parts, _) = request.into_parts();
-    let sensitive = match operator(&app, &parts.headers) {
-        Ok(_) => reader(&app, &parts.headers)?.has(Role::Auditor),
-        Err(_) => {
-            let caller = agent(&app, &parts)?;
-            // Another's task and no task at all look the same.
-            named(&id)?.eq(&caller.task()).then_some(false).ok_or_else(|| Problem::not_found("task"))?
-        }
-    };
-    let task = found(&app, named(&id)?).await?;
-    Ok(Json(to_json(&app, &task, sensitive)))
+    if operator(&app, &parts.headers).is_ok() {
+        let reader = reader(&app, &parts.headers)?;
+        let task = found(&app, named(&id)?).await?;
+        let shown = shown_to(&app, &task, reader).await?;
+        return Ok(Json(to_json(&app, &task, &shown)));
+    }
+    let caller = agent(&app, &parts)?;
+    // Another's task and no task at all look the same.
+    if named(&id)? != caller.task() {
+        return Err(Problem::not_found("task"));
+    }
+    // Its parameters are no news to the agent, and this is its heartbeat: it costs no search of the log.
+    Ok(Json(to_json(&app, &found(&app, caller.task()).await?, &Shown::Nothing)))
+}
+
+/// What is shown in place of sensitive parameters.
+enum Shown {
+    /// That there is one.
+    Nothing,
+    /// What the log holds in its place: the index of the entry, and commitments by name.
+    Committed(u64, BTreeMap<String, String>),
+    /// The value. That it was read is in the log.
+    Value,
+}
+
+/// What an operator is shown of a task's sensitive parameters: an auditor the values, once that is logged, as with openings of
+/// the log; others the commitments.
+async fn shown_to(app: &App, task: &Task, reader: &Operator) -> Result<Shown, Problem> {
+    let names = sensitive(app, task);
+    if names.is_empty() {
+        return Ok(Shown::Nothing);
+    }
+    if reader.has(Role::Auditor) {
+        let by = Actor::Operator(reader.name.clone());
+        app.authority.read_params(task, &names, &by).await.map_err(respond::problem)?;
+        return Ok(Shown::Value);
+    }
+    let committed = app.authority.committed_params(task).await.map_err(respond::problem)?;
+    Ok(committed.map_or(Shown::Nothing, |(index, committed)| Shown::Committed(index, committed)))
 }
 
 /// The agent whose task token came with the request.
@@ -76,7 +106,7 @@ pub(crate) async fn end(State(app): State<App>, Path(id): Path<String>, request:
     let id = named(&id)?;
     app.authority.end_task(id, &by, allowed_reason(record, reason)?).await.map_err(respond::problem)?;
     let task = found(&app, id).await?;
-    Ok(Json(to_json(&app, &task, false)))
+    Ok(Json(to_json(&app, &task, &Shown::Nothing)))
 }
 
 /// The operator whose secret came with the request; `None` if none did and the caller may be an agent.
@@ -114,7 +144,7 @@ async fn found(app: &App, id: TaskId) -> Result<Task, Problem> {
 }
 
 /// The task as it is now: memory knows more than the store while it is open.
-fn to_json(app: &App, task: &Task, sensitive: bool) -> Value {
+fn to_json(app: &App, task: &Task, shown: &Shown) -> Value {
     let live = app.authority.live_task(task.id);
     let progress = live.map_or(task.progress, |live| live.progress().joined(task.progress));
     let (state, ended_at, reason) = match progress.state {
@@ -125,7 +155,7 @@ fn to_json(app: &App, task: &Task, sensitive: bool) -> Value {
         "id": task.id.to_string(),
         "agent": task.agent.as_str(),
         "intent": task.intent.as_str(),
-        "parameters": parameters(app, task, sensitive),
+        "parameters": parameters(app, task, shown),
         "state": state,
         "opened_at": instant::to_text(task.opened_at),
         "deadline": instant::to_text(task.deadline),
@@ -145,14 +175,26 @@ fn to_json(app: &App, task: &Task, sensitive: bool) -> Value {
     })
 }
 
-/// Parameters that the intent calls sensitive are for auditors; those of an intent that is gone may all have been.
-fn parameters(app: &App, task: &Task, sensitive: bool) -> Map<String, Value> {
+/// The names of parameters that the intent calls sensitive; those of an intent that is gone may all have been.
+fn sensitive(app: &App, task: &Task) -> Vec<String> {
     let policy = app.authority.policy();
     let intent = policy.intent(&task.intent);
-    let clear = |name: &str| sensitive || intent.and_then(|intent| intent.params.get(name)).is_some_and(|param| !param.sensitive);
-    let shown = |(name, value): (String, Value)| {
-        let value = if clear(&name) { value } else { json!({ "withheld": true }) };
-        (name, value)
-    };
-    task.params.to_json().into_iter().map(shown).collect()
+    let clear = |name: &str| intent.and_then(|intent| intent.params.get(name)).is_some_and(|param| !param.sensitive);
+    task.params.to_json().into_iter().map(|(name, _)| name).filter(|name| !clear(name)).collect()
+}
+
+fn parameters(app: &App, task: &Task, shown: &Shown) -> Map<String, Value> {
+    let mut parameters = task.params.to_json();
+    for name in sensitive(app, task) {
+        let instead = match shown {
+            Shown::Value => continue,
+            Shown::Nothing => json!({ "withheld": true }),
+            Shown::Committed(index, committed) => match committed.get(&name) {
+                Some(commitment) => json!({ "withheld": true, "commitment": commitment, "entry": index }),
+                None => json!({ "withheld": true }),
+            },
+        };
+        parameters.insert(name, instead);
+    }
+    parameters
 }

@@ -259,14 +259,32 @@ async fn an_agent_must_prove_its_key_to_end_its_task() {
 }
 
 #[tokio::test]
-async fn sensitive_parameters_are_for_auditors() {
+async fn sensitive_parameters_are_commitments_but_for_auditors_who_leave_a_trace() {
     let served = Served::new().await;
     let (_, task) = served.opened().await;
     let path = format!("/v1/tasks/{task}");
+    let opened = served.world.ledger.events().into_iter().position(|event| event["operation"] == "task.open").unwrap();
+    let committed = served.world.ledger.events()[opened]["params"]["committed"]["reason"].clone();
+    assert!(committed.is_string());
     let admin = served.operate(ADMIN, "GET", &path, Value::Null).await.json();
-    assert_eq!((&admin["parameters"]["reason"], &admin["parameters"]["order_id"]), (&json!({"withheld": true}), &json!("o-1")));
+    let instead = json!({"withheld": true, "commitment": committed, "entry": opened});
+    assert_eq!((&admin["parameters"]["reason"], &admin["parameters"]["order_id"]), (&instead, &json!("o-1")));
+    // A list shows nobody any.
+    let before = served.world.ledger.events().len();
+    let list = served.operate(AUDITOR, "GET", "/v1/tasks", Value::Null).await.json();
+    assert_eq!(list["items"][0]["parameters"]["reason"], json!({"withheld": true}));
+    assert_eq!(served.world.ledger.events().len(), before, "nothing was opened so far");
+    // No log, no effect.
+    served.world.ledger.break_with(Some(testkit::Fault::Failed));
+    let unlogged = served.operate(AUDITOR, "GET", &path, Value::Null).await;
+    assert_eq!(unlogged.refusal(), (503, "log_unavailable".into()));
+    assert!(!String::from_utf8_lossy(&unlogged.body).contains("broken"));
+    served.world.ledger.break_with(None);
     let auditor = served.operate(AUDITOR, "GET", &path, Value::Null).await.json();
     assert_eq!(auditor["parameters"]["reason"], "broken");
+    let event = served.world.ledger.events().pop().unwrap();
+    assert_eq!((event["type"].as_str(), event["by"].as_str()), (Some("opening.read"), Some("operator:otto")));
+    assert_eq!(event["detail"], json!({"index": opened, "names": ["reason"], "task": task}));
 }
 
 #[tokio::test]
