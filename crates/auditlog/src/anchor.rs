@@ -15,7 +15,7 @@ use std::{
 use crate::{
     Error,
     checkpoint::{Checkpoint, Head},
-    directory::{create_dirs, io, read_capped, sync_dirs},
+    directory::{create_dirs, create_private, io, read_capped, sync_dirs},
     note::VerifierKey,
     port::HeadKeeper,
 };
@@ -47,7 +47,7 @@ impl Anchor {
         bytes.resize(2 * SLOT_LEN, 0);
         // Complete before it has its name: an anchor that exists always holds a valid slot.
         let temporary = path.with_extension("new");
-        let file = File::create(&temporary).map_err(io("create", &temporary))?;
+        let file = create_private(&temporary)?;
         file.write_all_at(&bytes, 0).map_err(io("write", &temporary))?;
         file.sync_all().map_err(io("sync", &temporary))?;
         std::fs::hard_link(&temporary, path).map_err(io("create", path))?;

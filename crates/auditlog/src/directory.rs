@@ -7,6 +7,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::{ErrorKind, Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -55,7 +56,7 @@ impl Directory {
         let mut temporary = std::ffi::OsString::from(".new-");
         temporary.push(name);
         let temporary = parent.join(temporary);
-        let mut file = File::create(&temporary).map_err(io("create", &temporary))?;
+        let mut file = create_private(&temporary)?;
         file.write_all(bytes).map_err(io("write", &temporary))?;
         file.sync_all().map_err(io("sync", &temporary))?;
         // Crash after the rename and before the directory's sync: the file may be gone. Nothing relies on it
@@ -116,11 +117,18 @@ pub(crate) fn read_capped(path: &Path, len_max: u64) -> Result<Option<Vec<u8>>, 
     Ok(Some(bytes))
 }
 
-/// Makes missing directories and marks the parents whose entries changed.
+/// Makes a file anew that its owner alone may read and write, whatever the umask: what is public of a log is public through
+/// whoever serves it.
+pub(crate) fn create_private(path: &Path) -> Result<File, Error> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).mode(0o600).open(path).map_err(io("create", path))
+}
+
+/// Makes missing directories, for their owner alone, and marks the parents whose entries changed.
 pub(crate) fn create_dirs(path: &Path, dirty: &mut BTreeSet<PathBuf>) -> Result<(), Error> {
     let missing: Vec<_> = path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists()).collect();
     for directory in missing.into_iter().rev() {
-        match fs::create_dir(directory) {
+        match fs::DirBuilder::new().mode(0o700).create(directory) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(io("create", directory)(error)),
             _ => {}
         }

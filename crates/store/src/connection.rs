@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -30,7 +30,8 @@ pub(crate) fn claim(data_dir: &Path) -> Result<File, Error> {
         File::open(parent).and_then(|parent| parent.sync_all()).map_err(io("sync", parent))?;
     }
     let path = data_dir.join("lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(io("open", &path))?;
+    make_private(&path)?;
+    let file = File::options().write(true).open(&path).map_err(io("open", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::InUse { path: data_dir.to_owned() }),
@@ -38,9 +39,28 @@ pub(crate) fn claim(data_dir: &Path) -> Result<File, Error> {
     }
 }
 
+/// Sees to it that there is a file that its owner alone may read and write, whatever the umask. One that is there is not
+/// opened: closing it again would drop the locks that SQLite has on it in this process.
+pub(crate) fn make_private(path: &Path) -> Result<(), Error> {
+    match fs::metadata(path) {
+        Ok(found) if found.mode() & 0o077 == 0 => Ok(()),
+        Ok(_) => fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(io("protect", path)),
+        Err(_) => {
+            let made = File::options().create_new(true).write(true).mode(0o600).open(path);
+            match made {
+                // Somebody else was faster; whether they may be is decided by the lock.
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+                made => made.map(drop).map_err(io("create", path)),
+            }
+        }
+    }
+}
+
 /// Opens the database for writing, creating it if there is none.
 pub(crate) fn open_writer(path: &Path) -> Result<Connection, Error> {
-    open(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)
+    // SQLite takes an empty file for a new database, and gives its WAL the permissions of the database.
+    make_private(path)?;
+    open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
 }
 
 /// Opens the existing database for reading.

@@ -19,6 +19,7 @@ use domain::DecisionId;
 use rusqlite::{Connection, ToSql, params_from_iter};
 
 use crate::{
+    connection::make_private,
     error::{Error, io, sqlite},
     terms::Terms,
 };
@@ -48,6 +49,7 @@ pub(crate) fn open_index(path: &Path) -> Result<Connection, Error> {
 }
 
 fn try_open(path: &Path) -> Result<Connection, Error> {
+    make_private(path)?;
     let connection = Connection::open(path).map_err(sqlite("open the search index"))?;
     let setup = || -> rusqlite::Result<i64> {
         // A lost end is indexed again, so no sync is needed.

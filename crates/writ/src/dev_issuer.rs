@@ -32,7 +32,7 @@ impl DevIssuer {
         crate::key_file::create(key_file, text.as_bytes())?;
         let signer = Es256Signer::from_pkcs8(&pkcs8)?;
         let keys = KeySet::of_signers([&signer as &dyn TokenSigner])?;
-        Ok(std::fs::write(jwks_file, format!("{:#}\n", keys.to_json()))?)
+        Ok(crate::key_file::put_public(jwks_file, format!("{:#}\n", keys.to_json()).as_bytes())?)
     }
 
     /// An identity token that says who the workload is, made out to `audience`, good for once.

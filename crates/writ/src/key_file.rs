@@ -28,6 +28,11 @@ pub(crate) enum KeyFileError {
     /// Others than its owner could read it.
     #[error("`{0}` can be read by others than its owner: run `chmod 600 {0}`, and replace the secret if others may have read it")]
     Exposed(String),
+    /// Others than its owner could put something into it.
+    #[error(
+        "the folder `{0}` can be changed by others than its owner: run `chmod 700 {0}`, and replace what they may have exchanged"
+    )]
+    Open(String),
     /// It is not what it should be.
     #[error("`{}` does not hold {expected}", .path.display())]
     Malformed {
@@ -47,6 +52,29 @@ fn io_error(path: &Path, verb: &'static str) -> impl FnOnce(io::Error) -> KeyFil
 pub(crate) fn create_private_dir(path: &Path) -> Result<(), KeyFileError> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error(path, "created"))
+}
+
+/// The same for a folder that may be there already: refused if others than its owner can change what is in it, because they
+/// could exchange a key or the database; warned of if they can look into it.
+pub(crate) fn claim_private_dir(path: &Path) -> Result<(), KeyFileError> {
+    create_private_dir(path)?;
+    let mode = fs::metadata(path).map_err(io_error(path, "read"))?.permissions().mode();
+    if mode & 0o022 != 0 {
+        return Err(KeyFileError::Open(path.display().to_string()));
+    }
+    if mode & 0o055 != 0 {
+        tracing::warn!(folder = %path.display(), "others than its owner can look into the folder; run `chmod 700` on it");
+    }
+    Ok(())
+}
+
+/// Writes a file that others may read and only its owner may change, whatever the umask.
+pub(crate) fn put_public(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        use std::os::unix::fs::DirBuilderExt;
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
+    }
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path)?.write_all(bytes)
 }
 
 /// The secret in a file, a newline at its end cut off.
@@ -132,6 +160,17 @@ mod tests {
         for mode in [0o640, 0o604, 0o644, 0o660] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             assert!(matches!(read(&path), Err(KeyFileError::Exposed(_))), "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_others_can_change_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        claim_private_dir(&path).unwrap();
+        for (mode, refused) in [(0o700, false), (0o755, false), (0o750, false), (0o770, true), (0o702, true), (0o1777, true)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(matches!(claim_private_dir(&path), Err(KeyFileError::Open(_))), refused, "{mode:o}");
         }
     }
 

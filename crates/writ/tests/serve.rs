@@ -8,6 +8,7 @@ use serde_json::Value;
 use served::{Server, edit, writ};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -60,6 +61,52 @@ fn a_tls_key_that_others_can_read_is_refused_at_start() {
     let output = writ(dir.path(), &["serve", "--check"]);
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("chmod 600"));
+}
+
+/// Everything below a folder with its permissions.
+fn modes(dir: &Path) -> Vec<(PathBuf, u32, bool)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        let meta = entry.metadata().unwrap();
+        found.push((entry.path(), meta.permissions().mode() & 0o777, meta.is_dir()));
+        if meta.is_dir() {
+            found.extend(modes(&entry.path()));
+        }
+    }
+    found
+}
+
+#[test]
+fn whatever_the_umask_nobody_else_reads_the_state_or_changes_the_configuration() {
+    let server = Server::start();
+    assert!(server.exec(&["answer-ticket", "--param", "ticket_id=4710"], &["--", "true"]).output().unwrap().status.success());
+    let all = modes(server.dir.path());
+    let named = |name: &str| all.iter().any(|(path, ..)| path.ends_with(name));
+    for name in ["data/writ.db", "data/writ.db-wal", "data/index.db", "data/anchor", "data/log/checkpoint", "data/keys/log.key"] {
+        assert!(named(name), "{name} is not there");
+    }
+    // What the server says is written down by the test.
+    for (path, mode, is_dir) in all.iter().filter(|(path, ..)| !path.ends_with("serve.log")) {
+        assert_eq!(mode & 0o022, 0, "{} {mode:o}", path.display());
+        let private = path.starts_with(server.dir.path().join("data")) || path.ends_with("operator.secret");
+        // A public key is public, in a folder that is not.
+        if private && !path.ends_with("log.vkey") {
+            assert_eq!(*mode, if *is_dir { 0o700 } else { 0o600 }, "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn a_data_folder_that_others_can_change_is_refused_at_start() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(writ(dir.path(), &["init", "."]).status.success());
+    edit(&dir.path().join("writ.toml"), "127.0.0.1:8700", "127.0.0.1:0");
+    fs::create_dir(dir.path().join("data")).unwrap();
+    fs::set_permissions(dir.path().join("data"), fs::Permissions::from_mode(0o770)).unwrap();
+    let output = writ(dir.path(), &["serve"]);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("chmod 700"), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

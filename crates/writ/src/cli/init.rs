@@ -6,7 +6,6 @@ use crate::dev_issuer::DevIssuer;
 use crate::key_file;
 use clap::Args;
 use serde_json::json;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -83,9 +82,9 @@ pub(crate) fn write(dir: &Path) -> Result<Vec<String>, Failure> {
     let sha256: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     for (path, text) in FILES {
         let text = text.replace("@SECRET_SHA256@", &sha256).replace("@REVIEW_BY@", &review_by());
-        put(&dir.join(path), &text).map_err(failed)?;
+        key_file::put_public(&dir.join(path), text.as_bytes()).map_err(|error| failed(error.into()))?;
     }
-    put(&dir.join(".gitignore"), IGNORED).map_err(failed)?;
+    key_file::put_public(&dir.join(".gitignore"), IGNORED.as_bytes()).map_err(|error| failed(error.into()))?;
     key_file::create(&dir.join("operator.secret"), format!("{secret}\n").as_bytes()).map_err(|error| failed(error.into()))?;
     key_file::create_private_dir(&dir.join("dev")).map_err(|error| failed(error.into()))?;
     DevIssuer::create(&dir.join("dev/issuer.key"), &dir.join("dev/jwks.json")).map_err(failed)?;
@@ -99,17 +98,11 @@ fn review_by() -> String {
     later.map_or_else(|_| "2027-01-01".to_owned(), |date| date.to_string())
 }
 
-fn put(path: &Path, text: &str) -> anyhow::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    Ok(fs::write(path, text)?)
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use std::fs;
 
     #[test]
     fn what_init_writes_is_a_valid_configuration_and_policy() {

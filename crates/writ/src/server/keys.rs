@@ -34,7 +34,7 @@ pub(crate) fn folder(data_dir: &Path) -> PathBuf {
 /// A key cannot be read or made, or others than its owner can read it.
 pub(crate) fn open(data_dir: &Path, origin: &str, node: &str, tokens_live: Duration) -> anyhow::Result<ServerKeys> {
     let dir = folder(data_dir);
-    key_file::create_private_dir(&dir)?;
+    key_file::claim_private_dir(&dir)?;
     let log = log_key(&dir, origin)?;
     let node = Ed25519Signer::from_seed(node, &key_file::seed(&dir.join("node.key"))?)?;
     let wrapping = WrappingKey::new(key_file::seed(&dir.join("wrapping.key"))?);
@@ -56,7 +56,7 @@ fn log_key(dir: &Path, origin: &str) -> anyhow::Result<Ed25519Signer> {
         Some(_) => {
             anyhow::bail!("`{}` is not the public half of `log.key`: restore the key that belongs to this log", path.display())
         }
-        None => fs::write(&path, format!("{}\n", signer.verifier()))
+        None => key_file::put_public(&path, format!("{}\n", signer.verifier()).as_bytes())
             .with_context(|| format!("`{}` cannot be written", path.display()))?,
     }
     Ok(signer)

@@ -148,7 +148,7 @@ impl Server {
 /// The authority over the store.
 async fn open(config: &Config, policy: policy::Policy, targets: Vec<ConfiguredTarget>) -> anyhow::Result<(Authority, Store)> {
     let tokens_live = Duration::from_secs(config.tokens.lifetime_secs);
-    crate::key_file::create_private_dir(&config.data.dir)?;
+    crate::key_file::claim_private_dir(&config.data.dir)?;
     let origin = log_origin(&config.server.public_url);
     let keys = keys::open(&config.data.dir, &origin, &config.data.node, tokens_live)?;
     let log_key = keys.log.verifier().clone();

@@ -161,15 +161,9 @@ impl PolicyFolder {
 /// Replaces a file as a whole: readers see the old or the new one.
 fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let shown = || format!("`{}` cannot be written", path.display());
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(shown)?;
-    }
     let temporary = path.with_extension("new");
-    let written = fs::File::create(&temporary).and_then(|mut file| {
-        use std::io::Write;
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
+    let written = crate::key_file::put_public(&temporary, bytes);
+    let written = written.and_then(|()| fs::File::open(&temporary)?.sync_all());
     written.and_then(|()| fs::rename(&temporary, path)).with_context(shown)
 }
 

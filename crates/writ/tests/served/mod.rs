@@ -30,7 +30,7 @@ impl Server {
     /// The same after a change of the folder, with further environment.
     pub fn start_with(change: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        assert!(writ(dir.path(), &["init", "."]).status.success());
+        assert!(permissive(dir.path(), &["init", "."]).output().unwrap().status.success());
         // Taken and given back: free at this moment.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         edit(&dir.path().join("writ.toml"), "127.0.0.1:8700", &format!("127.0.0.1:{port}"));
@@ -76,7 +76,7 @@ impl Drop for Server {
 
 /// `writ serve` in this folder, changed; what it says is added to `serve.log` there. Also says whether it serves.
 pub fn serve(dir: &Path, change: impl FnOnce(&mut Command)) -> (Child, bool) {
-    let mut command = command(dir, &["serve"]);
+    let mut command = permissive(dir, &["serve"]);
     change(command.stderr(Stdio::piped()));
     let mut process = command.spawn().unwrap();
     let mut lines = BufReader::new(process.stderr.take().unwrap()).lines().map_while(Result::ok);
@@ -92,6 +92,14 @@ pub fn serve(dir: &Path, change: impl FnOnce(&mut Command)) -> (Child, bool) {
 pub fn command(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_writ"));
     command.args(args).current_dir(dir).env_remove("WRIT_CONFIG").env_remove("WRIT_SERVER");
+    command
+}
+
+/// The same under the umask that hides nothing, which must not matter.
+pub fn permissive(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask 000; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_writ")]).args(args);
+    command.current_dir(dir).env_remove("WRIT_CONFIG").env_remove("WRIT_SERVER");
     command
 }
 
