@@ -501,7 +501,7 @@ pub(crate) fn owner(agent: &Agent) -> &str {
 /// Digest of an argument object, for callers that bind something to the arguments of a request.
 #[must_use]
 pub fn arguments_digest(arguments: &Map<String, serde_json::Value>) -> [u8; 32] {
-    sha256(&[policy::to_canonical_json(&serde_json::Value::Object(arguments.clone())).as_bytes()])
+    sha256(&[domain::json::canonical(&serde_json::Value::Object(arguments.clone())).as_bytes()])
 }
 
 pub(crate) fn sensitive_params(policy: &Policy, intent: &domain::IntentName) -> BTreeSet<String> {

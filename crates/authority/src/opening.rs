@@ -133,7 +133,7 @@ fn commitment(name: &str, salt: &[u8], value: &Value) -> [u8; 32] {
     hash.update(&u32::try_from(name.len()).unwrap_or(u32::MAX).to_be_bytes());
     hash.update(name.as_bytes());
     hash.update(salt);
-    hash.update(policy::to_canonical_json(value).as_bytes());
+    hash.update(domain::json::canonical(value).as_bytes());
     let mut out = [0; 32];
     out.copy_from_slice(hash.finish().as_ref());
     out

@@ -1,9 +1,9 @@
 //! Reading hostile request bodies: size before parse, a deadline for slow senders, the declared media type, strict JSON,
 //! and queries without surprises. Knows no endpoint.
 
-use crate::json;
 use crate::problem::{Fault, Problem};
 use axum::body::{Body, Bytes};
+use domain::json::{self, Limits};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -53,7 +53,7 @@ pub(crate) async fn json(headers: &HeaderMap, body: Body, limit: usize) -> Resul
         return Err(Problem::invalid("send the body as `content-type: application/json`"));
     }
     let bytes = read(body, limit).await.map_err(unread)?;
-    json::parse(&bytes).map_err(|fault| Problem::invalid(format!("the body is not acceptable JSON: {fault}")))
+    json::read(&bytes, Limits::RECORD).map_err(|fault| Problem::invalid(format!("the body is not acceptable JSON: {fault}")))
 }
 
 /// A record of the REST API from a body. Unknown members are refused by the record's type.

@@ -10,7 +10,6 @@ mod connection;
 mod edge;
 mod http;
 mod instant;
-mod json;
 mod openapi;
 mod operation;
 pub mod ports;

@@ -10,6 +10,7 @@ mod facts;
 mod grant;
 mod identity;
 mod intent;
+pub mod json;
 mod label;
 pub mod limits;
 mod name;

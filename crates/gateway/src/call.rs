@@ -4,7 +4,7 @@
 //! MCP "Tools", "Resources", "Prompts", "Completion".
 
 use crate::flight::{Reply, upstream_fault};
-use crate::mcp::message::{Id, Params, Raw, numbers_are_exact};
+use crate::mcp::message::{Id, Params, Raw};
 use crate::mcp::stream;
 use crate::mcp::version::{Era, code};
 use crate::observe::{Stage, Stopwatch};
@@ -142,7 +142,7 @@ impl Incoming {
         let arguments = self.request.params.as_ref().and_then(|params| params.value().get("arguments"));
         match arguments {
             None => Ok(None),
-            Some(value @ Value::Object(members)) if numbers_are_exact(value) => Ok(Some(members)),
+            Some(value @ Value::Object(members)) if domain::json::is_exact(value) => Ok(Some(members)),
             Some(Value::Object(_)) => Err(self.invalid("a number in `arguments` is too large to be read alike by everybody")),
             Some(_) => Err(self.invalid("`arguments` must be an object")),
         }

@@ -2,11 +2,11 @@
 //! that the schema declares *by construction*, so that no second validation is needed at request time. Faults name
 //! the argument and what is expected, never a value.
 
-use crate::canonical::to_canonical_json;
 use crate::shape::{Members, Shape};
 use crate::spelling::did_you_mean;
 use cedar_policy_core::ast::{PartialValue, Value, ValueKind};
 use cedar_policy_core::extensions::Extensions;
+use domain::json::canonical;
 use serde_json::{Map, Value as Json};
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
@@ -112,7 +112,7 @@ impl Reader {
                 decimal(json).ok_or_else(|| wrong("a number of at most four decimals and below 922337203685477.5807"))
             }
             Shape::Decimal => Err(wrong("a number")),
-            Shape::NumberText if json.is_number() => Ok(to_canonical_json(json).into()),
+            Shape::NumberText if json.is_number() => Ok(canonical(json).into()),
             Shape::NumberText => Err(wrong("a number")),
             Shape::Set(item) => {
                 let items = json.as_array().ok_or_else(|| wrong("a list"))?;
@@ -121,14 +121,14 @@ impl Reader {
                 Ok(Value::set(values.collect::<Result<Vec<_>, _>>()?, None))
             }
             Shape::Record(members) => self.record(members, json.as_object().ok_or_else(|| wrong("an object"))?, path),
-            Shape::Json => Ok(to_canonical_json(json).into()),
+            Shape::Json => Ok(canonical(json).into()),
         }
     }
 }
 
 /// A JSON number as a Cedar decimal (four decimals, 64 bits), if it is exactly one.
 fn decimal(json: &Json) -> Option<Value> {
-    let text = to_canonical_json(json);
+    let text = canonical(json);
     let (whole, part) = text.split_once('.').unwrap_or((&text, "0"));
     extension("decimal", &[format!("{whole}.{part}").into()])
 }

@@ -5,7 +5,6 @@
 //! Its verdict is advice: only the authority turns an allowing verdict, once logged, into a permit.
 
 mod arguments;
-mod canonical;
 mod cases;
 mod catalog;
 mod check;
@@ -32,11 +31,9 @@ mod shape;
 mod situation;
 mod source;
 mod spelling;
-mod strict_json;
 mod targets;
 mod toml_text;
 
-pub use canonical::to_canonical_json;
 pub use cases::{CaseResult, TestReport, run_tests};
 pub use diagnostic::{Diagnostic, Severity};
 pub use labels::Unasked;

@@ -4,7 +4,7 @@
 
 use crate::Diagnostic;
 use crate::pin::{parse_hex, pin};
-use crate::strict_json;
+use domain::json::{Limits, read_text};
 use domain::{Digest, ToolName, ToolTraits, UpstreamName};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -78,10 +78,12 @@ fn name_of(definition: &Value) -> &str {
 /// Reads a lock file; `None` if it is not one. What cannot be governed is left out with a warning: it stays
 /// unreachable.
 pub(crate) fn read(path: &str, upstream: &UpstreamName, text: &str, found: &mut Vec<Diagnostic>) -> Option<Vec<Locked>> {
-    let file: LockFile = match strict_json::parse(text).and_then(serde_json::from_value) {
+    let value = read_text(text, Limits::FILE).map_err(|fault| (place(text, fault.line, fault.column), fault.to_string()));
+    // What the file says is wrong as a whole: `serde_json` knows no place in a value.
+    let file = value.and_then(|value| serde_json::from_value(value).map_err(|error| (place(text, 0, 0), error.to_string())));
+    let file: LockFile = match file {
         Ok(file) => file,
-        Err(error) => {
-            let span = place(text, error.line(), error.column());
+        Err((span, error)) => {
             found.push(Diagnostic::at(path, text, span, format!("not a lock file: {error}")).help(ACCEPT));
             return None;
         }
@@ -135,7 +137,7 @@ impl LockedTool {
                 shown(name)
             )));
         };
-        if crate::to_canonical_json(&self.definition).len() > DEFINITION_BYTES_MAX {
+        if domain::json::canonical(&self.definition).len() > DEFINITION_BYTES_MAX {
             return Err(Refused::Ungovernable(format!(
                 "the definition of tool `{name}` is larger than {DEFINITION_BYTES_MAX} bytes: it stays unreachable"
             )));

@@ -1,8 +1,8 @@
 //! The pin of a tool definition: a hash over the server's identity and the whole wire object, so that any change of
 //! it shows (R21) while a mere re-serialisation does not.
 
-use crate::canonical::to_canonical_json;
 use aws_lc_rs::digest::{Context, SHA256};
+use domain::json::canonical;
 use domain::{Digest, UpstreamName};
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ pub fn pin(upstream: &UpstreamName, definition: &Value) -> Digest {
     hash.update(b"writ-tool-pin-v1\n");
     hash.update(upstream.as_str().as_bytes());
     hash.update(b"\n");
-    hash.update(to_canonical_json(definition).as_bytes());
+    hash.update(canonical(definition).as_bytes());
     let mut digest = [0; 32];
     digest.iter_mut().zip(hash.finish().as_ref()).for_each(|(to, from)| *to = *from);
     Digest(digest)

@@ -220,7 +220,7 @@ fn tags(workload: &WorkloadIdentity) -> BTreeMap<String, String> {
         match value {
             Json::Null => None,
             Json::String(text) => Some(text.clone()),
-            other => Some(crate::to_canonical_json(other)),
+            other => Some(domain::json::canonical(other)),
         }
     }
     fn nested(prefix: &str, members: &Map<String, Json>, out: &mut BTreeMap<String, Option<String>>) {
@@ -259,7 +259,7 @@ pub(crate) fn own_input(action: &EntityUID, subject: &str, arguments: Option<&Ma
     match eid {
         READ => Some(Value::record([("uri", Value::from(subject))], None)),
         PROMPT => {
-            let text = crate::to_canonical_json(&Json::Object(arguments?.clone()));
+            let text = domain::json::canonical(&Json::Object(arguments?.clone()));
             Some(Value::record([("name", Value::from(subject)), ("arguments", Value::from(text.as_str()))], None))
         }
         _ => None,

@@ -3,7 +3,6 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::canonical::canonical_json;
 use crate::jws::sha256;
 use crate::{Error, UnixSeconds, json};
 
@@ -122,7 +121,7 @@ impl AccessClaims {
             Ok(read) if read == *self => {}
             _ => return Err(Error::ClaimsUnfit { what: "a claim is empty, too long or too deep" }),
         }
-        let bytes = canonical_json(&Value::Object(claims));
+        let bytes = domain::json::canonical(&Value::Object(claims)).into_bytes();
         if bytes.len() > CLAIMS_BYTES_MAX {
             return Err(Error::TooLarge { limit: CLAIMS_BYTES_MAX });
         }

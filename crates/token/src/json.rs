@@ -1,18 +1,11 @@
-//! Strict JSON for hostile input: duplicate members are refused at every depth (two readers of one
-//! document must never see two values, RFC 8725 §2.6) and nesting is bounded. Also the few typed reads
-//! of claims that all token kinds share. It knows no token kind.
+//! JSON of tokens, key sets and proofs: `domain`'s strict reader (RFC 8725 §2.6 wants no member twice) in the words of this
+//! crate's errors, and the few typed reads of claims that all token kinds share. It knows no token kind.
 
-use std::cell::RefCell;
-use std::fmt;
-
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use domain::json::{self, FaultKind, Limits};
+use serde_json::{Map, Value};
 
 use crate::error::excerpt;
 use crate::{Error, UnixSeconds};
-
-/// Deepest nesting of a token's or key document's JSON; real ones stay below 8.
-pub(crate) const DEPTH_MAX: usize = 16;
 
 /// `NumericDate`s later than the year 9999 are nonsense and would only invite overflow.
 const NUMERIC_DATE_MAX: i64 = 253_402_300_799;
@@ -25,98 +18,14 @@ pub(crate) fn parse_object(bytes: &[u8], part: &'static str) -> Result<Map<Strin
     }
 }
 
-/// Parses `bytes` as one JSON value without duplicate members, at most [`DEPTH_MAX`] deep.
+/// Reads `bytes` as one JSON value ([`Limits::TOKEN`]).
 pub(crate) fn parse(bytes: &[u8], part: &'static str) -> Result<Value, Error> {
-    let fault = RefCell::new(None);
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value =
-        Strict { depth: 0, fault: &fault }.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
-    value.map_err(|_| fault.take().unwrap_or(Error::JsonMalformed { part }))
-}
-
-/// Builds a [`Value`] while refusing what `serde_json` alone would silently accept. The cause is kept
-/// aside, since serde's errors carry text only.
-#[derive(Clone, Copy)]
-struct Strict<'f> {
-    depth: usize,
-    fault: &'f RefCell<Option<Error>>,
-}
-
-impl Strict<'_> {
-    fn inner<E: serde::de::Error>(self) -> Result<Self, E> {
-        if self.depth >= DEPTH_MAX {
-            *self.fault.borrow_mut() = Some(Error::JsonTooDeep { limit: DEPTH_MAX });
-            return Err(E::custom("too deep"));
-        }
-        Ok(Self { depth: self.depth + 1, ..self })
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Strict<'_> {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Strict<'_> {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("not finite"))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::String(value.to_owned()))
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(Value::String(value))
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let inner = self.inner()?;
-        let mut items = Vec::new();
-        while let Some(item) = access.next_element_seed(inner)? {
-            items.push(item);
-        }
-        Ok(Value::Array(items))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let inner = self.inner()?;
-        let mut map = Map::new();
-        while let Some(name) = access.next_key::<String>()? {
-            if map.contains_key(&name) {
-                *self.fault.borrow_mut() = Some(Error::MemberDuplicate { name: excerpt(&name) });
-                return Err(A::Error::custom("duplicate member"));
-            }
-            let value = access.next_value_seed(inner)?;
-            map.insert(name, value);
-        }
-        Ok(Value::Object(map))
-    }
+    json::read(bytes, Limits::TOKEN).map_err(|fault| match fault.kind {
+        FaultKind::TooDeep(limit) => Error::JsonTooDeep { limit },
+        FaultKind::TooLarge(limit) => Error::TooLarge { limit },
+        FaultKind::Duplicate(name) => Error::MemberDuplicate { name: excerpt(&name) },
+        FaultKind::Inexact | FaultKind::NotUtf8 | FaultKind::Syntax(_) => Error::JsonMalformed { part },
+    })
 }
 
 /// A string claim that must be there and not be empty.
@@ -165,37 +74,17 @@ fn whole(seconds: f64) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
-    fn check(text: &str, expected: Result<(), Error>) {
-        assert_eq!(parse(text.as_bytes(), "test").map(|_| ()), expected, "{text}");
-    }
-
-    fn duplicate(name: &str) -> Result<(), Error> {
-        Err(Error::MemberDuplicate { name: name.to_owned() })
-    }
-
     #[test]
-    fn duplicate_members_are_refused_at_every_depth() {
-        check(r#"{"a":1,"b":{"a":1}}"#, Ok(()));
-        check(r#"{"a":1,"a":1}"#, duplicate("a"));
-        check(r#"{"a":{"b":[{"c":1,"c":2}]}}"#, duplicate("c"));
-        check(r#"{"sub":1,"s\u0075b":2}"#, duplicate("sub"));
-    }
-
-    #[test]
-    fn nesting_beyond_the_limit_is_refused() {
-        let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
-        check(&nested(DEPTH_MAX), Ok(()));
-        check(&nested(DEPTH_MAX + 1), Err(Error::JsonTooDeep { limit: DEPTH_MAX }));
-        check(&nested(4000), Err(Error::JsonTooDeep { limit: DEPTH_MAX }));
-    }
-
-    #[test]
-    fn anything_after_the_value_is_refused() {
-        check("{} {}", Err(Error::JsonMalformed { part: "test" }));
-        check("", Err(Error::JsonMalformed { part: "test" }));
-        check("{\"a\":1e999}", Err(Error::JsonMalformed { part: "test" }));
+    fn what_is_wrong_with_a_text_is_told_in_the_words_of_tokens() {
+        let fault = |text: &str| parse(text.as_bytes(), "test").unwrap_err();
+        assert_eq!(fault(r#"{"sub":1,"s\u0075b":2}"#), Error::MemberDuplicate { name: "sub".to_owned() });
+        let limit = Limits::TOKEN.depth_max;
+        assert_eq!(fault(&("[".repeat(limit + 1) + &"]".repeat(limit + 1))), Error::JsonTooDeep { limit });
+        assert_eq!(fault("{} {}"), Error::JsonMalformed { part: "test" });
+        assert!(parse_object(b"[]", "test").is_err());
     }
 
     #[test]

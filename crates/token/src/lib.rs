@@ -8,7 +8,6 @@
 
 pub mod access;
 pub mod algorithm;
-pub mod canonical;
 pub mod claims;
 pub mod dpop;
 pub mod error;

@@ -10,7 +10,6 @@ use zeroize::Zeroizing;
 
 use crate::Error;
 use crate::algorithm::Algorithm;
-use crate::canonical::canonical_json;
 use crate::claims::CanonicalClaims;
 use crate::jwk::{KeyMembers, PublicKey};
 use crate::jws::encode;
@@ -104,7 +103,7 @@ pub fn mint(claims: &CanonicalClaims, signer: &dyn TokenSigner) -> Result<String
     let header = serde_json::json!({
         "alg": signer.algorithm().name(), "kid": signer.key_id(), "typ": ACCESS_TOKEN_TYPE,
     });
-    let mut token = format!("{}.{}", encode(&canonical_json(&header)), encode(claims.as_bytes()));
+    let mut token = format!("{}.{}", encode(domain::json::canonical(&header).as_bytes()), encode(claims.as_bytes()));
     let signature = signer.sign(token.as_bytes())?;
     signer.public_key().verify(signer.algorithm(), token.as_bytes(), &signature)?;
     token.push('.');

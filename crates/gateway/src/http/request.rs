@@ -6,8 +6,8 @@ use super::config::HttpTarget;
 use super::path::{Segments, encode};
 use super::route::{BodyRule, Fields, Route};
 use crate::admission::one;
-use crate::mcp::message::{numbers_are_exact, strict_value};
 use bytes::Bytes;
+use domain::json::{self, Limits};
 use domain::{Param, ParamType};
 use http::header::{
     ACCEPT, ACCEPT_LANGUAGE, CONTENT_TYPE, HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
@@ -216,9 +216,8 @@ impl Reader<'_> {
                 Ok((form.into(), Some(HeaderValue::from_static("application/x-www-form-urlencoded"))))
             }
             BodyRule::Json(rule) => {
-                let text = std::str::from_utf8(body).ok().filter(|_| essence == "application/json");
-                let value = text.and_then(|text| strict_value(text).ok()).filter(numbers_are_exact);
-                let Some(Value::Object(mut object)) = value else {
+                let value = (essence == "application/json").then(|| json::read(body, Limits::RECORD));
+                let Some(Ok(Value::Object(mut object))) = value else {
                     return Err(AskFault::Body("one JSON object (`application/json`), each key once, each number exact"));
                 };
                 self.object(&mut Vec::new(), &object, rule)?;

@@ -6,7 +6,8 @@
 //! JSON-RPC 2.0; MCP 2026-07-28 "Messages"; batches: MCP 2025-03-26 only, which the caller checks.
 
 use bytes::Bytes;
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use domain::json::{FaultKind, Limits, read_text};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
 use std::fmt;
@@ -363,19 +364,19 @@ fn parse_params(body: &Bytes, raw: &RawValue) -> Result<Params, Malformed> {
     Ok(Params { raw: slice(body, raw), value })
 }
 
-/// Parses JSON in which every reader must see the same thing.
+/// Reads JSON in which every reader must see the same thing.
 ///
 /// # Errors
 /// [`Malformed::NotJson`], [`Malformed::DuplicateKey`], [`Malformed::TooDeep`].
 pub fn strict_value(text: &str) -> Result<Value, Malformed> {
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let value = Strict { depth: 0 }.deserialize(&mut deserializer).map_err(|error| fault_of(&error))?;
-    deserializer.end().map_err(|_| Malformed::NotJson)?;
-    Ok(value)
+    read_text(text, Limits::MESSAGE).map_err(|fault| match fault.kind {
+        FaultKind::Duplicate(_) => Malformed::DuplicateKey,
+        FaultKind::TooDeep(_) => Malformed::TooDeep,
+        FaultKind::TooLarge(_) | FaultKind::Inexact | FaultKind::NotUtf8 | FaultKind::Syntax(_) => Malformed::NotJson,
+    })
 }
 
 const DUPLICATE: &str = "duplicate key";
-const TOO_DEEP: &str = "too deep";
 const NOT_ENVELOPE: &str = "not an envelope";
 
 fn fault_of(error: &serde_json::Error) -> Malformed {
@@ -383,7 +384,7 @@ fn fault_of(error: &serde_json::Error) -> Malformed {
     let text = error.to_string();
     if text.starts_with(DUPLICATE) {
         Malformed::DuplicateKey
-    } else if text.starts_with(TOO_DEEP) || text.starts_with("recursion limit") {
+    } else if text.starts_with("recursion limit") {
         Malformed::TooDeep
     } else if text.starts_with(NOT_ENVELOPE) || text.starts_with("invalid type") {
         Malformed::NotJsonRpc
@@ -441,90 +442,6 @@ impl<'de> Deserialize<'de> for Envelope<'de> {
             }
         }
         deserializer.deserialize_map(EnvelopeVisitor)
-    }
-}
-
-/// Builds a `Value` and refuses what `serde_json` would let pass: duplicate keys and more depth than we allow.
-#[derive(Clone, Copy)]
-struct Strict {
-    depth: usize,
-}
-
-impl Strict {
-    fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
-        if self.depth >= domain::limits::JSON_DEPTH_MAX {
-            return Err(E::custom(TOO_DEEP));
-        }
-        Ok(Self { depth: self.depth + 1 })
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Strict {
-    type Value = Value;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Strict {
-    type Value = Value;
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
-    }
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
-    }
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
-    }
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::String(value.to_owned()))
-    }
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(Value::String(value))
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let inner = self.deeper()?;
-        let mut items = Vec::new();
-        while let Some(item) = seq.next_element_seed(inner)? {
-            items.push(item);
-        }
-        Ok(Value::Array(items))
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let inner = self.deeper()?;
-        let mut object = Map::new();
-        while let Some(key) = map.next_key::<String>()? {
-            let value = map.next_value_seed(inner)?;
-            if object.insert(key, value).is_some() {
-                return Err(A::Error::custom(DUPLICATE));
-            }
-        }
-        Ok(Value::Object(object))
-    }
-}
-
-/// Whether every number in `value` is one that all readers hold alike: integers of 64 bits, and fractions below 2^53.
-/// An integer that overflowed into a float is not what an upstream with big integers would read.
-#[must_use]
-pub fn numbers_are_exact(value: &Value) -> bool {
-    const FLOAT_EXACT_MAX: f64 = 9_007_199_254_740_992.0;
-    match value {
-        Value::Number(number) => {
-            number.is_i64() || number.is_u64() || number.as_f64().is_some_and(|float| float.abs() < FLOAT_EXACT_MAX)
-        }
-        Value::Array(items) => items.iter().all(numbers_are_exact),
-        Value::Object(members) => members.values().all(numbers_are_exact),
-        Value::Null | Value::Bool(_) | Value::String(_) => true,
     }
 }
 

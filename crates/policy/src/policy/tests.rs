@@ -298,7 +298,7 @@ fn a_lock_file_that_was_edited_is_refused() {
       help: write it with `writ upstream accept`, which shows what changed; never edit it by hand
     "#);
     insta::assert_snapshot!(check(&lock.replace("\"version\": 1", "\"version\": 1, \"version\": 1")), @r#"
-    tools/orders.lock.json:2:28: error: not a lock file: member `version` is given twice at line 2 column 28
+    tools/orders.lock.json:2:25: error: not a lock file: member `version` occurs twice at line 2 column 25
       help: write it with `writ upstream accept`, which shows what changed; never edit it by hand
     "#);
     insta::assert_snapshot!(check(&lock.replace("\"version\": 1", "\"version\": 2")), @r#"
