@@ -272,7 +272,10 @@ def _rotate(trial, agent, step, task, token, marks):
     _, fresh = granted(agent.ask("renew", task=task))
     assert _called(agent, fresh, marks), "a token of now does not count"
     _, keys = trial.operator.ask("/oauth/jwks")
-    assert len(keys["keys"]) == 1, "a key whose rotation broke off is published"
+    assert len(keys["keys"]) == 2, "a key whose rotation broke off is forgotten"
+    _, found = trial.operator.ask("/v1/audit/entries?type=keys.rotate&limit=1")
+    detail = found["items"][0]["leaf"]["event"]["detail"]
+    assert detail["published"], f"a key is published that the log does not name: {detail}"
 
 
 def _call(trial, agent, step, task, token, marks):

@@ -2,7 +2,7 @@
 //! first, signs only once every verifier has had time to fetch it, and stays published after it was replaced until its
 //! last token has expired. Owns the names of the files, which say how far each key is; signs nothing itself (R16).
 //!
-//! `token-<made>.new`: not in the log yet, never used. `token-<made>.key`: published, waits for its turn.
+//! `token-<made>.new`: not in the log yet, never used; one that a crash left is logged and published when it is found. `token-<made>.key`: published, waits for its turn.
 //! `token-<made>-<since>.key`: signs, or signed, since then. Times are milliseconds since 1970: a copy keeps them.
 
 use crate::key_file;
@@ -107,6 +107,25 @@ fn key_files(dir: &Path) -> anyhow::Result<Vec<KeyFile>> {
     Ok(found)
 }
 
+/// Keys that were made and do not count yet, the oldest first: nobody works on them, so a crash left them.
+fn left_over(dir: &Path) -> anyhow::Result<Vec<KeyFile>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| format!("`{}`", dir.display()))? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let made = name.and_then(|name| name.strip_prefix("token-")?.strip_suffix(".new")?.parse().ok());
+        found.extend(made.map(|made| KeyFile { path, made: Timestamp::from_millis(made), since: None }));
+    }
+    found.sort_by_key(|file| file.made);
+    Ok(found)
+}
+
+fn remove(file: &KeyFile) {
+    if let Err(error) = fs::remove_file(&file.path) {
+        tracing::error!(%error, path = %file.path.display(), "a key that was not published could not be removed");
+    }
+}
+
 /// Writes a new key under a name that does not count yet.
 fn create(dir: &Path, made: Timestamp) -> anyhow::Result<KeyFile> {
     use base64::Engine;
@@ -132,7 +151,7 @@ fn promote(file: &KeyFile, since: Option<Timestamp>) -> anyhow::Result<KeyFile> 
 pub(super) fn open(dir: &Path, now: Timestamp, tokens_live: Duration) -> anyhow::Result<TokenKeys> {
     if Ring::read(dir, now, tokens_live)?.is_none() {
         // Nobody has seen a token yet, so nobody has to know the first key before.
-        let waiting = key_files(dir)?.into_iter().min_by_key(|file| file.made);
+        let waiting = key_files(dir)?.into_iter().chain(left_over(dir)?).min_by_key(|file| file.made);
         let first = waiting.map_or_else(|| create(dir, now), Ok)?;
         promote(&first, Some(first.made))?;
     }
@@ -168,6 +187,15 @@ impl RotatingKeys {
         let mut in_force = turn.lock().await;
         let now = authority.now();
         let ring = Ring::read(dir, now, *tokens_live)?.context("there is no token key")?;
+        // The turn is ours, so nobody else is making one: a rotation ended early, before its key counted.
+        for left in left_over(dir)? {
+            if ring.next().is_some() {
+                remove(&left);
+            } else {
+                *in_force = Some(self.finish(&ring, left, now).await?);
+                return Ok(());
+            }
+        }
         if let Some(next) = ring.next().filter(|next| now >= next.signs_at()) {
             // CRASH(between the entry and the new name): the old key signs after the start, and this step is taken again.
             authority.rotate_keys(ring.advanced(next).keys()?, &Actor::System).await?;
@@ -182,6 +210,15 @@ impl RotatingKeys {
         Ok(())
     }
 
+    /// Takes a rotation to its end that a crash cut off. It may be in the log already; then it is there once more.
+    async fn finish(&self, ring: &Ring, left: KeyFile, now: Timestamp) -> anyhow::Result<Ring> {
+        let Rotating { dir, tokens_live, .. } = &*self.0;
+        self.publish(ring, &left, &Actor::System).await?;
+        // Verifiers see it from now on, whenever it was made.
+        promote(&KeyFile { made: now, ..left }, None)?;
+        Ring::read(dir, now, *tokens_live)?.context("there is no token key")
+    }
+
     async fn add(&self, by: &str) -> Result<NextKey, PortError> {
         let Rotating { dir, authority, tokens_live, turn } = &*self.0;
         let failed = |error: anyhow::Error| PortError::Failed(format!("{error:#}"));
@@ -192,29 +229,27 @@ impl RotatingKeys {
             return Err(PortError::Conflict("a next key is published already and will sign soon; rotate again then".to_owned()));
         }
         let next = create(dir, now).map_err(failed)?;
-        // CRASH(keys.made): a file that no start reads; nothing happened.
+        // CRASH(keys.made): a file that no start counts. The next step by time finds it, logs it and publishes it.
         tracing::trace!(target: "writ::step", at = "keys.made");
-        let added = self.publish(&ring, &next, by).await;
+        let added = self.publish(&ring, &next, &Actor::Operator(by.to_owned())).await;
         if added.is_err() {
             // Nothing happened, so nothing may remain: a key that no entry names must never sign.
-            if let Err(error) = fs::remove_file(&next.path) {
-                tracing::error!(%error, path = %next.path.display(), "a key that was not published could not be removed");
-            }
+            remove(&next);
         }
         let key_id = added.map_err(failed)?;
-        // CRASH(before the new name): the key is in the log and never signs; the operator rotates again.
+        // CRASH(before the new name): the key is in the log; it is found, logged once more and published, as above.
         promote(&next, None).map_err(failed)?;
         *in_force = Ring::read(dir, now, *tokens_live).map_err(failed)?;
         Ok(NextKey { key_id, signs_at: next.signs_at() })
     }
 
     /// Logs and publishes the next key.
-    async fn publish(&self, ring: &Ring, next: &KeyFile, by: &str) -> anyhow::Result<String> {
+    async fn publish(&self, ring: &Ring, next: &KeyFile, by: &Actor) -> anyhow::Result<String> {
         let mut keys = ring.keys()?;
         let signer = next.signer()?;
         let key_id = signer.key_id().to_owned();
         keys.published.insert(0, signer);
-        self.0.authority.rotate_keys(keys, &Actor::Operator(by.to_owned())).await?;
+        self.0.authority.rotate_keys(keys, by).await?;
         Ok(key_id)
     }
 }

@@ -117,6 +117,47 @@ async fn a_rotation_that_cannot_be_logged_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn a_rotation_that_a_crash_cut_off_is_found_logged_and_taken_to_its_end() {
+    for logged in [false, true] {
+        let rig = Rig::new().await;
+        let old = rig.signs().await;
+        // What a kill leaves: a key that was made, without and with its entry.
+        let left = create(rig.dir.path(), rig.world.authority.now()).unwrap();
+        let key_id = left.signer().unwrap().key_id().to_owned();
+        if logged {
+            let ring = Ring::read(rig.dir.path(), rig.world.authority.now(), LIVE).unwrap().unwrap();
+            rig.keys.publish(&ring, &left, &Actor::Operator("alice".into())).await.unwrap();
+        }
+        rig.world.clock.advance_secs(PUBLISHED_FIRST_SECS);
+        assert_eq!(rig.restarted(), (old.clone(), 0), "a start alone counts no key that may not be in the log");
+        let restarted = RotatingKeys::new(rig.dir.path().to_owned(), rig.world.authority.clone(), LIVE);
+        // It cannot be logged yet: it is not published, and not forgotten.
+        rig.world.ledger.break_with(Some(Fault::Failed));
+        assert!(restarted.advance().await.is_err());
+        rig.world.ledger.break_with(None);
+        assert_eq!(rig.restarted(), (old.clone(), 0));
+        restarted.advance().await.unwrap();
+        assert!(rig.published().contains(&key_id));
+        assert_eq!(rig.logged().last().unwrap(), &("writ".to_owned(), old.clone(), 1));
+        restarted.advance().await.unwrap();
+        assert_eq!(rig.signs().await, old, "verifiers have just begun to see it");
+        rig.world.clock.advance_secs(PUBLISHED_FIRST_SECS);
+        restarted.advance().await.unwrap();
+        assert_eq!(rig.signs().await, key_id);
+        assert!(left_over(rig.dir.path()).unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn the_first_key_that_a_crash_cut_off_is_the_first_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = Timestamp::from_secs(1_800_000_000);
+    let left = create(dir.path(), now).unwrap().signer().unwrap().key_id().to_owned();
+    assert_eq!(open(dir.path(), now.plus_secs(5), LIVE).unwrap().active.key_id(), left);
+    assert!(left_over(dir.path()).unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_key_does_not_begin_to_sign_while_that_cannot_be_logged() {
     let rig = Rig::new().await;
     let (old, next) = (rig.signs().await, rig.rotate().await.unwrap().key_id);
