@@ -106,15 +106,25 @@ pub(crate) fn connector(ca_file: Option<&Path>) -> anyhow::Result<Connector> {
         None => builder.with_webpki_roots(),
         Some(path) => {
             let mut roots = rustls::RootCertStore::empty();
-            let shown = || format!("trusted certificates in `{}`", path.display());
-            for certificate in CertificateDer::pem_file_iter(path).with_context(shown)? {
-                roots.add(certificate.with_context(shown)?).with_context(shown)?;
+            for certificate in certificates(path)? {
+                roots.add(certificate).with_context(|| format!("trusted certificates in `{}`", path.display()))?;
             }
-            anyhow::ensure!(!roots.is_empty(), "`{}` holds no certificate", path.display());
             builder.with_tls_config(rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
         }
     };
     Ok(builder.https_or_http().enable_http1().build())
+}
+
+/// The certificates of a PEM file, at least one.
+///
+/// # Errors
+/// The file cannot be read or holds no certificate.
+pub(crate) fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let shown = || format!("trusted certificates in `{}`", path.display());
+    let read = CertificateDer::pem_file_iter(path).with_context(shown)?;
+    let found = read.collect::<Result<Vec<_>, _>>().with_context(shown)?;
+    anyhow::ensure!(!found.is_empty(), "`{}` holds no certificate", path.display());
+    Ok(found)
 }
 
 /// An error and its causes in one line.

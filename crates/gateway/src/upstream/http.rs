@@ -49,9 +49,10 @@ const TRACE_BYTES: usize = 55;
 pub(super) struct HttpClient(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
 
 impl HttpClient {
-    pub(super) fn new(settings: &Settings) -> Result<Self, UpstreamError> {
+    /// Trusts the public roots, and these (DER).
+    pub(super) fn new(extra_roots: &[Vec<u8>]) -> Result<Self, UpstreamError> {
         let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        for der in &settings.extra_roots {
+        for der in extra_roots {
             roots.add(CertificateDer::from(der.clone())).map_err(|_| UpstreamError::Url("an extra root is not a certificate"))?;
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -114,7 +115,9 @@ impl Endpoint {
         match uri.scheme_str() {
             Some("https") => {}
             Some("http") if is_loopback(host) || settings.plain_http_hosts.iter().any(|allowed| allowed == host) => {}
-            Some("http") => return Err(UpstreamError::Url("`http` is only allowed to loopback; use `https`")),
+            Some("http") => {
+                return Err(UpstreamError::Url("`http` is only allowed to loopback and hosts of `plain_http_hosts`; use `https`"));
+            }
             _ => return Err(UpstreamError::Url("only `https` and `http` URLs are possible")),
         }
         Ok(Self { client, uri, injection: upstream.injection.clone() })

@@ -43,8 +43,8 @@ const FAREWELLS: Duration = Duration::from_secs(6);
 pub struct Settings {
     /// Hosts besides loopback that may be spoken to without TLS.
     pub plain_http_hosts: Vec<String>,
-    /// Certificates (DER) that are trusted besides the public roots.
-    pub extra_roots: Vec<Vec<u8>>,
+    /// Certificates (DER) that one upstream is trusted by, besides the public roots.
+    pub extra_roots: HashMap<UpstreamName, Vec<Vec<u8>>>,
 }
 
 /// One upstream, for operators.
@@ -87,6 +87,8 @@ struct Pool {
     registry: Arc<dyn Registry>,
     settings: Settings,
     client: HttpClient,
+    /// Of upstreams that have roots of their own: a root of one upstream vouches for no other.
+    clients: HashMap<UpstreamName, HttpClient>,
     table: Mutex<Table>,
     /// Room for connections over HTTP, and for children.
     connections: Arc<Semaphore>,
@@ -110,12 +112,15 @@ impl Upstreams {
     /// # Errors
     /// If the extra roots are not certificates.
     pub fn new(registry: Arc<dyn Registry>, settings: Settings) -> Result<Self, UpstreamError> {
-        let client = HttpClient::new(&settings)?;
+        let client = HttpClient::new(&[])?;
+        let own = settings.extra_roots.iter().map(|(name, roots)| Ok((name.clone(), HttpClient::new(roots)?)));
+        let clients = own.collect::<Result<_, UpstreamError>>()?;
         let ends = registry.ends();
         let pool = Arc::new(Pool {
             registry,
             settings,
             client,
+            clients,
             table: Mutex::default(),
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             children: Arc::new(Semaphore::new(CHILDREN_MAX)),
@@ -238,7 +243,10 @@ impl Pool {
             return Ok(Arc::clone(hub));
         }
         let endpoint = match upstream.transport {
-            Transport::Http { .. } => Some(Endpoint::new(self.client.clone(), upstream, &self.settings)?),
+            Transport::Http { .. } => {
+                let client = self.clients.get(&upstream.name).unwrap_or(&self.client);
+                Some(Endpoint::new(client.clone(), upstream, &self.settings)?)
+            }
             Transport::Stdio { .. } => None,
         };
         let hub = Arc::new(Hub {

@@ -27,7 +27,7 @@ pub(crate) use tokens::Tokens;
 
 use crate::policy_folder::Folders;
 use control::Operator;
-use domain::{Agent, AgentId, Upstream};
+use domain::{Agent, AgentId, Upstream, UpstreamName};
 use fault::{Faults, Source};
 use option::{Opt, Section, opt};
 use read::{Lookup, Reader, Table};
@@ -93,6 +93,8 @@ pub(crate) struct Config {
     pub(crate) operators: Vec<Operator>,
     /// The MCP servers.
     pub(crate) upstreams: Vec<Upstream>,
+    /// Files of certificates that single MCP servers are trusted by.
+    pub(crate) upstream_ca_files: Vec<(UpstreamName, PathBuf)>,
     /// The agents of the agent files.
     pub(crate) agents: Vec<Agent>,
     /// Our tokens.
@@ -164,7 +166,10 @@ fn read(reader: Reader<'_>, dir: &Path) -> Option<Config> {
         let client = root.section("client", &folders::CLIENT, |table| folders::read_client(table, dir));
         let providers = root.tables("provider", &provider::PROVIDER, |table| provider::read(table, dir));
         let operators = root.tables("operator", &operator::OPERATOR, operator::read);
-        let upstreams = root.tables("upstream", &upstream::UPSTREAM, upstream::read);
+        let plain = server.as_ref().map_or(&[][..], |server| &server.plain_http_hosts);
+        let configured = root.tables("upstream", &upstream::UPSTREAM, |table| upstream::read(table, dir, plain));
+        let ca_files = configured.iter().filter_map(|one| Some((one.upstream.name.clone(), one.ca_file.clone()?))).collect();
+        let upstreams: Vec<_> = configured.into_iter().map(|one| one.upstream).collect();
         unique(root, "provider", providers.iter().map(|provider| provider.name.as_str()));
         unique(root, "operator", operators.iter().map(|operator| operator.name.as_str()));
         unique(root, "upstream", upstreams.iter().map(|upstream| upstream.name.as_str()));
@@ -177,6 +182,7 @@ fn read(reader: Reader<'_>, dir: &Path) -> Option<Config> {
             providers,
             operators,
             upstreams,
+            upstream_ca_files: ca_files,
             agents: Vec::new(),
             tokens: tokens?,
             telemetry: telemetry?,

@@ -37,6 +37,12 @@ const SERVER_OPTIONS: &[Opt] = &[
         "none",
         "Web origins whose scripts may call. A request with any other `Origin` is refused.",
     ),
+    opt(
+        "plain_http_hosts",
+        "a list of host names",
+        "none",
+        "Hosts besides this machine at which MCP upstreams may be reached over plain `http`. What goes there, credentials included, can be read and changed on the way; each start warns of it. Rather give the upstream a certificate and its `ca_file`.",
+    ),
     opt("connections_max", "1 to 100000", "10000", "Connections at one time; further ones wait in the kernel's queue."),
     opt(
         "drain_secs",
@@ -73,6 +79,8 @@ pub(crate) struct Server {
     pub(crate) allowed_hosts: Vec<String>,
     /// Web origins.
     pub(crate) allowed_origins: Vec<String>,
+    /// Hosts beyond loopback at which upstreams may be reached without TLS, in lower case.
+    pub(crate) plain_http_hosts: Vec<String>,
     /// Connections at one time.
     pub(crate) connections_max: usize,
     /// Seconds to finish calls at shutdown.
@@ -104,10 +112,11 @@ pub(crate) fn read(table: &Table<'_>, dir: &Path) -> Option<Server> {
         Some(given) => public_url(table, &given),
         None => listen.map(|listen| format!("{}://{listen}", if tls.is_some() { "https" } else { "http" })),
     };
-    let words = |name| table.texts(name).unwrap_or_default().into_iter().map(|text| text.value).collect();
+    let words = |name| -> Vec<String> { table.texts(name).unwrap_or_default().into_iter().map(|text| text.value).collect() };
     Some(Server {
         allowed_hosts: words("allowed_hosts"),
         allowed_origins: words("allowed_origins"),
+        plain_http_hosts: words("plain_http_hosts").into_iter().map(|host| host.to_lowercase()).collect(),
         connections_max: table.number("connections_max", 1..=100_000).unwrap_or(10_000).try_into().unwrap_or(usize::MAX),
         drain_secs: table.number("drain_secs", 0..=3_600).unwrap_or(30),
         listen: listen?,
@@ -136,6 +145,11 @@ fn public_url(table: &Table<'_>, given: &Placed<String>) -> Option<String> {
 
 /// A URL that is `https`, or `http` on a loopback address.
 pub(super) fn secure_url(table: &Table<'_>, given: &Placed<String>, name: &str) -> Option<Url> {
+    allowed_url(table, given, name, &[])
+}
+
+/// A URL that is `https`, or `http` on a loopback address or at one of the `plain` hosts.
+pub(super) fn allowed_url(table: &Table<'_>, given: &Placed<String>, name: &str, plain: &[String]) -> Option<Url> {
     let url = match Url::parse(&given.value) {
         Ok(url) => url,
         Err(error) => {
@@ -143,7 +157,8 @@ pub(super) fn secure_url(table: &Table<'_>, given: &Placed<String>, name: &str) 
             return None;
         }
     };
-    if url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url)) {
+    let may_be_plain = || is_loopback(&url) || url.host_str().is_some_and(|host| plain.iter().any(|plain| plain == host));
+    if url.scheme() == "https" || (url.scheme() == "http" && may_be_plain()) {
         return Some(url);
     }
     let fault = given.fault(format!("`{name}` must start with `https://`"));

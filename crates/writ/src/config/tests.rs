@@ -40,6 +40,7 @@ listen = "127.0.0.1:0"
 public_url = "https://writ.example.com/"
 allowed_hosts = ["writ.internal"]
 allowed_origins = ["https://tools.example.com"]
+plain_http_hosts = ["MCP.internal"]
 connections_max = 100
 drain_secs = 5
 tls = { cert = "cert.pem", key = "key.pem", client_certs = "request" }
@@ -87,7 +88,8 @@ roles = ["admin", "auditor"]
 [[upstream]]
 name = "orders"
 owner = "shop"
-url = "http://127.0.0.1:9000/mcp"
+url = "http://mcp.internal:9000/mcp"
+ca_file = "orders-ca.pem"
 timeout_secs = 5
 [upstream.injection]
 header = "Authorization"
@@ -119,12 +121,40 @@ fn every_option_is_read_into_its_type() {
     assert!(config.tokens.nonce_required);
     assert_eq!(config.providers.len(), 2);
     assert_eq!(config.upstreams.len(), 2);
+    let [(name, path)] = &config.upstream_ca_files[..] else { unreachable!("one file") };
+    assert!(name.as_str() == "orders" && path.ends_with("orders-ca.pem") && path != Path::new("orders-ca.pem"));
     assert_eq!(config.upstreams[0].injection.as_ref().unwrap().prefix, "Bearer ");
     let agent = &config.agents[0];
     assert_eq!(agent.id.as_str(), "support-bot");
     assert_eq!(agent.rules[0].claims.len(), 4);
     assert!(agent.rules[0].is_wide());
     assert_eq!(agent.review_by, domain::Timestamp::from_secs(1_893_456_000));
+}
+
+#[test]
+fn an_upstream_without_tls_needs_its_host_to_be_named() {
+    let upstream = |server: &str, url: &str| {
+        let text = format!("[server]\n{server}\n[[upstream]]\nname = \"a\"\nowner = \"b\"\nurl = \"{url}\"\n");
+        load_text(&[("writ.toml", &text)], &|_| None)
+    };
+    let named = r#"plain_http_hosts = ["mcp.internal", "10.0.0.7"]"#;
+    for url in
+        ["http://mcp.internal/mcp", "http://MCP.internal:9000/mcp", "http://10.0.0.7/", "http://localhost:1/", "https://x.test/"]
+    {
+        assert!(upstream(named, url).is_ok(), "{url}");
+    }
+    for (server, url) in [
+        (named, "http://other.internal/mcp"),
+        (named, "http://a.mcp.internal/mcp"),
+        (named, "http://mcp.internal.evil.test/mcp"),
+        (named, "http://10.0.0.70/mcp"),
+        (named, "ftp://mcp.internal/mcp"),
+        ("", "http://mcp.internal/mcp"),
+    ] {
+        assert!(upstream(server, url).unwrap_err().iter().any(|fault| fault.2.contains("must start with `https://`")), "{url}");
+    }
+    let found = faults("[[upstream]]\nname = \"a\"\nowner = \"b\"\ncommand = \"x\"\nca_file = \"ca.pem\"\n");
+    assert!(found.iter().any(|fault| fault.2.contains("`ca_file` is about TLS")), "{found:?}");
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 use super::option::{Opt, Section, opt};
 use super::read::{Placed, Table};
-use super::server::secure_url;
+use super::server::allowed_url;
 use domain::{Injection, OwnerId, SecretRef, Transport, Upstream, UpstreamName};
+use std::path::{Path, PathBuf};
 use toml::de::DeValue;
 
 /// `[[upstream]]`.
@@ -16,7 +17,18 @@ pub(crate) static UPSTREAM: Section = Section {
 const OPTIONS: &[Opt] = &[
     opt("name", "a name", "required", "As policies, paths and the log use it."),
     opt("owner", "a name", "required", "Who answers for it."),
-    opt("url", "a URL", "one of `url` and `command` is required", "Its Streamable HTTP endpoint."),
+    opt(
+        "url",
+        "a URL",
+        "one of `url` and `command` is required",
+        "Its Streamable HTTP endpoint: `https`, or `http` on this machine and at `plain_http_hosts` of `[server]`.",
+    ),
+    opt(
+        "ca_file",
+        "a path",
+        "the public roots",
+        "With `url`: certificates in PEM that this upstream, and no other, is trusted by besides the public roots. Read at start.",
+    ),
     opt(
         "command",
         "a program",
@@ -69,13 +81,19 @@ const INJECTION_OPTIONS: &[Opt] = &[
     ),
 ];
 
-/// Reads one upstream.
-pub(crate) fn read(table: &Table<'_>) -> Option<Upstream> {
+/// An upstream, and what it is trusted by.
+pub(crate) struct Configured {
+    pub(crate) upstream: Upstream,
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+/// Reads one upstream; paths are relative to `dir`, and hosts of `plain` need no TLS.
+pub(crate) fn read(table: &Table<'_>, dir: &Path, plain: &[String]) -> Option<Configured> {
     let name = table.needed_parsed::<UpstreamName>("name");
     let owner = table.needed_parsed::<OwnerId>("owner");
     let timeout_secs = table.number("timeout_secs", 1..=3_600).unwrap_or(60);
     let transport = match (table.has("url"), table.has("command")) {
-        (true, false) => http(table),
+        (true, false) => http(table, plain),
         (false, true) => stdio(table),
         (false, false) => {
             table.push(table.fault("an upstream needs `url` or `command`"));
@@ -83,7 +101,7 @@ pub(crate) fn read(table: &Table<'_>) -> Option<Upstream> {
         }
         (true, true) => {
             // Asking for both keeps them from being reported again as unknown.
-            drop((http(table), stdio(table)));
+            drop((http(table, plain), stdio(table)));
             table.push(table.fault("an upstream has either `url` or `command`, not both"));
             None
         }
@@ -92,12 +110,18 @@ pub(crate) fn read(table: &Table<'_>) -> Option<Upstream> {
     if injection.is_some() && table.has("command") {
         table.push(table.fault("`injection` adds a header, which a `command` does not have").help("give it the secret in `env`"));
     }
-    Some(Upstream { name: name?.value, owner: owner?.value, transport: transport?, injection: injection.flatten(), timeout_secs })
+    let ca_file = table.text("ca_file").map(|path| dir.join(path.value));
+    if ca_file.is_some() && table.has("command") {
+        table.push(table.fault("`ca_file` is about TLS, which a `command` does not have"));
+    }
+    let injection = injection.flatten();
+    let upstream = Upstream { name: name?.value, owner: owner?.value, transport: transport?, injection, timeout_secs };
+    Some(Configured { upstream, ca_file })
 }
 
-fn http(table: &Table<'_>) -> Option<Transport> {
+fn http(table: &Table<'_>, plain: &[String]) -> Option<Transport> {
     let url = table.text("url")?;
-    let parsed = secure_url(table, &url, "url")?;
+    let parsed = allowed_url(table, &url, "url", plain)?;
     Some(Transport::Http { url: parsed.to_string() })
 }
 

@@ -80,7 +80,7 @@ impl Server {
         let (target_files, apis) = (read.target_files, read.apis);
         let (authority, store) = open(&config, read.policy, read.targets).await?;
         declare_agents(&authority, &config.agents).await?;
-        let upstreams = upstreams(&authority)?;
+        let upstreams = upstreams(&config, &authority)?;
         let gateway = Gateway::new(&gateway_config(&config), authority.clone(), upstreams.clone(), metrics.clone());
         let lookup = Arc::new(SystemLookup);
         let apis = HttpApis::new(&gateway_config(&config), authority.clone(), apis, lookup, metrics.clone());
@@ -229,9 +229,19 @@ async fn declare_agents(authority: &Authority, agents: &[Agent]) -> anyhow::Resu
     authority.declare_agents(agents.to_vec(), &Actor::System).await.context("the agents of the agent files")
 }
 
-fn upstreams(authority: &Authority) -> anyhow::Result<gateway::upstream::Upstreams> {
-    let registry = Arc::new(authority.clone());
-    gateway::upstream::Upstreams::new(registry, gateway::upstream::Settings::default()).context("the connections to upstreams")
+fn upstreams(config: &Config, authority: &Authority) -> anyhow::Result<gateway::upstream::Upstreams> {
+    for host in &config.server.plain_http_hosts {
+        tracing::warn!(host, "upstreams at this host may be reached without TLS: what goes there can be read and changed");
+    }
+    let roots = |(name, path): &(_, std::path::PathBuf)| {
+        let trusted = crate::web::certificates(path)?;
+        Ok((domain::UpstreamName::clone(name), trusted.into_iter().map(|certificate| certificate.to_vec()).collect()))
+    };
+    let settings = gateway::upstream::Settings {
+        plain_http_hosts: config.server.plain_http_hosts.clone(),
+        extra_roots: config.upstream_ca_files.iter().map(roots).collect::<anyhow::Result<_>>()?,
+    };
+    gateway::upstream::Upstreams::new(Arc::new(authority.clone()), settings).context("the connections to upstreams")
 }
 
 fn gateway_config(config: &Config) -> GatewayConfig {

@@ -48,6 +48,9 @@ async fn serve(protocols: &[&str]) -> (String, Vec<u8>) {
 fn bench(url: &str, extra_roots: Vec<Vec<u8>>) -> Bench {
     let bench = Bench::new(http(url));
     let registry = Arc::clone(&bench.table) as Arc<dyn Registry>;
+    // Roots of another upstream beside them, which must not matter.
+    let of = |name: &str, roots| (name.parse().unwrap(), roots);
+    let extra_roots = [of("u", extra_roots), of("another", Vec::new())].into();
     let settings = Settings { extra_roots, ..Settings::default() };
     Bench { upstreams: Upstreams::new(registry, settings).unwrap(), ..bench }
 }
@@ -64,6 +67,17 @@ async fn an_upstream_over_tls_is_reached_if_its_certificate_is_trusted() {
 }
 
 #[tokio::test]
+async fn roots_of_one_upstream_vouch_for_no_other() {
+    let (url, certificate) = serve(&["http/1.1"]).await;
+    let bench = Bench::new(http(&url));
+    let registry = Arc::clone(&bench.table) as Arc<dyn Registry>;
+    let settings = Settings { extra_roots: [("another".parse().unwrap(), vec![certificate])].into(), ..Settings::default() };
+    let bench = Bench { upstreams: Upstreams::new(registry, settings).unwrap(), ..bench };
+    let error = call(&bench.connect(1, &modern()).await, 1, "tools/call", echo(1)).await.unwrap_err();
+    assert!(matches!(&error, UpstreamError::Unreachable(why) if why.contains("certificate")), "{error}");
+}
+
+#[tokio::test]
 async fn a_certificate_for_another_name_is_refused() {
     let (url, certificate) = serve(&["http/1.1"]).await;
     let url = url.replace("localhost", "127.0.0.1");
@@ -74,6 +88,6 @@ async fn a_certificate_for_another_name_is_refused() {
 #[tokio::test]
 async fn an_extra_root_that_is_no_certificate_is_refused() {
     let registry = Arc::clone(&Bench::new(http("https://localhost/")).table) as Arc<dyn Registry>;
-    let settings = Settings { extra_roots: vec![b"no".to_vec()], ..Settings::default() };
+    let settings = Settings { extra_roots: [("u".parse().unwrap(), vec![b"no".to_vec()])].into(), ..Settings::default() };
     assert!(Upstreams::new(registry, settings).is_err());
 }
