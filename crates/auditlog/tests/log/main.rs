@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 mod faults;
+mod hostile;
 mod laws;
 mod rig;
 mod tamper;

@@ -281,3 +281,44 @@ expect = "deny"
     assert!(report.faults.is_empty(), "{:?}", report.faults);
     assert_eq!(failures, ["no target `orders-bd`; did you mean `orders-db`?"]);
 }
+
+/// A bounded fuzzer of the reader of target files: a valid one with pieces cut out, repeated and exchanged.
+mod hostile {
+    use super::*;
+    use proptest::{collection::vec, prelude::*, sample::select};
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(250))]
+
+        #[test]
+        fn an_altered_file_is_read_or_told_to_be_wrong_at_a_place_that_it_has(
+            edits in vec(
+                (
+                    any::<u16>(),
+                    0_u8..24,
+                    select(vec![
+                        "", "\n", "\"", "'", "\"\"\"", "[", "]", "[[", "{", "}", "=", ".", "#", "\\u0000", "\u{e9}", "-1", "1e9", "nan",
+                        "true", "kind = 1\n", "[offers]\n", "[offers.x]\n", "9223372036854775808", "1979-05-27",
+                    ]),
+                ),
+                1..4,
+            ),
+        ) {
+            let mut letters: Vec<char> = ORDERS_DB.chars().collect();
+            for (at, cut, put) in edits {
+                let at = usize::from(at) % (letters.len() + 1);
+                let end = (at + usize::from(cut)).min(letters.len());
+                letters.splice(at..end, put.chars());
+            }
+            let text: String = letters.into_iter().collect();
+            let sources = folder(&[("intents/fix-orders.toml", INTENT), ("targets/orders-db.toml", &text)]);
+            let Err(found) = Policy::compile(&sources) else { return Ok(()) };
+            prop_assert!(found.iter().any(|finding| finding.severity == Severity::Error), "{text}");
+            let lines = text.split('\n').count();
+            for finding in found.iter().filter(|finding| finding.path == "targets/orders-db.toml") {
+                prop_assert!(finding.line <= lines, "{finding:?} in {lines} lines");
+                prop_assert!(!finding.message.contains('\0') && finding.message.len() < 2_000, "{finding:?}");
+            }
+        }
+    }
+}

@@ -237,3 +237,58 @@ fn the_proof_of_the_specification_verifies() {
     assert_eq!(proof.jkt, text("jkt"));
     assert_eq!(proof.jti, "e1j3V_bKic8-LAEB");
 }
+
+/// A bounded fuzzer of the whole way from bytes to a proof: a valid one with pieces cut out, repeated and exchanged.
+mod hostile {
+    use super::*;
+    use proptest::{collection::vec, prelude::*, sample::select};
+
+    fn pieces() -> impl Strategy<Value = Vec<(u16, u8, String)>> {
+        let own = [".", "..", "=", "e30", "eyJ9", "AA", "-", "_", "+", "/", " ", "\0", "\u{e9}", "bnVsbA", "W10", ""];
+        vec((any::<u16>(), 0_u8..12, select(own.to_vec()).prop_map(str::to_owned)), 1..4)
+    }
+
+    fn edited(text: &str, edits: &[(u16, u8, String)]) -> String {
+        let mut letters: Vec<char> = text.chars().collect();
+        for (at, cut, put) in edits {
+            let at = usize::from(*at) % (letters.len() + 1);
+            let end = (at + usize::from(*cut)).min(letters.len());
+            letters.splice(at..end, put.chars());
+        }
+        letters.into_iter().collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_500))]
+
+        #[test]
+        fn no_altered_proof_is_accepted(edits in pieces()) {
+            let honest = proof(Algorithm::EdDsa, json!({}), json!({}));
+            let altered = edited(&honest, &edits);
+            if altered != honest {
+                prop_assert!(verify(&altered, Some(TOKEN), &RULES).is_err(), "{altered}");
+            }
+        }
+
+        /// What the signature covers is altered before it is signed: it is refused, or it is a proof of this very request.
+        #[test]
+        fn a_header_or_claims_that_were_altered_before_signing_prove_no_other_request(edits in pieces(), of_header in any::<bool>()) {
+            let (mut head, mut body) = (header(Algorithm::EdDsa).to_string(), claims().to_string());
+            let part = if of_header { &mut head } else { &mut body };
+            *part = edited(part, &edits);
+            if let Ok(found) = verify(&ISSUER.compact(Algorithm::EdDsa, &head, &body), Some(TOKEN), &RULES) {
+                let claims: Value = serde_json::from_str(&body).unwrap();
+                prop_assert_eq!(&claims["htu"], URI);
+                prop_assert_eq!(&claims["htm"], "POST");
+                prop_assert_eq!(found.jkt, PublicKey::from_jwk(&ISSUER.jwk(Algorithm::EdDsa)).unwrap().thumbprint());
+            }
+        }
+
+        #[test]
+        fn anything_panics_nowhere(text in "\\PC{0,200}", bytes in vec(any::<u8>(), 0..200)) {
+            prop_assert!(verify(&text, Some(TOKEN), &RULES).is_err());
+            prop_assert!(verify(&String::from_utf8_lossy(&bytes), None, &RULES).is_err());
+            let _ = TargetUri::parse(&text);
+        }
+    }
+}
