@@ -16,6 +16,7 @@ use serde_json::Map;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::Instrument;
 
 /// How often a request is decided at most, if the policy changes each time that its decision is written.
 const DECISIONS_MAX: usize = 3;
@@ -310,7 +311,8 @@ impl Authority {
         let logged = match asked.event(self, decision, &verdict, now) {
             Ok((event, opening)) => {
                 changes.extend(opening);
-                self.0.ledger.commit(Write { events: vec![event], changes }).await.map_err(crate::Error::from)
+                let committed = self.0.ledger.commit(Write { events: vec![event], changes });
+                committed.instrument(tracing::debug_span!("log")).await.map_err(crate::Error::from)
             }
             Err(error) => Err(error),
         };

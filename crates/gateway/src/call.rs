@@ -16,6 +16,7 @@ use authority::{Decision, Denial};
 use domain::{Operation, Outcome, Reason, ToolName};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
+use tracing::Instrument;
 
 /// Calls a tool.
 pub(crate) async fn call_tool(mut incoming: Incoming) -> Result<Reply, Refusal> {
@@ -118,7 +119,8 @@ impl Incoming {
     /// Asks the authority.
     pub(crate) async fn decide(&self, operation: Operation<'_>) -> Decision {
         let watch = Stopwatch::start();
-        let decision = self.gateway.authority.decide(&self.admitted.caller, operation).await;
+        let decision = self.gateway.authority.decide(&self.admitted.caller, operation);
+        let decision = decision.instrument(tracing::debug_span!("decide")).await;
         watch.stop(&*self.gateway.observer, Stage::Decide);
         let (outcome, reason) = match &decision {
             Decision::Allow(_) => (Outcome::Allow, None),

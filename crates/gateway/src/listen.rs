@@ -171,7 +171,7 @@ impl Gateway {
             return Err(Refusal::Method);
         }
         let watch = Stopwatch::start();
-        let caller = self.authenticate(&parts, endpoint, connection)?;
+        let caller = tracing::debug_span!("verify").in_scope(|| self.authenticate(&parts, endpoint, connection))?;
         watch.stop(&*self.0.observer, Stage::Authenticate);
         if !self.0.authority.reaches(&caller, &endpoint.upstream) {
             return Err(Refusal::InsufficientScope);

@@ -46,7 +46,8 @@ pub(crate) fn start(settings: &Telemetry) -> anyhow::Result<Guard> {
         }
     };
     let provider = settings.otlp_endpoint.as_deref().map(exporter).transpose()?;
-    let traced = Targets::new().with_default(LevelFilter::INFO).with_target("writ", LevelFilter::DEBUG);
+    let traced = Targets::new().with_default(LevelFilter::INFO);
+    let traced = traced.with_targets(["writ", "gateway", "authority"].map(|target| (target, LevelFilter::DEBUG)));
     let traces = provider
         .as_ref()
         .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("writ")).with_filter(traced.clone()));

@@ -35,6 +35,7 @@ use std::time::Duration;
 use token::dpop::TargetUri;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("writ/", env!("CARGO_PKG_VERSION")));
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
@@ -197,7 +198,7 @@ impl Inner {
         let operation =
             Operation::SendHttp { target: &api.target.name, offer: &wanted.route.offer, arguments: &wanted.asked.arguments };
         let watch = Stopwatch::start();
-        let decision = self.authority.decide(&admitted.caller, operation).await;
+        let decision = self.authority.decide(&admitted.caller, operation).instrument(tracing::debug_span!("decide")).await;
         watch.stop(&*self.observer, Stage::Decide);
         let permit = match decision {
             Decision::Allow(permit) => permit,
@@ -209,7 +210,8 @@ impl Inner {
         // 4. The last look before it leaves: the task may have ended while the decision was written.
         let released = permit.release().map_err(Admission::Over)?;
         // 5. The credential, the request, the answer.
-        self.forward(admitted, api, wanted, released).await
+        let span = tracing::debug_span!("forward", otel.kind = "client", writ.target = %api.target.name);
+        self.forward(admitted, api, wanted, released).instrument(span).await
     }
 
     async fn admit<B>(
@@ -224,7 +226,7 @@ impl Inner {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let watch = Stopwatch::start();
-        let caller = self.authenticate(&parts, api, connection)?;
+        let caller = tracing::debug_span!("verify").in_scope(|| self.authenticate(&parts, api, connection))?;
         watch.stop(&*self.observer, Stage::Authenticate);
         let slot = self.slots.take(caller.task())?;
         let spent = self.usage.take(caller.task(), &api.target.name, api.target.limits, std::time::Instant::now());

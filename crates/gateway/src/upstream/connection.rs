@@ -19,6 +19,7 @@ use domain::ToolName;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::broadcast;
+use tracing::Instrument;
 
 /// A request of the client on its way to the upstream.
 #[derive(Debug)]
@@ -87,7 +88,18 @@ impl Connection {
         self.forward(outgoing).await
     }
 
+    /// In a span of its own: from here until the upstream began to answer (`docs/operation.md`, "Traces").
     pub(super) async fn forward(&self, outgoing: Outgoing<'_>) -> Result<Exchange, UpstreamError> {
+        let span = tracing::debug_span!(
+            "forward",
+            otel.kind = "client",
+            mcp.method.name = outgoing.method,
+            writ.upstream = %self.0.hub.upstream.name,
+        );
+        self.pass_on(outgoing).instrument(span).await
+    }
+
+    async fn pass_on(&self, outgoing: Outgoing<'_>) -> Result<Exchange, UpstreamError> {
         let link = &self.0;
         let place = Arc::clone(&link.hub.places).try_acquire_owned().map_err(|_| UpstreamError::Busy("requests"))?;
         let session = link.session().await?;
@@ -101,7 +113,7 @@ impl Connection {
         } else {
             bridge::outbound(link, session.era, outgoing.params)?
         };
-        let mut headers = http::forwarded(outgoing.headers);
+        let mut headers = http::forwarded(outgoing.headers, link.hub.traceparent.and_then(|current| current()));
         if session.era.is_modern() && outgoing.method == "tools/call" {
             self.mirror(&mut headers, outgoing.params);
         }

@@ -116,7 +116,9 @@ impl Endpoint {
             Some("https") => {}
             Some("http") if is_loopback(host) || settings.plain_http_hosts.iter().any(|allowed| allowed == host) => {}
             Some("http") => {
-                return Err(UpstreamError::Url("`http` is only allowed to loopback and hosts of `plain_http_hosts`; use `https`"));
+                return Err(UpstreamError::Url(
+                    "`http` is only allowed to loopback and hosts of `plain_http_hosts`; use `https`",
+                ));
             }
             _ => return Err(UpstreamError::Url("only `https` and `http` URLs are possible")),
         }
@@ -188,12 +190,12 @@ fn is_loopback(host: &str) -> bool {
     bare == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Copies what an upstream may see of a client's headers.
-pub(super) fn forwarded(from: &HeaderMap) -> HeaderMap {
+/// What an upstream may see of a client's headers: the ids of its trace, or those of `ours`, which is within it.
+pub(super) fn forwarded(from: &HeaderMap, ours: Option<String>) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(16);
-    if let Some(value) = from.get(TRACE).filter(|value| is_trace(value.as_bytes())) {
-        headers.insert(TRACE, value.clone());
-    }
+    let ours = ours.and_then(|trace| HeaderValue::try_from(trace).ok());
+    let trace = ours.or_else(|| from.get(TRACE).cloned());
+    headers.extend(trace.filter(|value| is_trace(value.as_bytes())).map(|value| (TRACE, value)));
     headers
 }
 

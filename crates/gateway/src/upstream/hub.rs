@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 pub(super) struct Hub {
     pub(super) upstream: Arc<Upstream>,
     pub(super) endpoint: Option<Endpoint>,
+    pub(super) traceparent: Option<fn() -> Option<String>>,
     pub(super) eras: Eras,
     pub(super) catalog: Catalog,
     /// Requests that may be under way at once.

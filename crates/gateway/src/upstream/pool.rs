@@ -45,6 +45,9 @@ pub struct Settings {
     pub plain_http_hosts: Vec<String>,
     /// Certificates (DER) that one upstream is trusted by, besides the public roots.
     pub extra_roots: HashMap<UpstreamName, Vec<Vec<u8>>>,
+    /// Gives the `traceparent` of the span that is current (W3C Trace Context), if requests are traced: upstreams then see
+    /// ours in place of the client's.
+    pub traceparent: Option<fn() -> Option<String>>,
 }
 
 /// One upstream, for operators.
@@ -252,6 +255,7 @@ impl Pool {
         let hub = Arc::new(Hub {
             upstream: Arc::clone(upstream),
             endpoint,
+            traceparent: self.settings.traceparent,
             eras: Eras::default(),
             catalog: Catalog::new(upstream.name.clone(), Arc::clone(&self.registry)),
             places: Arc::new(Semaphore::new(REQUESTS_MAX)),

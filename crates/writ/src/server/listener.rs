@@ -207,13 +207,7 @@ impl Opened {
 /// Answers one request within a span of its own (OpenTelemetry's names for HTTP servers). A debug span, so that it costs
 /// nothing unless traces are wanted.
 async fn traced(planes: Planes, connection: Connection, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    let span = tracing::debug_span!(
-        "request",
-        otel.kind = "server",
-        http.request.method = %request.method(),
-        url.path = request.uri().path(),
-        http.response.status_code = tracing::field::Empty,
-    );
+    let span = super::trace_context::of_request(&request);
     let response = answer(planes, connection, request).instrument(span.clone()).await;
     response.inspect(|answered| {
         span.record("http.response.status_code", answered.status().as_u16());

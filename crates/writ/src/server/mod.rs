@@ -8,6 +8,7 @@ mod listener;
 mod metrics;
 mod policy_source;
 mod token_keys;
+mod trace_context;
 
 use crate::config::{self, Config, Kind, Provider};
 use crate::system::{SystemClock, SystemEntropy};
@@ -239,6 +240,7 @@ fn upstreams(config: &Config, authority: &Authority) -> anyhow::Result<gateway::
     };
     let settings = gateway::upstream::Settings {
         plain_http_hosts: config.server.plain_http_hosts.clone(),
+        traceparent: config.telemetry.otlp_endpoint.is_some().then_some(trace_context::current as fn() -> _),
         extra_roots: config.upstream_ca_files.iter().map(roots).collect::<anyhow::Result<_>>()?,
     };
     gateway::upstream::Upstreams::new(Arc::new(authority.clone()), settings).context("the connections to upstreams")

@@ -61,6 +61,27 @@ async fn a_trace_that_is_none_stays_here() {
 }
 
 #[tokio::test]
+async fn an_upstream_sees_our_span_in_place_of_the_clients_if_requests_are_traced() {
+    const OURS: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-1111111111111111-01";
+    const THEIRS: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let fake = Fake::start(|seen| stateless(seen, |seen| result(seen, &json!({})))).await;
+    for (traceparent, expected) in
+        [(Some((|| Some(OURS.to_owned())) as fn() -> Option<String>), OURS), (Some(|| None), THEIRS), (None, THEIRS)]
+    {
+        let bench = Bench::new(http(&fake.url));
+        let settings = Settings { traceparent, ..Settings::default() };
+        let registry = Arc::clone(&bench.table) as Arc<dyn Registry>;
+        let bench = Bench { upstreams: Upstreams::new(registry, settings).unwrap(), ..bench };
+        let connection = bench.connect(1, &modern()).await;
+        let headers = HeaderMap::from_iter([("traceparent".parse().unwrap(), THEIRS.parse().unwrap())]);
+        let (id, params) = (Id::Number(1), Raw::from_value(&echo(1)));
+        let outgoing = Outgoing { id: &id, method: "tools/call", params: Some(&params), headers: &headers, released: None };
+        events(connection.forward(outgoing).await.unwrap()).await.unwrap();
+        assert_eq!(fake.of("tools/call").pop().unwrap().header("traceparent"), Some(expected));
+    }
+}
+
+#[tokio::test]
 async fn a_session_that_asks_outside_the_request_reaches_a_stateless_client() {
     let asked = Arc::new(tokio::sync::Notify::new());
     let answered = Arc::new(tokio::sync::Notify::new());
