@@ -196,8 +196,8 @@ async fn sizes_and_rates_are_bounded_for_each_task() {
     assert_eq!(client.get("/http/api/echo").await.reason(), "bytes");
 }
 
-/// Bytes of a client against the gateway behind a real HTTP/1.1 server; gives what came back.
-async fn raw(setup: &Setup, bytes: &[u8]) -> String {
+/// A connection to the gateway behind a real HTTP/1.1 server.
+async fn connected(setup: &Setup) -> tokio::net::TcpStream {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let apis = setup.apis.clone();
@@ -209,7 +209,12 @@ async fn raw(setup: &Setup, bytes: &[u8]) -> String {
         });
         let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
     });
-    let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    tokio::net::TcpStream::connect(address).await.unwrap()
+}
+
+/// Bytes of a client that says no more then; gives what came back.
+async fn raw(setup: &Setup, bytes: &[u8]) -> String {
+    let mut socket = connected(setup).await;
     socket.write_all(bytes).await.unwrap();
     socket.shutdown().await.unwrap();
     let mut answer = Vec::new();
@@ -255,8 +260,11 @@ async fn each_request_of_a_connection_is_admitted_by_itself() {
     for (name, value) in request.headers() {
         first.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap()));
     }
-    let second = "GET /http/api/echo HTTP/1.1\r\nhost: writ.test\r\n\r\n";
-    let answers = raw(&setup, format!("{first}\r\n{second}").as_bytes()).await;
+    let second = "GET /http/api/echo HTTP/1.1\r\nhost: writ.test\r\nconnection: close\r\n\r\n";
+    let mut socket = connected(&setup).await;
+    socket.write_all(format!("{first}\r\n{second}").as_bytes()).await.unwrap();
+    let mut answers = String::new();
+    socket.read_to_string(&mut answers).await.unwrap();
     let statuses: Vec<&str> = answers.split("HTTP/1.1 ").skip(1).filter_map(|answer| answer.get(..3)).collect();
     assert_eq!(statuses, ["200", "401"], "the second has no token: {answers}");
     assert_eq!(setup.upstream.seen().len(), 1);
