@@ -12,6 +12,7 @@ use crate::respond::{DENIAL_META, Fault, Refusal, denial_data, denial_text, own_
 use crate::serve::modern::check_mirrored;
 use crate::serve::{Incoming, rewritten};
 use crate::shape::Kind;
+use crate::template::expand;
 use authority::{Decision, Denial};
 use domain::{Operation, Outcome, Reason, ToolName};
 use http::StatusCode;
@@ -26,10 +27,8 @@ pub(crate) async fn call_tool(mut incoming: Incoming) -> Result<Reply, Refusal> 
         Err(_) => return Err(unknown_tool(incoming.text("name")?, &incoming.request.id).into()),
     };
     incoming.keep_only(&["name", "arguments", "_meta", "task", "inputResponses", "requestState"]);
-    // 2. A state that the client brings back is opened, or the call that waits for its input goes on.
-    if let Some(reply) = incoming.continue_from_state().await? {
-        return Ok(reply);
-    }
+    // 2. A state that the client brings back is opened. A call that waits for its input goes on if this one is allowed.
+    let held = incoming.continue_from_state()?;
     let none = Map::new();
     let arguments = incoming.arguments()?.unwrap_or(&none);
     // 3. The catalog: is what the upstream offers under this name now what an operator approved?
@@ -67,7 +66,10 @@ pub(crate) async fn call_tool(mut incoming: Incoming) -> Result<Reply, Refusal> 
     tracing::trace!(target: "writ::step", at = "call.released");
     // 6. Forwarded with the permit consumed. The flight passes events on, withholds the answer if the task ends first,
     //    records the outcome before the answer leaves, and cancels the call if the client goes away.
-    incoming.fly(Some(released), Kind::Tool).await
+    match held {
+        Some(held) => incoming.resume(held, released).await,
+        None => incoming.fly(Some(released), Kind::Tool).await,
+    }
 }
 
 /// What a governed request besides a tool call is about.
@@ -86,7 +88,7 @@ pub(crate) async fn governed(mut incoming: Incoming, about: Governed, kind: Kind
     let (subject, is_prompt) = match about {
         Governed::Resource => (incoming.text("uri")?.to_owned(), false),
         Governed::Prompt => (incoming.text("name")?.to_owned(), true),
-        Governed::Completion => incoming.completed()?,
+        Governed::Completion => incoming.completion()?,
     };
     if !is_prompt && has_dot_segments(&subject) {
         return Err(incoming.invalid("`uri` must not hold dot segments: what it names would depend on who resolves them"));
@@ -97,9 +99,7 @@ pub(crate) async fn governed(mut incoming: Incoming, about: Governed, kind: Kind
         Governed::Resource => Map::new(),
     };
     incoming.keep_only(&["uri", "name", "arguments", "ref", "argument", "context", "_meta", "inputResponses", "requestState"]);
-    if let Some(reply) = incoming.continue_from_state().await? {
-        return Ok(reply);
-    }
+    let held = incoming.continue_from_state()?;
     let upstream = incoming.upstream();
     let operation = match is_prompt {
         true => Operation::GetPrompt { upstream, name: &subject, arguments: &arguments },
@@ -112,7 +112,10 @@ pub(crate) async fn governed(mut incoming: Incoming, about: Governed, kind: Kind
         }
     };
     let released = permit.release().map_err(Refusal::Over)?;
-    incoming.fly(Some(released), kind).await
+    match held {
+        Some(held) => incoming.resume(held, released).await,
+        None => incoming.fly(Some(released), kind).await,
+    }
 }
 
 impl Incoming {
@@ -161,30 +164,47 @@ impl Incoming {
 
     /// What a client that wants a completion has of the arguments so far, the one in hand among them.
     fn completing(&self) -> Map<String, Value> {
-        let member = |path: &str| {
-            let (first, rest) = path.split_once('/')?;
-            self.request.params.as_ref()?.value().get(first)?.pointer(&format!("/{rest}")).cloned()
-        };
-        let mut arguments = match member("context/arguments") {
-            Some(Value::Object(arguments)) => arguments,
+        let member = |name: &str| self.request.params.as_ref()?.value().get(name);
+        let argument = |name: &str| member("argument")?.get(name);
+        let mut arguments = match member("context").and_then(|context| context.get("arguments")) {
+            Some(Value::Object(arguments)) => arguments.clone(),
             _ => Map::new(),
         };
-        if let (Some(Value::String(name)), Some(value)) = (member("argument/name"), member("argument/value")) {
-            arguments.insert(name, value);
+        if let (Some(Value::String(name)), Some(value)) = (argument("name"), argument("value")) {
+            arguments.insert(name.clone(), value.clone());
         }
         arguments
     }
 
-    /// What a completion is about, and whether that is a prompt.
-    fn completed(&self) -> Result<(String, bool), Refusal> {
-        let reference = self.request.params.as_ref().and_then(|params| params.value().get("ref"));
-        let member = |name: &str| reference.and_then(|reference| reference.get(name)).and_then(Value::as_str).map(str::to_owned);
-        match member("type").as_deref() {
-            Some("ref/prompt") => member("name").map(|name| (name, true)),
-            Some("ref/resource") => member("uri").map(|uri| (uri, false)),
-            _ => None,
+    /// What a completion is about, and whether that is a prompt. A template is the resource that it names with the arguments
+    /// so far. What is sent on is only what this was decided on.
+    fn completion(&mut self) -> Result<(String, bool), Refusal> {
+        let member = |outer: &str, name: &str| self.request.params.as_ref()?.value().get(outer)?.get(name);
+        let text = |outer: &str, name: &str| member(outer, name).and_then(Value::as_str);
+        let (Some(name), Some(value)) = (text("argument", "name"), text("argument", "value")) else {
+            return Err(self.invalid("`argument` must have a name and a value that are strings"));
+        };
+        let arguments = self.completing();
+        let (reference, subject, is_prompt) = match (text("ref", "type"), text("ref", "name"), text("ref", "uri")) {
+            (Some(kind @ "ref/prompt"), Some(name), _) => (json!({ "type": kind, "name": name }), name.to_owned(), true),
+            (Some(kind @ "ref/resource"), _, Some(uri)) => {
+                let named =
+                    expand(uri, &arguments).ok_or_else(|| self.invalid("`ref` holds no template that can be expanded"))?;
+                (json!({ "type": kind, "uri": uri }), named, false)
+            }
+            _ => return Err(self.invalid("`ref` must name a prompt or a resource")),
+        };
+        let mut params =
+            Map::from_iter([("ref".to_owned(), reference), ("argument".to_owned(), json!({ "name": name, "value": value }))]);
+        let params_of = |name: &str| self.request.params.as_ref()?.value().get(name);
+        if let Some(context) = params_of("context").and_then(|context| context.get("arguments")) {
+            params.insert("context".to_owned(), json!({ "arguments": context }));
         }
-        .ok_or_else(|| self.invalid("`ref` must name a prompt or a resource"))
+        if let Some(tags) = params_of("_meta") {
+            params.insert("_meta".to_owned(), tags.clone());
+        }
+        self.request.params = Some(Params::from_value(params));
+        Ok((subject, is_prompt))
     }
 }
 

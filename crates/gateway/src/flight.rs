@@ -313,7 +313,13 @@ impl Flight {
     /// A request of the upstream: a legacy client gets it as it is, a stateless one is asked by a result.
     async fn asked(&mut self, id: Id, method: &str, params: Option<Raw>) -> Step {
         if !self.era.is_modern() {
-            return Step::Piece(Piece::Message(stream::call(Some(&id), method, params.as_ref())));
+            if self.underway.as_ref().is_some_and(|underway| underway.ask(&id)) {
+                return Step::Piece(Piece::Message(stream::call(Some(&id), method, params.as_ref())));
+            }
+            return match self.connection.answer(&id, Err(&crate::answer::kept_back())).await {
+                Ok(()) => Step::Again,
+                Err(error) => self.failed(&error),
+            };
         }
         let needs = match method {
             "elicitation/create" => "elicitation",

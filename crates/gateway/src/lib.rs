@@ -7,6 +7,7 @@
 //! Start reading at `call.rs`: one governed tool call on one page.
 
 mod admission;
+mod answer;
 mod call;
 mod config;
 mod envelope;
@@ -23,6 +24,7 @@ mod serve;
 mod session;
 mod shape;
 mod slots;
+mod template;
 pub mod upstream;
 
 pub use config::{GatewayConfig, Limits};

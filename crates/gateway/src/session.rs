@@ -2,10 +2,11 @@
 //! its client says so, when it is idle, and at once when its task ends.
 //! MCP 2025-11-25 "Session Management", "Listening for Messages", "Resumability".
 
+use crate::answer::Asking;
 use crate::config::Limits;
 use crate::flight::Flight;
 use crate::listen::Inner;
-use crate::mcp::message::Id;
+use crate::mcp::message::{Id, Request};
 use crate::mcp::version::Version;
 use crate::respond::Refusal;
 use crate::upstream::{Connection, Event};
@@ -21,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 const SWEEP_SECS: u64 = 5;
 /// How long an interrupted stream waits for its client.
 const PARKED_SECS: u64 = 60;
+/// Most questions of one session that wait for an answer.
+const QUESTIONS_MAX: usize = 64;
 /// Most interrupted streams of one session.
 const PARKED_MAX: usize = 16;
 
@@ -37,12 +40,23 @@ pub(crate) struct Session {
 
 struct State {
     used: Instant,
-    in_flight: HashMap<Id, CancellationToken>,
+    in_flight: HashMap<Id, InFlight>,
+    /// How many requests there have been: the newest has the highest number.
+    started: u64,
+    /// Questions that the client was asked, with the request that stands behind each, if one does.
+    questions: HashMap<Id, Option<Id>>,
     /// What the upstream says outside of requests; kept here while no stream listens.
     unsolicited: Option<broadcast::Receiver<Event>>,
     /// Ends the stream that listens, when another takes its place.
     listener: CancellationToken,
     parked: HashMap<String, (Flight, Instant)>,
+}
+
+/// A request that the client may cancel and that the upstream may ask something for.
+struct InFlight {
+    cancel: CancellationToken,
+    number: u64,
+    asking: Option<Asking>,
 }
 
 impl Session {
@@ -56,6 +70,8 @@ impl Session {
         let state = State {
             used: Instant::now(),
             in_flight: HashMap::new(),
+            started: 0,
+            questions: HashMap::new(),
             unsolicited: Some(connection.unsolicited()),
             listener: CancellationToken::new(),
             parked: HashMap::new(),
@@ -69,19 +85,46 @@ impl Session {
     }
 
     /// Notes a request that the client may cancel, until the value is dropped.
-    pub(crate) fn start(self: &Arc<Self>, id: &Id) -> Underway {
+    pub(crate) fn start(self: &Arc<Self>, request: &Request) -> Underway {
         let cancel = CancellationToken::new();
+        let asking = Asking::of(&request.method, request.params.as_ref());
         let mut state = self.state();
         state.used = Instant::now();
-        state.in_flight.insert(id.clone(), cancel.clone());
-        Underway { session: Arc::clone(self), id: id.clone(), cancel }
+        state.started += 1;
+        let in_flight = InFlight { cancel: cancel.clone(), number: state.started, asking };
+        state.in_flight.insert(request.id.clone(), in_flight);
+        Underway { session: Arc::clone(self), id: request.id.clone(), cancel }
+    }
+
+    /// Remembers that the client is asked something: because of this request, or else of the newest that is decided.
+    /// `false`: it is asked too much at once.
+    pub(crate) fn ask(&self, question: &Id, request: Option<&Id>) -> bool {
+        let mut state = self.state();
+        let newest = || state.in_flight.iter().filter(|(_, one)| one.asking.is_some()).max_by_key(|(_, one)| one.number);
+        let behind = request.cloned().or_else(|| newest().map(|(id, _)| id.clone()));
+        if state.questions.len() >= QUESTIONS_MAX && !state.questions.contains_key(question) {
+            return false;
+        }
+        state.questions.insert(question.clone(), behind);
+        true
+    }
+
+    /// Takes a question that the client answers, with what its answer is decided on; `None` if nothing was asked.
+    pub(crate) fn answered(&self, question: &Id) -> Option<Behind> {
+        let mut state = self.state();
+        let behind = state.questions.remove(question)?;
+        let Some(request) = behind else { return Some(Behind::Nothing) };
+        Some(match state.in_flight.get(&request) {
+            Some(in_flight) => in_flight.asking.clone().map_or(Behind::Nothing, Behind::Request),
+            None => Behind::Over,
+        })
     }
 
     /// The client cancels a request of its own. Unknown ones are ignored (MCP "Cancellation").
     pub(crate) fn cancel(&self, id: &Id) {
         let mut state = self.state();
-        if let Some(token) = state.in_flight.remove(id) {
-            token.cancel();
+        if let Some(in_flight) = state.in_flight.remove(id) {
+            in_flight.cancel.cancel();
         }
         let parked: Vec<_> = state.parked.extract_if(|_, (flight, _)| flight.id == *id).collect();
         drop(state);
@@ -139,12 +182,22 @@ impl Session {
         let parked = {
             let mut state = self.state();
             state.listener.cancel();
-            state.in_flight.drain().for_each(|(_, token)| token.cancel());
+            state.in_flight.drain().for_each(|(_, in_flight)| in_flight.cancel.cancel());
             std::mem::take(&mut state.parked)
         };
         drop(parked);
         self.connection.close().await;
     }
+}
+
+/// What stands behind a question.
+pub(crate) enum Behind {
+    /// This request.
+    Request(Asking),
+    /// A request that is over.
+    Over,
+    /// Nothing that was decided.
+    Nothing,
 }
 
 /// A request of a session that is under way.
@@ -155,6 +208,11 @@ pub(crate) struct Underway {
 }
 
 impl Underway {
+    /// Remembers that the client is asked something because of this request; `false`: it is asked too much at once.
+    pub(crate) fn ask(&self, question: &Id) -> bool {
+        self.session.ask(question, Some(&self.id))
+    }
+
     /// Resolves when the client cancelled the request.
     pub(crate) async fn cancelled(underway: Option<&Self>) {
         match underway {
@@ -166,7 +224,11 @@ impl Underway {
 
 impl Drop for Underway {
     fn drop(&mut self) {
-        self.session.state().in_flight.remove(&self.id);
+        let mut state = self.session.state();
+        state.in_flight.remove(&self.id);
+        if !state.questions.is_empty() {
+            state.questions.retain(|_, behind| behind.as_ref() != Some(&self.id));
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! private, states are sealed, and members that the client's revision demands are added. Nothing else is touched: every
 //! other byte goes through. MCP 2026-07-28 "Caching", "Responses", "Multi Round-Trip Requests".
 
+use crate::answer::Asking;
 use crate::envelope::State;
 use crate::flight::Flight;
 use crate::mcp::message::Raw;
@@ -12,6 +13,7 @@ use crate::upstream::UpstreamError;
 use authority::CallStatus;
 use domain::{Operation, UpstreamName};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 
@@ -68,6 +70,8 @@ struct Peek<'a> {
     is_error: Option<bool>,
     #[serde(rename = "resultType", borrow)]
     result_type: Option<Cow<'a, str>>,
+    #[serde(rename = "_meta", borrow)]
+    tags: Option<&'a RawValue>,
     /// The handle of long-running work, as the extension has it.
     #[serde(rename = "taskId", borrow)]
     handle: Option<Cow<'a, str>>,
@@ -111,16 +115,20 @@ impl Shape {
         if self.kind == Kind::Tool
             && let Some(handle) = peek.handle.as_deref().or_else(|| peek.task.as_ref().and_then(|work| work.handle.as_deref()))
         {
-            flight.gateway.handles.note(flight.caller.task(), &self.upstream, handle);
+            let asking = flight.asking.as_ref().and_then(|(method, params)| Asking::of(method, Some(params)));
+            flight.gateway.handles.note(flight.caller.task(), &self.upstream, handle, asking);
         }
         let interim = peek.result_type.as_deref() == Some("input_required");
-        let untouched =
-            !self.is_list() && (!flight.era.is_modern() || (peek.result_type.is_some() && !interim && self.kind == Kind::Tool));
+        let strange = peek.tags.is_some_and(|tags| tags::narrowed(tags.get()).is_some());
+        let untouched = !strange
+            && !self.is_list()
+            && (!flight.era.is_modern() || (peek.result_type.is_some() && !interim && self.kind == Kind::Tool));
         if untouched {
             return Ok(Shaped { raw: raw.clone(), status });
         }
         let mut members = Members::of(raw).ok_or(UpstreamError::Protocol("the result has a member twice"))?;
-        if interim {
+        tags::narrow(&mut members);
+        if interim && flight.era.is_modern() {
             seal(flight, &mut members)?;
             return Ok(Shaped { raw: members.to_raw(), status });
         }

@@ -14,7 +14,8 @@ use authority::ports::{
 use domain::{Agent, AgentId, DecisionId, GrantId, TargetName, Task, TaskId, Timestamp, Upstream, UpstreamName};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 /// How the ledger breaks.
@@ -42,9 +43,29 @@ struct State {
     fault: Option<Fault>,
 }
 
+/// A commit that is written and not answered yet: the moment in which a decision is durable and nobody acted on it.
+#[derive(Default)]
+pub struct Hold {
+    written: Notify,
+    go: Notify,
+}
+
+impl Hold {
+    /// Resolves when it is written.
+    pub async fn written(&self) {
+        self.written.notified().await;
+    }
+
+    /// Lets it be answered.
+    pub fn go(&self) {
+        self.go.notify_one();
+    }
+}
+
 /// A ledger, archive and published log in memory.
 pub struct MemoryLedger {
     state: Mutex<State>,
+    hold: Mutex<Option<Arc<Hold>>>,
     signer: Ed25519Signer,
 }
 
@@ -57,7 +78,7 @@ impl HashReader for State {
 impl Default for MemoryLedger {
     fn default() -> Self {
         let signer = Ed25519Signer::from_seed("log.test", &Zeroizing::new([7; 32])).unwrap();
-        Self { state: Mutex::default(), signer }
+        Self { state: Mutex::default(), hold: Mutex::default(), signer }
     }
 }
 
@@ -71,6 +92,13 @@ impl MemoryLedger {
     /// From the next write on, break like this; `None` heals.
     pub fn break_with(&self, fault: Option<Fault>) {
         self.state.lock().unwrap().fault = fault;
+    }
+
+    /// The next commit is written at once and answered only when the hold says so.
+    pub fn hold_next_commit(&self) -> Arc<Hold> {
+        let hold = Arc::<Hold>::default();
+        *self.hold.lock().unwrap() = Some(Arc::clone(&hold));
+        hold
     }
 
     /// Puts a file onto the published read path; nothing is published by itself.
@@ -155,6 +183,11 @@ impl State {
 impl Ledger for MemoryLedger {
     async fn commit(&self, write: Write) -> Result<u64, LedgerError> {
         let written = self.write(write);
+        let hold = self.hold.lock().unwrap().take();
+        if let Some(hold) = hold {
+            hold.written.notify_one();
+            hold.go.notified().await;
+        }
         // Like a real one it answers later, and whoever waits may have gone by then.
         tokio::task::yield_now().await;
         written

@@ -15,7 +15,7 @@ mod world;
 pub use fake_target::{At, Fails, FakeTarget, configured, credential_files, profile};
 
 pub use issuer::{Holder, TestIssuer};
-pub use ledger::{Fault, MemoryLedger};
+pub use ledger::{Fault, Hold, MemoryLedger};
 pub use server::{RealMariadb, RealPostgresql, RealRedis, RealSshd, RealTls};
 pub use target::shown;
 pub use world::{Backing, GRANTS_KEPT_SECS, ISSUER, StaticKeys, World, agent, task_request};

@@ -17,6 +17,11 @@ fn passes(name: &str) -> bool {
     name == "progressToken" || name.starts_with(PROTOCOL) || TRACE.contains(&name)
 }
 
+/// Whether a `_meta` holds only what the protocol defines.
+pub(crate) fn is_narrow(tags: &Value) -> bool {
+    tags.as_object().is_some_and(|tags| tags.keys().all(|name| passes(name)))
+}
+
 /// The text of a `_meta` without what the protocol does not define; `None` if there is nothing else in it.
 pub(crate) fn narrowed(text: &str) -> Option<String> {
     let Ok(mut tags) = serde_json::from_str::<Members<'_>>(text) else { return Some("{}".to_owned()) };

@@ -2,7 +2,8 @@
 //! says on its own, DELETE ends it. MCP 2025-11-25 "Transports" and "Lifecycle"; batches as in 2025-03-26.
 
 use crate::admission::{accepts, one};
-use crate::flight::{Piece, Reply, upstream_fault};
+use crate::answer;
+use crate::flight::{Piece, Reply, status_of, upstream_fault};
 use crate::hear;
 use crate::listen::{Admitted, Inner};
 use crate::mcp::message::{Id, Malformed, Message, Notification, Payload, Raw, Request, Response as Answer};
@@ -12,10 +13,10 @@ use crate::mcp::tags;
 use crate::mcp::version::{Era, Version, code, header, meta};
 use crate::respond::{Body, Fault, Refusal, bare, events, message, with};
 use crate::serve::{Incoming, dispatch};
-use crate::session::Session;
+use crate::session::{Behind, Session};
 use crate::slots::Slot;
 use crate::upstream::{ClientProfile, Event, SessionKey};
-use authority::{Caller, Heard, Over, Unheard};
+use authority::{CallStatus, Caller, Heard, Over, Released, Unheard};
 use futures_util::{StreamExt, future, stream as streams};
 use http::header::HeaderName;
 use http::{Response, StatusCode};
@@ -45,7 +46,7 @@ pub(crate) async fn serve(gateway: &Arc<Inner>, admitted: Admitted, payload: Pay
             Ok(bare(StatusCode::ACCEPTED))
         }
         Message::Response(answer) => {
-            answered(&session, &answer).await;
+            answered(gateway, &admitted.caller, &session, &answer).await?;
             Ok(bare(StatusCode::ACCEPTED))
         }
     }
@@ -149,7 +150,7 @@ async fn request_of(
         connection: session.connection.clone(),
         era: Era::Legacy(session.version),
         capabilities: session.capabilities.clone(),
-        underway: Some(session.start(&request.id)),
+        underway: Some(session.start(&request)),
         admitted,
         request,
     };
@@ -171,7 +172,7 @@ async fn batch(
         match message {
             Message::Request(request) => requests.push(request),
             Message::Notification(notification) => notified(session, &notification).await,
-            Message::Response(answer) => answered(session, &answer).await,
+            Message::Response(answer) => answered(gateway, &admitted.caller, session, &answer).await?,
         }
     }
     if requests.is_empty() {
@@ -227,7 +228,13 @@ async fn notified(session: &Session, notification: &Notification) {
             }
         }
         method @ ("notifications/progress" | "notifications/roots/list_changed") => {
-            if let Err(error) = session.connection.notify(method, params.map(crate::mcp::message::Params::raw)).await {
+            // Numbers only: words to the upstream are decided, or do not leave.
+            let counted = |name: &str| Some((name.to_owned(), params?.value().get(name)?.clone()));
+            let counts = ["progressToken", "progress", "total"].into_iter().filter_map(counted);
+            let params = Raw::from_value(&Value::Object(
+                counts.filter(|(name, value)| name == "progressToken" || value.is_number()).collect(),
+            ));
+            if let Err(error) = session.connection.notify(method, Some(&params)).await {
                 tracing::warn!(%error, method, "a notification did not reach the upstream");
             }
         }
@@ -235,11 +242,39 @@ async fn notified(session: &Session, notification: &Notification) {
     }
 }
 
-/// What a client answers to a request of the upstream. Answers that nobody waits for are ignored.
-async fn answered(session: &Session, answer: &Answer) {
-    let Some(id) = &answer.id else { return };
-    if let Err(error) = session.connection.answer(id, answer.outcome.as_ref()).await {
+/// What a client answers to a request of the upstream. Answers that nobody waits for are ignored. One that says something
+/// leaves only if the request that it belongs to is allowed once more.
+async fn answered(gateway: &Inner, caller: &Caller, session: &Session, answer: &Answer) -> Result<(), Refusal> {
+    let Some((id, behind)) = answer.id.as_ref().and_then(|id| Some((id, session.answered(id)?))) else { return Ok(()) };
+    let (outcome, released) = match (answer::refusal(&answer.outcome), &answer.outcome) {
+        (Some(refusal), _) => (refusal, Ok(None)),
+        (None, Ok(result)) => match decide_answer(gateway, caller, session, behind).await {
+            Ok(released) => (Ok(answer::leaving(result)), Ok(released)),
+            Err(kept) => (Err(answer::kept_back()), Err(kept)),
+        },
+        // Cannot happen: an error is a refusal.
+        (None, Err(_)) => return Ok(()),
+    };
+    let sent = session.connection.answer(id, outcome.as_ref()).await;
+    if let Err(error) = &sent {
         tracing::debug!(%error, "an answer of the client was not passed on");
+    }
+    if let Some(released) = released? {
+        released.record(sent.map_or_else(|error| status_of(&error), |()| CallStatus::Ok).into());
+    }
+    Ok(())
+}
+
+async fn decide_answer(
+    gateway: &Inner,
+    caller: &Caller,
+    session: &Session,
+    behind: Behind,
+) -> Result<Option<Released>, answer::Kept> {
+    match behind {
+        Behind::Request(asking) => asking.decide(gateway, caller, (&session.upstream, &session.connection)).await.map(Some),
+        Behind::Over => Err(answer::Kept::Refused("the request that this answers is over".to_owned())),
+        Behind::Nothing => answer::may_leave_alone(caller).map(|()| None),
     }
 }
 
@@ -308,7 +343,11 @@ impl Listening {
                 }
                 Ok(Event::Request { id, method, params }) => {
                     if let Err(unheard) = self.hear(Heard::Question).await {
-                        self.refuse(&id, unheard).await;
+                        self.refuse(&id, &hear::unasked(unheard)).await;
+                        continue;
+                    }
+                    if !self.session.ask(&id, None) {
+                        self.refuse(&id, &answer::kept_back()).await;
                         continue;
                     }
                     return Some(Piece::Message(stream::call(Some(&id), &method, params.as_ref())));
@@ -329,8 +368,8 @@ impl Listening {
         self.gateway.authority.hear(&self.caller, &self.session.upstream, what).await
     }
 
-    async fn refuse(&self, id: &Id, unheard: Unheard) {
-        if let Err(error) = self.session.connection.answer(id, Err(&hear::unasked(unheard))).await {
+    async fn refuse(&self, id: &Id, refusal: &Raw) {
+        if let Err(error) = self.session.connection.answer(id, Err(refusal)).await {
             tracing::debug!(%error, "a refusal did not reach the upstream");
         }
     }

@@ -4,13 +4,15 @@
 pub(crate) mod legacy;
 pub(crate) mod modern;
 
+use crate::answer::leaving;
 use crate::call::{Governed, call_tool, governed};
 use crate::envelope::{Bond, State};
 use crate::flight::{Flight, ProgressToken, Reply, method_not_found, status_of, upstream_fault};
 use crate::held::INPUT_KEY;
 use crate::listen::{Admitted, Inner};
-use crate::mcp::message::{Params, Raw, Request};
+use crate::mcp::message::{Id, Params, Raw, Request};
 use crate::mcp::object::Members;
+use crate::mcp::tags;
 use crate::mcp::version::{Era, code};
 use crate::observe::Stopwatch;
 use crate::respond::{Fault, Refusal};
@@ -27,6 +29,13 @@ use tracing::field::Empty;
 
 /// The extension for long-running work.
 pub(crate) const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
+
+/// A request that was held for an answer, and the answer.
+pub(crate) struct Held {
+    flight: Box<Flight>,
+    asked: Id,
+    answer: Raw,
+}
 
 /// One request of an authenticated caller.
 pub(crate) struct Incoming {
@@ -124,7 +133,15 @@ async fn with_handle(incoming: Incoming) -> Result<Reply, Refusal> {
     if !incoming.gateway.handles.knows(incoming.admitted.caller.task(), incoming.upstream(), handle) {
         return Err(incoming.invalid("Unknown task"));
     }
-    incoming.fly(None, Kind::Work).await
+    if incoming.request.method != "tasks/update" {
+        return incoming.fly(None, Kind::Work).await;
+    }
+    // An answer to a question of that work: decided like the call that began it.
+    let asking = incoming.gateway.handles.asking(incoming.admitted.caller.task(), incoming.upstream(), handle);
+    let Some(asking) = asking else { return Err(incoming.invalid("the call that began this work cannot be decided again")) };
+    let at = (incoming.upstream(), &incoming.connection);
+    let released = asking.decide(&incoming.gateway, &incoming.admitted.caller, at).await?;
+    incoming.fly(Some(released), Kind::Work).await
 }
 
 impl Inner {
@@ -158,8 +175,8 @@ impl Incoming {
     }
 
     /// Deals with what a client brings back from an interim result: the upstream gets its own state again, or the request
-    /// that is held for this answer goes on and its reply is the answer.
-    pub(crate) async fn continue_from_state(&mut self) -> Result<Option<Reply>, Refusal> {
+    /// that is held for this answer is taken out, to go on if this one is allowed.
+    pub(crate) fn continue_from_state(&mut self) -> Result<Option<Held>, Refusal> {
         let brought = |params: &Params| ["requestState", "inputResponses"].iter().any(|key| params.value().contains_key(*key));
         let Some(params) = self.request.params.take_if(|params| brought(params)) else { return Ok(None) };
         if !self.era.is_modern() {
@@ -186,21 +203,23 @@ impl Incoming {
                     self.request.params.take().map(|params| rewritten(params, |members| members.set("requestState", &text)));
                 Ok(None)
             }
-            Ok(State::Held(number)) => self.resume(number, answer).await.map(Some),
+            Ok(State::Held(number)) => {
+                let gone = "the request that waited for this input is over; start again";
+                let Some(mut flight) = self.gateway.held.take(number) else { return Err(self.invalid(gone)) };
+                let (Some((asked, _)), Some(answer)) = (flight.asked.take(), answer) else {
+                    return Err(self.invalid("`inputResponses` lacks the input that was asked for"));
+                };
+                Ok(Some(Held { flight: Box::new(flight), asked, answer }))
+            }
         }
     }
 
-    async fn resume(&mut self, number: u64, answer: Option<Raw>) -> Result<Reply, Refusal> {
-        let gone = "the request that waited for this input is over; start again";
-        let Some(mut flight) = self.gateway.held.take(number) else { return Err(self.invalid(gone)) };
-        let (Some((asked, _)), Some(answer)) = (flight.asked.take(), answer) else {
-            return Err(self.invalid("`inputResponses` lacks the input that was asked for"));
-        };
-        flight
-            .connection
-            .answer(&asked, Ok(&answer))
-            .await
-            .map_err(|error| upstream_fault(&error, Some(&self.request.id), self.era))?;
+    /// Lets the answer leave that was decided with this round, and goes on with the request that was held for it.
+    pub(crate) async fn resume(mut self, held: Held, released: Released) -> Result<Reply, Refusal> {
+        let Held { mut flight, asked, answer } = held;
+        let answered = flight.connection.answer(&asked, Ok(&leaving(&answer))).await;
+        released.record(answered.as_ref().map_or_else(status_of, |()| CallStatus::Ok).into());
+        answered.map_err(|error| upstream_fault(&error, Some(&self.request.id), self.era))?;
         flight.id = self.request.id.clone();
         // The token of this round counts from here on: the one before may have expired or been revoked.
         flight.caller = self.admitted.caller.clone();
@@ -210,9 +229,20 @@ impl Incoming {
         flight.answer().await
     }
 
+    /// Takes out of `_meta` what the protocol does not define: no policy sees it.
+    fn narrow_tags(&mut self) {
+        let strange = |params: &Params| params.value().get("_meta").is_some_and(|tags| !tags::is_narrow(tags));
+        if let Some(params) = self.request.params.take_if(|params| strange(params)) {
+            self.request.params = Some(rewritten(params, |members| {
+                tags::narrow(members);
+            }));
+        }
+    }
+
     /// Sends the request and waits for its answer.
     pub(crate) async fn fly(mut self, released: Option<Released>, kind: Kind) -> Result<Reply, Refusal> {
         let watch = Stopwatch::start();
+        self.narrow_tags();
         let stateful =
             self.era.is_modern() && matches!(self.request.method.as_str(), "tools/call" | "resources/read" | "prompts/get");
         let outgoing = Outgoing {

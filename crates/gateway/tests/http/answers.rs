@@ -7,6 +7,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use bytes::Bytes;
 use gateway::http::HttpLimits;
 use http_body_util::{BodyExt, Full};
+use secrecy::ExposeSecret;
 use std::time::Duration;
 
 /// An answer with this body, chunked in pieces of so many bytes.
@@ -194,6 +195,51 @@ async fn a_request_under_way_is_cut_when_the_task_ends() {
     assert_eq!(got.status, 401, "{}", got.text());
     tokio::time::timeout(Duration::from_secs(5), setup.upstream.closed.notified()).await.unwrap();
     assert_eq!(setup.outcome().await, "withheld");
+}
+
+async fn revoke(setup: &Setup, client: &crate::support::Client<'_>) {
+    let token = client.issued.token.expose_secret();
+    setup.world.authority.revoke_token(token, &authority::Actor::Holder).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_revoked_token_stops_what_is_under_way_and_what_comes_after() {
+    let setup = Setup::new().await;
+    let client = setup.client().await;
+    setup.upstream.answer(|_| Answer::Hang(Vec::new()));
+    let (got, ()) = tokio::join!(client.get("/http/api/echo"), async {
+        setup.upstream.hanging.notified().await;
+        revoke(&setup, &client).await;
+    });
+    assert_eq!(got.status, 401, "{}", got.text());
+    tokio::time::timeout(Duration::from_secs(5), setup.upstream.closed.notified()).await.unwrap();
+    assert_eq!(setup.outcome().await, "withheld");
+    let seen = setup.upstream.seen().len();
+    assert_eq!(client.get("/http/api/echo").await.status, 401);
+    assert_eq!(setup.upstream.seen().len(), seen, "nothing was sent");
+    assert!(setup.world.authority.live_task(client.task()).unwrap().ended().is_none(), "the task goes on with another token");
+}
+
+#[tokio::test]
+async fn a_revoked_token_cuts_a_stream_and_only_its_own() {
+    let setup = Setup::new().await;
+    let (client, other) = (setup.client().await, setup.client().await);
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n";
+    setup.upstream.answer(move |_| Answer::Hang(head.as_bytes().to_vec()));
+    let mut bodies = Vec::new();
+    for client in [&client, &other] {
+        let mut body =
+            client.send(client.request("GET", "/http/api/echo").body(Full::new(Bytes::new())).unwrap()).await.into_body();
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "data: 1\n\n");
+        bodies.push(body);
+    }
+    revoke(&setup, &client).await;
+    let (mut kept, mut body) = (bodies.pop().unwrap(), bodies.pop().unwrap());
+    let cut = tokio::time::timeout(Duration::from_secs(5), body.frame()).await.unwrap().unwrap();
+    assert!(cut.unwrap_err().to_string().contains("revoked"));
+    drop(body);
+    tokio::time::timeout(Duration::from_secs(5), setup.upstream.closed.notified()).await.unwrap();
+    assert!(futures_util::poll!(std::pin::pin!(kept.frame())).is_pending(), "another token's stream goes on");
 }
 
 #[tokio::test]

@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     /// What the upstream says on its own.
     pub(crate) says: broadcast::Sender<String>,
     answers: Mutex<Vec<Value>>,
+    /// Every answer of the client, oldest first.
+    answered_with: Mutex<Vec<Value>>,
     answered: Notify,
 }
 
@@ -64,6 +66,7 @@ impl FakeUpstream {
             abandoned: watch::Sender::new(0),
             says: broadcast::Sender::new(64),
             answers: Mutex::default(),
+            answered_with: Mutex::default(),
             answered: Notify::new(),
         });
         let app = Router::new().route("/mcp", axum::routing::any(serve)).with_state(shared.clone());
@@ -76,6 +79,13 @@ impl FakeUpstream {
     /// The messages of this method that reached it.
     pub(crate) fn seen(&self, method: &str) -> Vec<Seen> {
         self.shared.seen.lock().unwrap().iter().filter(|seen| seen.method == method).cloned().collect()
+    }
+}
+
+impl FakeUpstream {
+    /// The client's answers to its questions, oldest first.
+    pub(crate) fn answered(&self) -> Vec<Value> {
+        self.shared.answered_with.lock().unwrap().clone()
     }
 }
 
@@ -113,6 +123,7 @@ async fn post(shared: Arc<Shared>, headers: HeaderMap, body: Bytes) -> Response 
     shared.seen.lock().unwrap().push(Seen { method: method.clone(), params: params.clone(), headers });
     let Some(id) = message.get("id").cloned() else { return StatusCode::ACCEPTED.into_response() };
     if method.is_empty() {
+        shared.answered_with.lock().unwrap().push(message.clone());
         shared.answers.lock().unwrap().push(message);
         shared.answered.notify_one();
         return StatusCode::ACCEPTED.into_response();
@@ -184,6 +195,12 @@ async fn call(shared: Arc<Shared>, id: Value, params: &Value, complete: &str) ->
             answer(&id, &done)
         }
         "read_ticket" => match argument("ticket_id").as_str() {
+            "tags" => answer(
+                &id,
+                &format!(
+                    r#"{{"content":[],"_meta":{{"note":"smuggled","io.modelcontextprotocol/related-task":{{"taskId":"t"}}}}{complete}}}"#
+                ),
+            ),
             "fails" => answer(&id, &format!(r#"{{"content":[{{"type":"text","text":"no"}}],"isError":true{complete}}}"#)),
             "progress" => {
                 let token = params.pointer("/_meta/progressToken").cloned().unwrap_or_default();

@@ -1,0 +1,130 @@
+//! The URI that a resource template names with the arguments that are there so far: what a completion is decided on.
+//! Pure. RFC 6570, for values that are text (levels 1 to 3, and prefixes of level 4).
+
+use serde_json::{Map, Value};
+
+/// How the variables of one expression are written (RFC 6570 appendix A).
+struct Style {
+    first: &'static str,
+    between: &'static str,
+    named: bool,
+    if_empty: &'static str,
+    reserved: bool,
+}
+
+const fn style(operator: Option<char>) -> Option<Style> {
+    let of = |first, between, named, if_empty, reserved| Style { first, between, named, if_empty, reserved };
+    Some(match operator {
+        None => of("", ",", false, "", false),
+        Some('+') => of("", ",", false, "", true),
+        Some('#') => of("#", ",", false, "", true),
+        Some('.') => of(".", ".", false, "", false),
+        Some('/') => of("/", "/", false, "", false),
+        Some(';') => of(";", ";", true, "", false),
+        Some('?') => of("?", "&", true, "=", false),
+        Some('&') => of("&", "&", true, "=", false),
+        Some(_) => return None,
+    })
+}
+
+/// The URI; `None` if the template is malformed or a value is no text. What is not there is left out.
+pub(crate) fn expand(template: &str, values: &Map<String, Value>) -> Option<String> {
+    let mut uri = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('{') {
+        let (expression, after) = after.split_once('}')?;
+        if before.contains('}') {
+            return None;
+        }
+        uri.push_str(before);
+        uri.push_str(&expression_of(expression, values)?);
+        rest = after;
+    }
+    if rest.contains('}') {
+        return None;
+    }
+    uri.push_str(rest);
+    Some(uri)
+}
+
+fn expression_of(expression: &str, values: &Map<String, Value>) -> Option<String> {
+    let plain = |first: char| first.is_ascii_alphanumeric() || matches!(first, '_' | '%');
+    let operator = expression.chars().next().filter(|first| !plain(*first));
+    let style = style(operator)?;
+    let names = operator.map_or(Some(expression), |operator| expression.strip_prefix(operator))?;
+    let mut out = String::new();
+    for variable in names.split(',') {
+        let variable = variable.strip_suffix('*').unwrap_or(variable);
+        let (name, length) = match variable.split_once(':') {
+            Some((name, length)) => (name, length.parse::<usize>().ok().filter(|length| *length < 10_000)?),
+            None => (variable, usize::MAX),
+        };
+        if name.is_empty() || !name.chars().all(|letter| plain(letter) || letter == '.') {
+            return None;
+        }
+        let value = match values.get(name) {
+            None => continue,
+            Some(Value::String(text)) => text,
+            Some(_) => return None,
+        };
+        out.push_str(if out.is_empty() { style.first } else { style.between });
+        if style.named {
+            out.push_str(name);
+            out.push_str(if value.is_empty() { style.if_empty } else { "=" });
+        }
+        let shown: String = value.chars().take(length).collect();
+        push_encoded(&mut out, &shown, style.reserved);
+    }
+    Some(out)
+}
+
+fn push_encoded(out: &mut String, value: &str, reserved: bool) {
+    for byte in value.bytes() {
+        let plain = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        if plain || (reserved && b":/?#[]@!$&'()*+,;=%".contains(&byte)) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::panic, reason = "tests")]
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn templates_expand_as_their_specification_says() {
+        let values = json!({ "var": "value", "hello": "Hello World!", "path": "/foo/bar", "empty": "", "x": "1024", "y": "768" });
+        let Value::Object(values) = values else { panic!() };
+        for (template, expected) in [
+            ("orders://1", Some("orders://1")),
+            ("orders://{var}/x", Some("orders://value/x")),
+            ("{hello}", Some("Hello%20World%21")),
+            ("{+hello}", Some("Hello%20World!")),
+            ("{path}", Some("%2Ffoo%2Fbar")),
+            ("{+path}/here", Some("/foo/bar/here")),
+            ("X{#var}", Some("X#value")),
+            ("{x,y}", Some("1024,768")),
+            ("{/var,x}/here", Some("/value/1024/here")),
+            ("X{.x,y}", Some("X.1024.768")),
+            ("{;x,y,empty}", Some(";x=1024;y=768;empty")),
+            ("{?x,y,empty}", Some("?x=1024&y=768&empty=")),
+            ("?fixed=yes{&x}", Some("?fixed=yes&x=1024")),
+            ("{var:3}{absent}", Some("val")),
+            ("{/list*}{?absent}", Some("")),
+            ("{", None),
+            ("}", None),
+            ("{}", None),
+            ("{!var}", None),
+            ("{a b}", None),
+            ("{var:x}", None),
+        ] {
+            assert_eq!(expand(template, &values).as_deref(), expected, "{template}");
+        }
+        let Value::Object(number) = json!({ "var": 1 }) else { panic!() };
+        assert_eq!(expand("{var}", &number), None);
+    }
+}
