@@ -45,7 +45,7 @@ impl MirroredParameter {
 /// The parameters of a tool that are repeated, from its input schema. `None`: the annotations break the rules, and with
 /// them the whole definition.
 #[must_use]
-pub(super) fn mirrored(input_schema: &Value) -> Option<Vec<MirroredParameter>> {
+pub fn mirrored(input_schema: &Value) -> Option<Vec<MirroredParameter>> {
     let mut found = Vec::new();
     let mut path = Vec::new();
     collect(input_schema, &mut path, &mut found)?;

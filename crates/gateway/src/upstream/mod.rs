@@ -34,7 +34,7 @@ pub use catalog::{ToolStanding, ToolStatus};
 pub use connection::{Connection, Outgoing};
 pub use error::UpstreamError;
 pub use exchange::{Event, Exchange};
-pub use mirror::{MirroredParameter, encoded};
+pub use mirror::{MirroredParameter, encoded, mirrored};
 pub use pool::{Settings, UpstreamStatus, Upstreams};
 pub use profile::{ClientProfile, ServerProfile, SessionKey};
 pub use registry::Registry;

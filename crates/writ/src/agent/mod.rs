@@ -4,6 +4,7 @@
 
 pub(crate) mod bridge;
 pub(crate) mod evidence;
+mod repeated;
 pub(crate) mod stdio;
 #[cfg(test)]
 mod tests;

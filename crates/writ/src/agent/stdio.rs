@@ -3,7 +3,9 @@
 //! becomes lines again. It keeps the session of the session revisions; the stateless revision needs none.
 
 use super::bridge::Sender;
+use super::repeated::{Repeated, list_for, wants_headers};
 use bytes::Bytes;
+use gateway::upstream::encoded;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -23,6 +25,8 @@ const NAME: HeaderName = HeaderName::from_static("mcp-name");
 const VERSION_KEY: &str = "/params/_meta/io.modelcontextprotocol~1protocolVersion";
 /// Longest line: what the gateway accepts as a body.
 const LINE_BYTES_MAX: u64 = domain::limits::REQUEST_BYTES_MAX as u64;
+/// Most pages of a list of tools that are read to learn what a call repeats.
+const PAGES_MAX: usize = 100;
 /// When standard input ends, how long answers that are under way may take.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
@@ -33,7 +37,14 @@ pub(crate) async fn run(sender: Sender, upstream: String) {
     let (given, mut input) = mpsc::channel::<Vec<u8>>(64);
     // A thread of its own: a read of standard input cannot be given up, and nothing may wait for it at the end.
     std::thread::spawn(move || read_lines(&given));
-    let bridge = Arc::new(StdioBridge { sender, upstream, lines, session: Mutex::default(), running: Mutex::default() });
+    let bridge = Arc::new(StdioBridge {
+        sender,
+        upstream,
+        lines,
+        session: Mutex::default(),
+        running: Mutex::default(),
+        repeated: Repeated::default(),
+    });
     let mut under_way = JoinSet::new();
     while let Some(line) = input.recv().await {
         bridge.read(&mut under_way, line).await;
@@ -74,6 +85,7 @@ struct StdioBridge {
     session: Mutex<Session>,
     /// Requests of the stateless revision, to be dropped when they are cancelled.
     running: Mutex<HashMap<String, tokio::task::AbortHandle>>,
+    repeated: Repeated,
 }
 
 /// What `initialize` brought.
@@ -129,29 +141,57 @@ impl StdioBridge {
         }
     }
 
-    /// Sends one message and writes what comes back.
+    /// Sends one message and writes what comes back. A call whose headers were wrong is sent again once, with those that its
+    /// tool's definition wants.
     async fn exchange(&self, message: &Value, text: Bytes) {
         let id = message.get("id").filter(|_| message.get("method").is_some());
-        let fault = match self.sender.send(&Method::POST, &self.upstream, &self.headers(message), text).await {
-            Ok(response) => self.answer(message, id, response).await,
-            Err(why) => Err(why),
-        };
-        if let (Err(why), Some(id)) = (fault, id) {
+        let mut answered = self.send(message, text.clone(), message.pointer(VERSION_KEY).is_some()).await;
+        if matches!(answered, Ok(Answered::HeadersWanted)) {
+            self.list_tools(message).await;
+            answered = self.send(message, text, false).await;
+        }
+        if let (Err(why), Some(id)) = (answered, id) {
             self.write(&json!({ "jsonrpc": "2.0", "id": id, "error": { "code": -32000, "message": why } }).to_string()).await;
         }
     }
 
-    async fn answer(&self, message: &Value, id: Option<&Value>, response: Response<Incoming>) -> Result<(), String> {
+    async fn send(&self, message: &Value, text: Bytes, again: bool) -> Result<Answered, String> {
+        let response = self.sender.send(&Method::POST, &self.upstream, &self.headers(message), text).await?;
+        self.answer(message, response, again).await
+    }
+
+    /// Learns which arguments are repeated in headers. What cannot be learned shows when the call is sent again.
+    async fn list_tools(&self, call: &Value) {
+        let mut cursor = None;
+        for _ in 0..PAGES_MAX {
+            let list = list_for(call, cursor.as_deref());
+            let text = Bytes::from(list.to_string());
+            let Ok(response) = self.sender.send(&Method::POST, &self.upstream, &self.headers(&list), text).await else { return };
+            let is_stream = is_stream(&response);
+            let Ok(body) = response.into_body().collect().await else { return };
+            let body = body.to_bytes();
+            let events =
+                if is_stream { Events::default().feed(&body) } else { vec![String::from_utf8_lossy(&body).into_owned()] };
+            let Some(page) = events.last().and_then(|event| serde_json::from_str::<Value>(event).ok()) else { return };
+            self.repeated.learn(&page);
+            cursor = page.pointer("/result/nextCursor").and_then(Value::as_str).map(str::to_owned);
+            if cursor.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn answer(&self, message: &Value, response: Response<Incoming>, again: bool) -> Result<Answered, String> {
+        let id = message.get("id").filter(|_| message.get("method").is_some());
         if message.get("method").and_then(Value::as_str) == Some("initialize") {
             self.session.lock().unwrap_or_else(PoisonError::into_inner).id = response.headers().get(SESSION).cloned();
         }
         let status = response.status();
         if status == StatusCode::ACCEPTED || status == StatusCode::NO_CONTENT {
-            return Ok(());
+            return Ok(Answered::Done);
         }
-        let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        if kind.starts_with("text/event-stream") {
-            return self.stream(response).await;
+        if is_stream(&response) {
+            return self.stream(response).await.map(|()| Answered::Done);
         }
         let body = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
         let parsed: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -159,9 +199,13 @@ impl StdioBridge {
             let told = parsed.pointer("/error/message").and_then(Value::as_str);
             return Err(told.map_or_else(|| format!("the gateway answered {status}"), str::to_owned));
         }
+        if again && wants_headers(message, &parsed) {
+            return Ok(Answered::HeadersWanted);
+        }
         self.note_version(message, &parsed);
+        self.repeated.learn(&parsed);
         self.write(&String::from_utf8_lossy(&body)).await;
-        Ok(())
+        Ok(Answered::Done)
     }
 
     /// Later requests of a session name the revision that `initialize` agreed on.
@@ -200,6 +244,7 @@ impl StdioBridge {
                     let version = HeaderValue::from_str(version).ok();
                     self.session.lock().unwrap_or_else(PoisonError::into_inner).version = version;
                 }
+                self.repeated.learn(&parsed);
                 self.write(&event).await;
             }
         }
@@ -217,6 +262,7 @@ impl StdioBridge {
             {
                 headers.extend(value.and_then(encoded).map(|value| (header, value)));
             }
+            self.repeated.add(message, &mut headers);
             return headers;
         }
         let session = self.session();
@@ -240,15 +286,17 @@ impl StdioBridge {
     }
 }
 
-/// A header value as MCP 2026-07-28 encodes it: plain if it can be, else in base64.
-fn encoded(value: &str) -> Option<HeaderValue> {
-    use base64::Engine;
-    let plain =
-        value.bytes().all(|byte| (0x20..0x7f).contains(&byte)) && value.trim() == value && !value.starts_with("=?base64?");
-    if plain {
-        return HeaderValue::from_str(value).ok();
-    }
-    HeaderValue::from_str(&format!("=?base64?{}?=", base64::engine::general_purpose::STANDARD.encode(value))).ok()
+/// What became of a message.
+enum Answered {
+    /// What came back was written.
+    Done,
+    /// Nothing: the call must repeat some of its arguments in headers.
+    HeadersWanted,
+}
+
+fn is_stream(response: &Response<Incoming>) -> bool {
+    let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.starts_with("text/event-stream")
 }
 
 /// Cuts a stream of bytes into the data of its events.
@@ -297,14 +345,5 @@ mod tests {
         let mut events = Events::default();
         let cut: Vec<String> = stream.iter().flat_map(|byte| events.feed(&[*byte])).collect();
         assert_eq!(cut, whole);
-    }
-
-    #[test]
-    fn a_name_that_is_not_plain_is_encoded() {
-        assert_eq!(encoded("refund").map(|value| value.to_str().unwrap_or_default().to_owned()).as_deref(), Some("refund"));
-        assert_eq!(
-            encoded("größe").map(|value| value.to_str().unwrap_or_default().to_owned()).as_deref(),
-            Some("=?base64?Z3LDtsOfZQ==?=")
-        );
     }
 }
