@@ -12,7 +12,7 @@ struct Style {
     reserved: bool,
 }
 
-const fn style(operator: Option<char>) -> Option<Style> {
+fn style(operator: Option<char>) -> Option<Style> {
     let of = |first, between, named, if_empty, reserved| Style { first, between, named, if_empty, reserved };
     Some(match operator {
         None => of("", ",", false, "", false),
