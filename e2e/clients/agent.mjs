@@ -1,6 +1,6 @@
 // One agent, driven line by line: a JSON command on standard input, one JSON answer on standard output. It keeps one
 // key, and its tokens are its master's business. An answer that never came reads { lost: "why" }.
-// Commands: open, renew, replace, call, end, proof. Usage: node agent.mjs JOB.json
+// Commands: open, renew, replace, list, call, end, proof. Usage: node agent.mjs JOB.json
 import { createHash, generateKeyPairSync, randomUUID } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
@@ -46,6 +46,15 @@ const commands = {
   replace: (command) => exchange(command, { ...declared, replaces: command.task }),
   end: (command) => send(`${job.issuer}/v1/tasks/${command.task}/end`, {}, command),
   proof: (command) => ({ proof: proof(job.resource, { ahead: command.ahead, ath: ath(command.token) }) }),
+  list: (command) => send(job.resource, {
+    headers: {
+      "content-type": "application/json", accept: "application/json, text/event-stream",
+      "mcp-protocol-version": "2026-07-28", "mcp-method": command.method,
+    },
+    body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: command.method, params: {
+      _meta: { "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {} },
+    } }),
+  }, command),
   call: (command) => send(job.resource, {
     headers: {
       "content-type": "application/json", accept: "application/json, text/event-stream",

@@ -30,6 +30,7 @@ TRIALS = {
     "rotate": ("keys.made", *COMMIT, "keys.logged", "keys.effective"),
     "call": ("call.parsed", "call.decided", *COMMIT, "call.logged", "call.released", "call.sent", "call.answered", "call.recorded",
              "publish.written", "publish.signed", "publish.recorded", "publish.replaced", "publish.forgotten"),
+    "hear": ("heard.logged",),
     "start": ("start.recovered", "start.positioned"),
 }
 # Steps of credentials at targets: their trials need the targets' servers and stand beside those.
@@ -294,6 +295,17 @@ def _call(trial, agent, step, task, token, marks):
     _, told = trial.operator.ask(f"/v1/tasks/{task}")
     counted = (received, True) if by_itself else (step not in BEFORE,)
     assert told["calls_used"] in counted, f"{told['calls_used']} calls were counted"
+    assert trial.operator.active(token) and _called(agent, token, marks), "the task did not survive"
+
+
+def _hear(trial, agent, step, task, token, marks):
+    """What an upstream says unasked: the labels are durable before the agent gets any of it."""
+    trial.die(step, lambda: agent.begin("list", token=token, method="resources/list"))
+    told = agent.answer()
+    assert "lost" in told, f"the agent was answered: {told}"
+    trial.writ.service.__enter__()
+    _, told = trial.operator.ask(f"/v1/tasks/{task}")
+    assert told["read_untrusted"] is True, f"the labels were forgotten: {told}"
     assert trial.operator.active(token) and _called(agent, token, marks), "the task did not survive"
 
 
