@@ -8,9 +8,9 @@ use std::time::Duration;
 
 /// Expired grants that are taken back together while somebody asks for a credential: what they write shares transactions
 /// with decisions, and a decision waits for the whole of its transaction.
-pub(crate) const EXPIRED_MAX: usize = 4;
-/// Clean-up rests so many times as long as it worked: a fifth of the time is its share while somebody asks.
-const REST_FACTOR: u32 = 4;
+pub(crate) const EXPIRED_MAX: usize = 8;
+/// Clean-up rests so many times as long as it worked: a quarter of the time is its share while somebody asks.
+const REST_FACTOR: u32 = 3;
 /// Shortest and longest rest. The longest bounds how late something that is revoked meanwhile is looked at.
 const REST_MIN: Duration = Duration::from_millis(5);
 const REST_MAX: Duration = Duration::from_millis(50);
@@ -75,8 +75,8 @@ mod tests {
     }
 
     #[test]
-    fn clean_up_has_a_fifth_of_the_time_and_looks_again_soon() {
+    fn clean_up_has_a_quarter_of_the_time_and_looks_again_soon() {
         let millis = |worked| rest(Duration::from_millis(worked)).as_millis();
-        assert_eq!([0, 3, 10, 1_000].map(millis), [5, 12, 40, 50]);
+        assert_eq!([0, 3, 10, 1_000].map(millis), [5, 9, 30, 50]);
     }
 }

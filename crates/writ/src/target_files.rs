@@ -21,7 +21,7 @@ use toml::de::{DeTable, DeValue};
 /// Members of an offer that policy reads; everything else is its kind's own.
 const OF_POLICY: [&str; 6] = ["description", "lifetime_secs", "reading", "sink", "clear_arguments", "params"];
 
-const ISSUE_CONNECTIONS: i64 = 4;
+const ISSUE_CONNECTIONS: i64 = 8;
 const END_CONNECTIONS: i64 = 2;
 const CONNECTIONS_MAX: i64 = 64;
 const LIVE: i64 = 1_000;

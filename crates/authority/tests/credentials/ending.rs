@@ -66,7 +66,7 @@ async fn a_credential_expires_without_anybody_remembering_it() {
 #[tokio::test(start_paused = true)]
 async fn while_somebody_asks_the_expired_go_a_few_at_a_time_and_the_revoked_at_once() {
     const EXPIRED: usize = 40;
-    const EACH: usize = 4;
+    const EACH: usize = 8;
     let rig = Rig::new().await;
     let (_, caller) = rig.task().await;
     for _ in 0..EXPIRED {

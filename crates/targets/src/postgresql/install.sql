@@ -115,7 +115,7 @@ BEGIN
                  ' CONNECTION LIMIT %s VALID UNTIL %L PASSWORD %L',
                  p_role, t.max_conn, to_char(v_until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || '+00', p_verifier);
   EXECUTE format('GRANT %I TO %I', t.parent, p_role);
-  SELECT oid INTO v_oid FROM pg_roles WHERE rolname = p_role;
+  v_oid := to_regrole(p_role)::oid;
   -- A place at random, which is mostly free; when nearly all are taken, one that is seen to be free, and another one if
   -- somebody was faster.
   FOR v_try IN 1..20 LOOP

