@@ -42,7 +42,8 @@ impl Pace {
     /// Whether somebody asks now, or asked since this was called last with the same `mark`.
     pub(crate) fn busy_since(&self, mark: &mut u64) -> bool {
         let begun = self.begun.load(Ordering::Relaxed);
-        self.under_way.load(Ordering::Relaxed) > 0 || std::mem::replace(mark, begun) != begun
+        let came = std::mem::replace(mark, begun) != begun;
+        came || self.under_way.load(Ordering::Relaxed) > 0
     }
 
     /// Where to begin with [`Pace::busy_since`].

@@ -96,32 +96,36 @@ impl Pools {
 
     /// Connections for issuing.
     pub(super) fn issue(&self) -> Result<PgPool, TargetError> {
-        self.pool(&self.issue, ISSUE_POOL)
+        // A round trip for each acquisition would be a third of what issuing costs: a connection that worked a moment ago is
+        // taken as it is, one that lay idle is tried first.
+        let trusting = |options: PgPoolOptions| {
+            options.test_before_acquire(false).before_acquire(|connection, about| {
+                Box::pin(async move { Ok(about.idle_for < TRUSTED_FOR || connection.ping().await.is_ok()) })
+            })
+        };
+        self.pool(&self.issue, |options| trusting(options.max_connections(ISSUE_POOL)))
     }
 
     /// Connections for everything else.
     pub(super) fn end(&self) -> Result<PgPool, TargetError> {
-        self.pool(&self.end, END_POOL)
+        self.pool(&self.end, |options| options.max_connections(END_POOL))
     }
 
-    fn pool(&self, slot: &Mutex<Option<PgPool>>, size: u32) -> Result<PgPool, TargetError> {
+    fn pool(
+        &self,
+        slot: &Mutex<Option<PgPool>>,
+        settled: impl FnOnce(PgPoolOptions) -> PgPoolOptions,
+    ) -> Result<PgPool, TargetError> {
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pool) = slot.as_ref() {
             return Ok(pool.clone());
         }
         let password = self.password.read()?;
         let options = PgPoolOptions::new()
-            .max_connections(size)
             .acquire_timeout(CONNECT_TIMEOUT)
-            // A round trip for each acquisition would be a third of what issuing costs: one that worked a moment ago is taken
-            // as it is, one that lay idle is tried first.
-            .test_before_acquire(false)
-            .before_acquire(|connection, about| {
-                Box::pin(async move { Ok(about.idle_for < TRUSTED_FOR || connection.ping().await.is_ok()) })
-            })
             .idle_timeout(Duration::from_secs(300))
             .max_lifetime(Duration::from_secs(1_800));
-        let pool = options.connect_lazy_with(self.at.login(&self.at.user, Some(&password)));
+        let pool = settled(options).connect_lazy_with(self.at.login(&self.at.user, Some(&password)));
         *slot = Some(pool.clone());
         drop(slot);
         Ok(pool)
