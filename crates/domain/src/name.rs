@@ -127,9 +127,8 @@ macro_rules! id {
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str($prefix)?;
-                let digits = self.0.iter().flat_map(|byte| [byte >> 4, byte & 15]);
                 // At once: an entry of the log has several, and digit by digit they would be a tenth of its cost.
-                f.write_str(&digits.map(hex_digit).collect::<String>())
+                f.write_str(&to_hex(&self.0))
             }
         }
 
@@ -164,6 +163,24 @@ id!(
     /// One grant: the right of one task to hold one credential. The credential's name at its target is made of it.
     GrantId, "grant id", "grt_"
 );
+
+impl GrantId {
+    /// Its 32 lower-case hexadecimal digits: what names at targets are made of.
+    #[must_use]
+    pub fn digits(&self) -> String {
+        to_hex(&self.0)
+    }
+
+    /// The grant that a name at a target says.
+    #[must_use]
+    pub fn from_digits(digits: &str) -> Option<Self> {
+        parse_hex(digits).map(Self)
+    }
+}
+
+fn to_hex(bytes: &[u8; 16]) -> String {
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(hex_digit).collect()
+}
 
 /// Lower-case hexadecimal only, so that an identifier has one spelling.
 fn parse_hex(text: &str) -> Option<[u8; 16]> {

@@ -15,6 +15,7 @@ mod github;
 pub mod https;
 mod kubernetes;
 mod mysql;
+mod offered;
 #[cfg(test)]
 mod peer;
 mod postgresql;

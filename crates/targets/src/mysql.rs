@@ -139,7 +139,7 @@ pub(crate) fn install_script(config: &Config<'_>) -> Result<String, ConfigFaults
 
 /// The grant that an account's name says.
 fn grant_of(account: &str) -> Option<GrantId> {
-    format!("grt_{}", account.strip_prefix("jit_")?).parse().ok()
+    GrantId::from_digits(account.strip_prefix("jit_")?)
 }
 
 /// `*` and SHA-1 of SHA-1 of the password: what `mysql_native_password` keeps. Unsalted and fast to guess against, so
@@ -174,11 +174,10 @@ impl Target for Mysql {
         };
         let secret = if verifier.is_some() { SecretOrigin::Caller } else { SecretOrigin::Writ };
         let expires_at = Timestamp::from_secs(asked.expires_at.secs());
-        let id = asked.grant.to_string();
         let body = Body {
             kind: "mysql".to_owned(),
             target: self.settings.target.to_string(),
-            account: format!("jit_{}", id.strip_prefix("grt_").unwrap_or(&id)),
+            account: format!("jit_{}", asked.grant.digits()),
             template: template.name.clone(),
             expires: expires_at.secs(),
             params: asked.params.0.iter().map(|(name, value)| (name.clone(), value.to_json())).collect(),

@@ -155,13 +155,12 @@ pub(crate) fn install_script(config: &Config<'_>) -> Result<String, ConfigFaults
 
 /// The grant that a role's name says.
 fn grant_of(role: &str) -> Option<GrantId> {
-    format!("grt_{}", role.strip_prefix("jit_")?).parse().ok()
+    GrantId::from_digits(role.strip_prefix("jit_")?)
 }
 
 /// The role's name for a grant.
 fn role_of(grant: GrantId) -> String {
-    let id = grant.to_string();
-    format!("jit_{}", id.strip_prefix("grt_").unwrap_or(&id))
+    format!("jit_{}", grant.digits())
 }
 
 #[async_trait]

@@ -115,7 +115,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// The serial of a handle; nothing that is not of our shape.
 fn serial_of(handle: &str) -> Result<Vec<u8>, TargetError> {
-    let grant = handle.strip_prefix("01").and_then(|grant| format!("grt_{grant}").parse::<GrantId>().ok());
+    let grant = handle.strip_prefix("01").and_then(GrantId::from_digits);
     grant.map(serial).ok_or_else(|| TargetError::Refused(format!("`{handle}` is no serial of ours")))
 }
 

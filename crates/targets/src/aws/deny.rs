@@ -30,7 +30,7 @@ pub(super) fn made(grant: GrantId) -> Timestamp {
 /// When the grant of a session was made, by the session's name.
 fn made_by_name(session: &str) -> Option<Timestamp> {
     let digits = session.strip_prefix("lease-")?;
-    format!("grt_{digits}").parse().ok().map(made)
+    GrantId::from_digits(digits).map(made)
 }
 
 impl DenyPolicy {

@@ -11,11 +11,11 @@ mod session_policy;
 use crate::config::{Config, ConfigFault, ConfigFaults, OfferSection, Surroundings};
 use crate::evidence::{dies_by_itself, evidence, fine, warning};
 use crate::https::{Https, Place};
+use crate::offered;
 use authority::ShownPlan;
 use authority::target::{Acceptance, Asked, Evidence, Finding, Found, Handle, Minted, Plan, Standing, Target, TargetError};
-use domain::{Ending, GrantId, OfferName, SecretOrigin};
+use domain::{Ending, GrantId, OfferName};
 use request::{Broker, Credentials};
-use secrecy::SecretBox;
 use serde::{Deserialize, Serialize};
 use session_policy::Scope;
 use std::collections::BTreeMap;
@@ -112,7 +112,7 @@ fn template(offer: &OfferSection<'_>) -> Template {
 
 /// The name of the session, by which everything of it is found again: `lease-` and the grant's digits.
 fn session_name(grant: GrantId) -> String {
-    grant.as_bytes().iter().fold("lease-".to_owned(), |name, byte| format!("{name}{byte:02x}"))
+    format!("lease-{}", grant.digits())
 }
 
 impl Aws {
@@ -137,11 +137,7 @@ impl Aws {
 #[async_trait::async_trait]
 impl Target for Aws {
     fn plan(&self, asked: &Asked<'_>) -> Result<Plan, TargetError> {
-        let template = self.templates.get(&asked.offer.name);
-        let template = template.ok_or_else(|| TargetError::Unacceptable(format!("there is no offer `{}`", asked.offer.name)))?;
-        if asked.verifier.is_some() {
-            return Err(TargetError::Unacceptable("STS makes its credentials itself; send no verifier".to_owned()));
-        }
+        let template = offered::template(&self.templates, asked, "STS makes its credentials")?;
         let session = session_name(asked.grant);
         let tags = [
             ("writ:agent", asked.agent.to_string()),
@@ -157,20 +153,11 @@ impl Target for Aws {
             source_identity: asked.agent.to_string(),
             tags: tags.map(|(name, value)| (name.to_owned(), value)).into(),
         };
-        let unwritable = |_| TargetError::Unacceptable("the plan cannot be written".to_owned());
-        Ok(Plan {
-            grant: asked.grant,
-            offer: asked.offer.name.clone(),
-            handle: format!("{}/{session}", template.role_arn),
-            expires_at: asked.expires_at,
-            secret: SecretOrigin::Writ,
-            summary: vec![
-                format!("session {session} of {} as {}", carried.role_arn, carried.source_identity),
-                format!("session policy {}", carried.policy),
-            ],
-            canonical: serde_json::to_vec(&carried).map_err(unwritable)?,
-            secret_seed: SecretBox::new(Box::new(asked.entropy)),
-        })
+        let summary = vec![
+            format!("session {session} of {} as {}", carried.role_arn, carried.source_identity),
+            format!("session policy {}", carried.policy),
+        ];
+        offered::plan(asked, &carried, (format!("{}/{session}", template.role_arn), asked.expires_at), summary)
     }
 
     async fn issue(&self, plan: &Plan, shown: &ShownPlan) -> Result<Minted, TargetError> {

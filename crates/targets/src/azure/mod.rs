@@ -6,12 +6,13 @@ use crate::config::{Config, ConfigFault, ConfigFaults, OfferSection, Surrounding
 use crate::evidence::{dies_by_itself, evidence, fine, warning};
 use crate::federation::{Federation, Vouched, form, form_headers};
 use crate::https::{Https, Place};
+use crate::offered;
 use authority::ShownPlan;
 use authority::target::{Acceptance, Asked, Evidence, Finding, Found, Handle, Minted, Plan, Standing, Target, TargetError};
-use domain::{Ending, OfferName, SecretOrigin};
+use domain::{Ending, OfferName};
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
-use secrecy::{ExposeSecret, SecretBox, SecretString};
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -142,11 +143,7 @@ fn template(offer: &OfferSection<'_>) -> Template {
 #[async_trait::async_trait]
 impl Target for Azure {
     fn plan(&self, asked: &Asked<'_>) -> Result<Plan, TargetError> {
-        let template = self.templates.get(&asked.offer.name);
-        let template = template.ok_or_else(|| TargetError::Unacceptable(format!("there is no offer `{}`", asked.offer.name)))?;
-        if asked.verifier.is_some() {
-            return Err(TargetError::Unacceptable("Entra makes its tokens itself; send no verifier".to_owned()));
-        }
+        let template = offered::template(&self.templates, asked, "Entra makes its tokens")?;
         let carried = Carried {
             client_id: template.client_id.clone(),
             scope: template.scope.clone(),
@@ -154,20 +151,11 @@ impl Target for Azure {
             try_path: template.try_path.clone(),
             vouched: Vouched::of(asked, subject(&self.target, &asked.offer.name), AUDIENCE.to_owned()),
         };
-        let unwritable = |_| TargetError::Unacceptable("the plan cannot be written".to_owned());
-        Ok(Plan {
-            grant: asked.grant,
-            offer: asked.offer.name.clone(),
-            handle: format!("{}/{}", template.client_id, asked.grant),
-            expires_at: asked.expires_at,
-            secret: SecretOrigin::Writ,
-            summary: vec![
-                format!("token of application {} for {}", carried.client_id, carried.scope),
-                "it cannot be taken back: it dies by itself within 90 minutes".to_owned(),
-            ],
-            canonical: serde_json::to_vec(&carried).map_err(unwritable)?,
-            secret_seed: SecretBox::new(Box::new(asked.entropy)),
-        })
+        let summary = vec![
+            format!("token of application {} for {}", carried.client_id, carried.scope),
+            "it cannot be taken back: it dies by itself within 90 minutes".to_owned(),
+        ];
+        offered::plan(asked, &carried, (format!("{}/{}", template.client_id, asked.grant), asked.expires_at), summary)
     }
 
     async fn issue(&self, plan: &Plan, shown: &ShownPlan) -> Result<Minted, TargetError> {

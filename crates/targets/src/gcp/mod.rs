@@ -7,12 +7,13 @@ use crate::config::{Config, ConfigFault, ConfigFaults, OfferSection, Surrounding
 use crate::evidence::{dies_by_itself, evidence, fine, warning};
 use crate::federation::{Federation, Vouched, form, form_headers};
 use crate::https::{Answer, Https, Place};
+use crate::offered;
 use authority::ShownPlan;
 use authority::target::{Acceptance, Asked, Evidence, Finding, Found, Handle, Minted, Plan, Standing, Target, TargetError};
-use domain::{Ending, OfferName, SecretOrigin};
+use domain::{Ending, OfferName};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
-use secrecy::{ExposeSecret, SecretBox, SecretString};
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -222,11 +223,7 @@ impl Gcp {
 #[async_trait::async_trait]
 impl Target for Gcp {
     fn plan(&self, asked: &Asked<'_>) -> Result<Plan, TargetError> {
-        let template = self.templates.get(&asked.offer.name);
-        let template = template.ok_or_else(|| TargetError::Unacceptable(format!("there is no offer `{}`", asked.offer.name)))?;
-        if asked.verifier.is_some() {
-            return Err(TargetError::Unacceptable("Google makes its tokens itself; send no verifier".to_owned()));
-        }
+        let template = offered::template(&self.templates, asked, "Google makes its tokens")?;
         let subject = format!("writ/{}/{}", asked.offer.name, asked.grant);
         if subject.len() > SUBJECT_CHARS_MAX {
             return Err(TargetError::Unacceptable("the offer's name is too long for a subject at Google".to_owned()));
@@ -239,21 +236,12 @@ impl Target for Gcp {
             service_account: template.service_account.clone(),
             vouched: Vouched::of(asked, subject.clone(), self.audience.clone()),
         };
-        let unwritable = |_| TargetError::Unacceptable("the plan cannot be written".to_owned());
-        Ok(Plan {
-            grant: asked.grant,
-            offer: asked.offer.name.clone(),
-            handle: subject,
-            expires_at: asked.now.plus_secs(secs),
-            secret: SecretOrigin::Writ,
-            summary: vec![
-                format!("token of {} for {secs} seconds", carried.service_account),
-                format!("cut down by {} boundary rules", carried.boundary.len()),
-                "it cannot be taken back: it dies by itself".to_owned(),
-            ],
-            canonical: serde_json::to_vec(&carried).map_err(unwritable)?,
-            secret_seed: SecretBox::new(Box::new(asked.entropy)),
-        })
+        let summary = vec![
+            format!("token of {} for {secs} seconds", carried.service_account),
+            format!("cut down by {} boundary rules", carried.boundary.len()),
+            "it cannot be taken back: it dies by itself".to_owned(),
+        ];
+        offered::plan(asked, &carried, (subject, asked.now.plus_secs(secs)), summary)
     }
 
     async fn issue(&self, plan: &Plan, shown: &ShownPlan) -> Result<Minted, TargetError> {

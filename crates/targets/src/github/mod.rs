@@ -8,12 +8,13 @@ use crate::assertion::AssertionKey;
 use crate::config::{Config, ConfigFault, ConfigFaults, OfferSection, Surroundings};
 use crate::evidence::{dies_by_itself, evidence};
 use crate::https::{Answer, Https, Place};
+use crate::offered;
 use authority::ShownPlan;
 use authority::target::{Acceptance, Asked, Evidence, Finding, Found, Handle, Minted, Plan, Standing, Target, TargetError};
-use domain::{Ending, OfferName, Params, SecretOrigin, Timestamp, Value};
+use domain::{Ending, OfferName, Params, Timestamp, Value};
 use http::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
-use secrecy::{ExposeSecret, SecretBox, SecretString};
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -243,32 +244,19 @@ fn narrow(token: &Token, carried: &Carried) -> bool {
 #[async_trait::async_trait]
 impl Target for GitHub {
     fn plan(&self, asked: &Asked<'_>) -> Result<Plan, TargetError> {
-        let template = self.templates.get(&asked.offer.name);
-        let template = template.ok_or_else(|| TargetError::Unacceptable(format!("there is no offer `{}`", asked.offer.name)))?;
-        if asked.verifier.is_some() {
-            return Err(TargetError::Unacceptable("GitHub makes its tokens itself; send no verifier".to_owned()));
-        }
+        let template = offered::template(&self.templates, asked, "GitHub makes its tokens")?;
         let carried = Carried {
             grant: asked.grant.to_string(),
             installation: self.installation,
             permissions: template.permissions.clone(),
             repository_ids: template.chosen(asked.params)?,
         };
-        let unwritable = |_| TargetError::Unacceptable("the plan cannot be written".to_owned());
-        Ok(Plan {
-            grant: asked.grant,
-            offer: asked.offer.name.clone(),
-            handle: format!("installation-{}/{}", self.installation, asked.grant),
-            expires_at: asked.expires_at,
-            secret: SecretOrigin::Writ,
-            summary: vec![
-                format!("installation token for repositories {:?}", carried.repository_ids),
-                format!("permissions {:?}", carried.permissions),
-                "GitHub lets it live one hour; it is revoked earlier".to_owned(),
-            ],
-            canonical: serde_json::to_vec(&carried).map_err(unwritable)?,
-            secret_seed: SecretBox::new(Box::new(asked.entropy)),
-        })
+        let summary = vec![
+            format!("installation token for repositories {:?}", carried.repository_ids),
+            format!("permissions {:?}", carried.permissions),
+            "GitHub lets it live one hour; it is revoked earlier".to_owned(),
+        ];
+        offered::plan(asked, &carried, (format!("installation-{}/{}", self.installation, asked.grant), asked.expires_at), summary)
     }
 
     async fn issue(&self, plan: &Plan, shown: &ShownPlan) -> Result<Minted, TargetError> {

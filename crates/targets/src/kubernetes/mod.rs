@@ -10,11 +10,11 @@ mod install;
 use crate::config::{Config, ConfigFault, ConfigFaults, OfferSection, Secret, Surroundings};
 use crate::evidence::evidence;
 use crate::https::Place;
+use crate::offered;
 use api::{Api, Outcome};
 use authority::ShownPlan;
 use authority::target::{Acceptance, Asked, Evidence, Finding, Found, Handle, Minted, Plan, Standing, Target, TargetError};
-use domain::{Ending, GrantId, OfferName, SecretOrigin, Timestamp};
-use secrecy::SecretBox;
+use domain::{Ending, GrantId, OfferName, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -179,7 +179,7 @@ fn foreign() -> TargetError {
 }
 
 fn account_name(grant: GrantId) -> String {
-    grant.as_bytes().iter().fold(PREFIX.to_owned(), |name, byte| format!("{name}{byte:02x}"))
+    format!("{PREFIX}{}", grant.digits())
 }
 
 fn bindings(namespace: &str) -> String {
@@ -241,11 +241,7 @@ impl Kubernetes {
 #[async_trait::async_trait]
 impl Target for Kubernetes {
     fn plan(&self, asked: &Asked<'_>) -> Result<Plan, TargetError> {
-        let template = self.templates.get(&asked.offer.name);
-        let template = template.ok_or_else(|| TargetError::Unacceptable(format!("there is no offer `{}`", asked.offer.name)))?;
-        if asked.verifier.is_some() {
-            return Err(TargetError::Unacceptable("the API server makes its tokens itself; send no verifier".to_owned()));
-        }
+        let template = offered::template(&self.templates, asked, "the API server makes its tokens")?;
         let carried = Carried {
             accounts: self.accounts.clone(),
             agent: asked.agent.to_string(),
@@ -260,21 +256,17 @@ impl Target for Kubernetes {
             secs: asked.expires_at.secs_since(asked.now).max(NATIVE_SECS_MIN),
             task: asked.task.to_string(),
         };
-        let unwritable = |_| TargetError::Unacceptable("the plan cannot be written".to_owned());
-        Ok(Plan {
-            grant: asked.grant,
-            offer: asked.offer.name.clone(),
-            handle: format!("{}/{}/{}", carried.accounts, carried.namespace, carried.name),
-            expires_at: asked.expires_at,
-            secret: SecretOrigin::Writ,
-            summary: vec![
-                format!("service account {}/{}", carried.accounts, carried.name),
-                format!("bound to role {} in namespace {}", carried.role, carried.namespace),
-                format!("token for {} seconds", carried.secs),
-            ],
-            canonical: serde_json::to_vec(&carried).map_err(unwritable)?,
-            secret_seed: SecretBox::new(Box::new(asked.entropy)),
-        })
+        let summary = vec![
+            format!("service account {}/{}", carried.accounts, carried.name),
+            format!("bound to role {} in namespace {}", carried.role, carried.namespace),
+            format!("token for {} seconds", carried.secs),
+        ];
+        offered::plan(
+            asked,
+            &carried,
+            (format!("{}/{}/{}", carried.accounts, carried.namespace, carried.name), asked.expires_at),
+            summary,
+        )
     }
 
     async fn issue(&self, plan: &Plan, shown: &ShownPlan) -> Result<Minted, TargetError> {

@@ -16,7 +16,7 @@ pub(super) struct Name {
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("jit_")?;
-        self.grant.as_bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        f.write_str(&self.grant.digits())?;
         write!(f, "_{}", self.ends_at)
     }
 }
@@ -27,7 +27,7 @@ impl FromStr for Name {
     /// Only the one spelling that `Display` writes.
     fn from_str(text: &str) -> Result<Self, ()> {
         let (grant, ends_at) = text.strip_prefix("jit_").and_then(|rest| rest.split_once('_')).ok_or(())?;
-        let name = Self { grant: format!("grt_{grant}").parse().map_err(|_| ())?, ends_at: ends_at.parse().map_err(|_| ())? };
+        let name = Self { grant: GrantId::from_digits(grant).ok_or(())?, ends_at: ends_at.parse().map_err(|_| ())? };
         if name.to_string() == text && name.ends_at > 0 { Ok(name) } else { Err(()) }
     }
 }
