@@ -46,7 +46,7 @@ const OPTIONS: &[Opt] = &[
         "env",
         "a table of references",
         "none",
-        "Environment variables of `command` by reference: `{ NAME = { env = \"X\" } }` or `{ NAME = { file = \"path\" } }`.",
+        "Environment variables of `command` by reference: `{ NAME = { env = \"X\" } }` or `{ NAME = { file = \"path\" } }`; a file that others than its owner can read is refused.",
     ),
     opt(
         "injection",
