@@ -50,7 +50,7 @@ fn bench(url: &str, extra_roots: Vec<Vec<u8>>) -> Bench {
     let registry = Arc::clone(&bench.table) as Arc<dyn Registry>;
     // Roots of another upstream beside them, which must not matter.
     let of = |name: &str, roots| (name.parse().unwrap(), roots);
-    let extra_roots = [of("u", extra_roots), of("another", Vec::new())].into();
+    let extra_roots = [of(name().as_str(), extra_roots), of("another", Vec::new())].into();
     let settings = Settings { extra_roots, ..Settings::default() };
     Bench { upstreams: Upstreams::new(registry, settings).unwrap(), ..bench }
 }
