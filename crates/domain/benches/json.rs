@@ -1,6 +1,6 @@
 //! What strictness costs: the reader beside `serde_json`'s own, and the canonical form beside its plain one, over a call with
 //! small arguments and over a large tool definition. Prints ratios of one run; asserts nothing.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
+#![expect(clippy::print_stdout, reason = "a benchmark")]
 
 use domain::json::{Limits, canonical, read_text};
 use serde_json::{Value, json};

@@ -1,7 +1,7 @@
 //! Crashes at every durable step, and databases that went back in time.
 //! Each ends in one `check_log` over everything, never in a look at single files alone.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use auditlog::{
     Error,
@@ -134,7 +134,7 @@ fn the_notary_signs_no_head_that_does_not_extend_what_it_signed() {
 
 /// A disk that takes as long as the test wants.
 struct SlowKeeper {
-    begun: Sender<u64>,
+    begun: SyncSender<u64>,
     go_on: Receiver<()>,
 }
 
@@ -160,7 +160,7 @@ fn a_head_is_checked_while_another_one_is_made_durable_and_counts_from_then_on()
     world.append(&mut run, &[entry(7), entry(8), entry(9)]).unwrap();
     let (other, other_tail) = (head(&run), run.tail.clone());
 
-    let ((begun, has_begun), (go, go_on)) = (channel(), channel());
+    let ((begun, has_begun), (go, go_on)) = (sync_channel(2), sync_channel(2));
     let notary = Notary::new(Box::new(signer()), SlowKeeper { begun, go_on }, Head::empty());
     let tiles = Tiles::new(world.directory());
     let draft = notary.draft(first, &Committed::new(&first_tail, &tiles, 0)).unwrap();
