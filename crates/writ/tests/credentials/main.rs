@@ -2,6 +2,7 @@
 //! clients. Skips loudly what is not installed (fails if WRIT_REQUIRE_SERVICES is set).
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod aws;
 mod lab;
 mod mysql;
 mod postgresql;
