@@ -85,7 +85,8 @@ impl Authority {
     /// Takes back what stands without a live grant. The listing is what remembers it: if this fails, the next comparison
     /// finds it again.
     ///
-    /// CRASH(orphan.found, orphan.stepped): found again by the next comparison.
+    /// CRASH(orphan.found, orphan.stepped): found again by the next comparison, unless it was removed already: then the log
+    /// tells that it was found and not that it ended, because no row remembers it.
     async fn end_orphan(&self, target: &TargetState, found: &Found) -> Result<(), Error> {
         let known = self.0.archive.grant(found.grant).await?;
         let ours = match &known {

@@ -11,13 +11,14 @@ pub(crate) struct Report {
     form: Form,
     colour: bool,
     steps: Vec<Value>,
+    left_out: Vec<String>,
     differs: usize,
 }
 
 impl Report {
     /// Nothing has happened yet.
     pub(crate) fn new(form: Form) -> Self {
-        Self { form, colour: output::colour_on_stdout(), steps: Vec::new(), differs: 0 }
+        Self { form, colour: output::colour_on_stdout(), steps: Vec::new(), left_out: Vec::new(), differs: 0 }
     }
 
     /// A line between steps.
@@ -33,6 +34,16 @@ impl Report {
         if self.form == Form::Human {
             output::line(&painted(&format!("    {text}"), Paint::Faint, self.colour));
         }
+    }
+
+    /// A chapter that cannot be told here, and why.
+    pub(crate) fn left_out(&mut self, text: &str) {
+        let text = tame(text);
+        if self.form == Form::Human {
+            output::line("");
+            output::line(&painted(&format!("Left out: {text}"), Paint::Faint, self.colour));
+        }
+        self.left_out.push(text);
     }
 
     /// One step: what was done, what should come of it, what came of it, and whether that is the same.
@@ -60,7 +71,9 @@ impl Report {
     /// The last word.
     pub(crate) fn close(&self) {
         match self.form {
-            Form::Json => output::json(&json!({ "as_expected": self.all_as_expected(), "steps": self.steps })),
+            Form::Json => {
+                output::json(&json!({ "as_expected": self.all_as_expected(), "left_out": self.left_out, "steps": self.steps }))
+            }
             Form::Human => {
                 let (count, differs) = (self.steps.len(), self.differs);
                 let (text, paint) = if differs == 0 {

@@ -1,6 +1,8 @@
 //! Sets the demo up: a folder as `writ init` writes it, a few more agents and one too generous intent, the sample
 //! upstream with a credential of its own, and the server. Everything is what a user would have.
 
+use super::database::Database;
+use super::login;
 use super::tamper::Tamper;
 use crate::cli::Failure;
 use crate::cli::init;
@@ -48,6 +50,8 @@ pub(crate) struct Stage {
     pub(crate) helpdesk: Helpdesk,
     /// The proxy in front of it.
     pub(crate) tamper: Tamper,
+    /// A database, or why there is none.
+    pub(super) database: Result<Database, String>,
     stopping: CancellationToken,
     server: tokio::task::JoinHandle<()>,
 }
@@ -62,6 +66,7 @@ impl Stage {
         let port = free_port().await?;
         let proxy = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("a port for the sample upstream")?;
         write_additions(dir, port, proxy.local_addr().context("the sample upstream's address")?)?;
+        let database = database(dir).await.map_err(|error| format!("{error:#}"));
         let credential = crate::system::random_text::<24>();
         key_file::create(&dir.join("helpdesk.token"), credential.as_bytes()).map_err(anyhow::Error::new)?;
         let helpdesk = Helpdesk::in_memory().map_err(anyhow::Error::new)?.requiring(credential.into());
@@ -74,7 +79,7 @@ impl Stage {
         let server = Server::start(config.clone()).await?;
         let url = server.url().to_owned();
         let server = tokio::spawn(server.run(stopping.clone()));
-        Ok(Self { dir: dir.to_owned(), config, url, helpdesk, tamper, stopping, server })
+        Ok(Self { dir: dir.to_owned(), config, url, helpdesk, tamper, database, stopping, server })
     }
 
     /// The development issuer.
@@ -89,12 +94,27 @@ impl Stage {
     pub(crate) async fn strike(self) {
         self.stopping.cancel();
         let _ = self.server.await;
+        if let Ok(database) = self.database {
+            database.stop().await;
+        }
     }
 
     /// Resolves when somebody wants it to stop.
     pub(crate) fn stopping(&self) -> CancellationToken {
         self.stopping.clone()
     }
+}
+
+/// A database with a target on it, if PostgreSQL is installed here.
+async fn database(dir: &Path) -> anyhow::Result<Database> {
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?.local_addr()?.port();
+    let database = Database::start(port).await?;
+    if let Err(error) = login::prepare(dir, &database).await {
+        login::withdraw(dir);
+        database.stop().await;
+        return Err(error.context("PostgreSQL is installed here, but its target could not be set up"));
+    }
+    Ok(database)
 }
 
 /// A port that is free now.

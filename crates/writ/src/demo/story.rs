@@ -1,5 +1,6 @@
 //! The story itself. Each act is a few steps; each step says what should happen before it looks at what did.
 
+use super::login;
 use super::outsider::{self, Answer, Operator, call, open};
 use super::report::Report;
 use super::stage::Stage;
@@ -28,6 +29,7 @@ pub(crate) async fn tell(stage: &Stage, report: &mut Report) -> Result<(), Failu
     stolen(stage, report).await?;
     revoked(stage, report).await?;
     changed_tool(stage, report).await?;
+    login::tell(stage, report).await?;
     the_log(stage, report, &task).await
 }
 

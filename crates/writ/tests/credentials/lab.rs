@@ -125,6 +125,12 @@ impl<P: Place> Lab<P> {
         page.pointer("/items").and_then(Value::as_array).cloned().unwrap_or_default()
     }
 
+    /// Ids of those that tasks hold or held.
+    pub(crate) fn tasks_credentials(&self) -> Vec<String> {
+        let of_tasks = self.credentials().into_iter().filter(|one| text(one, "agent") != "writ-probe");
+        of_tasks.map(|one| text(&one, "id").to_owned()).collect()
+    }
+
     pub(crate) fn end_task(&self) {
         let ended = writ(self.dir(), &["task", "end", text(&self.server.task(), "id")]);
         assert!(ended.status.success(), "{}", err(&ended));
@@ -249,11 +255,11 @@ impl Session {
     }
 }
 
-fn event<'a>(entry: &'a Value, member: &str) -> &'a str {
+pub(crate) fn event<'a>(entry: &'a Value, member: &str) -> &'a str {
     entry.pointer(&format!("/leaf/event/{member}")).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn kind(entry: &Value) -> String {
+pub(crate) fn kind(entry: &Value) -> String {
     match event(entry, "type") {
         "credential.step" => event(entry, "detail/step").to_owned(),
         other => other.to_owned(),
@@ -287,7 +293,7 @@ pub(crate) fn install_script(dir: &Path, target: &str) -> String {
 }
 
 /// Sets the wall clock of a process off by so many seconds; the monotonic one goes on. `None` without libfaketime.
-fn clock(offset: &str) -> Option<[(&'static str, PathBuf); 4]> {
+pub(crate) fn clock(offset: &str) -> Option<[(&'static str, PathBuf); 4]> {
     let folders = fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path().join("faketime"));
     let library = folders.map(|folder| folder.join("libfaketimeMT.so.1")).find(|path| path.exists())?;
     let one = || PathBuf::from("1");

@@ -3,10 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod aws;
+mod crash;
 mod lab;
 mod mysql;
+mod outage;
 mod postgresql;
 mod redis;
+mod secrets;
 #[path = "../served/mod.rs"]
 mod served;
 mod ssh;
