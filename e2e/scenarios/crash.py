@@ -74,6 +74,12 @@ class Trial:
         log = tlog.folder(self.writ)
         shutil.copy(log / "checkpoint", self.kept / f"{tlog.size(log)}-{len(list(self.kept.iterdir()))}")
 
+    def forget_next_key(self):
+        """Takes away a key that is published and never signed, so that the next trial can rotate again."""
+        for key in (self.writ.folder / "data" / "keys").glob("token-*.key"):
+            if re.fullmatch(r"token-[0-9]+\.key", key.name):
+                key.unlink()
+
     def settle(self, marks_sent):
         """Ends what is open, stops the server in good order, and judges log and state."""
         tasks = self.operator.tasks()
@@ -129,6 +135,8 @@ def _tried(trial, what, step, marks):
         else:
             globals()[f"_{what}"](trial, agent, step, task, token, marks)
         trial.settle(marks)
+    if what == "rotate":
+        trial.forget_next_key()
 
 
 def _killed_start(trial, step):
