@@ -1,10 +1,8 @@
 //! The one way in which Writ reads JSON that somebody else wrote, and the one way in which it writes JSON that is hashed.
 //!
-//! What is decided about reading: two readers of one text must never see two values. So a member that occurs twice is
-//! refused at every depth (RFC 8259 §4 leaves it open, RFC 7493 §2.3 forbids it), so is what is not UTF-8, and depth and size
-//! are bounded. Numbers are read as `serde_json` reads them: whole ones of 64 bits exactly, others as the nearest double.
-//! Where a number goes on to somebody who may read more digits ([`Numbers::Exact`]), one that a double does not hold for
-//! sure is refused (RFC 7493 §2.2). Depth differs by what is read, and each difference has a reason: see [`Limits`].
+//! Two readers of one text must never see two values: a member that occurs twice is refused at every depth (RFC 8259 §4
+//! leaves it open, RFC 7493 §2.3 forbids it), so is what is not UTF-8; depth and size are bounded, for each reader with
+//! a reason ([`Limits`]). Numbers are read as `serde_json` reads them; [`Numbers::Exact`] is for those that go on to others.
 //! Unknown members, types and spelling are the business of whoever knows what the text should say.
 //!
 //! Pure; knows no message, token or policy.
@@ -39,9 +37,11 @@ pub struct Limits {
 /// Which numbers may be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Numbers {
-    /// All that `serde_json` reads; what is decided on is checked where it is decided.
+    /// All that `serde_json` reads: whole ones of 64 bits exactly, others as the nearest double. What is decided on is checked
+    /// where it is decided.
     Any,
-    /// Only such that every reader holds alike; see [`is_exact`].
+    /// Only such that every reader holds alike (RFC 7493 §2.2); see [`is_exact`]. For what goes on to somebody who may read more
+    /// digits.
     Exact,
 }
 

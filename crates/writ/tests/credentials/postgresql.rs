@@ -1,4 +1,4 @@
-//! PostgreSQL and an unmodified psql.
+//! A login of a real PostgreSQL through the whole product, used by an unmodified psql: issue, scope, the end of a live session.
 
 use crate::lab::{Lab, Place, err, install_script, out, secret};
 use crate::served::{Server, edit, text, writ};
