@@ -8,7 +8,7 @@ mod issuing;
 
 use authority::target::{Acceptance, Minted, Target, TargetError};
 use domain::Ending;
-use issuing::{Request, Server, find, free_port, handle, has, open, run, target_config, until};
+use issuing::{Request, Server, find, handle, has, open, run, target_config, until};
 use secrecy::ExposeSecret;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -57,7 +57,7 @@ async fn cloud() -> Option<Cloud> {
         return None;
     }
     let program = std::fs::canonicalize(find("moto_server").unwrap().parent().unwrap()).unwrap().join("moto_server");
-    let port = free_port();
+    let port = testkit::free_port();
     let mut command = Command::new(&program);
     command.args(["-H", "127.0.0.1", "-p", &port.to_string()]).env("INITIAL_NO_AUTH_ACTION_COUNT", "1000");
     let server = Server::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()));

@@ -8,7 +8,7 @@ mod issuing;
 
 use authority::target::{Acceptance, Gravity, Plan, Target, TargetError, Verifier};
 use domain::Ending;
-use issuing::{Request, Server, free_port, handle, open, run, target_config, until};
+use issuing::{Request, Server, handle, open, run, target_config, until};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -164,7 +164,7 @@ async fn without_extensions_there_is_no_forwarding_and_no_terminal() {
     lab.issue("shell", "mine").await;
     assert_eq!(lab.login("mine", "echo hello").unwrap(), "hello\n");
     let mut forward = lab.ssh("mine");
-    forward.args(["-N", "-oExitOnForwardFailure=yes", "-R", &format!("127.0.0.1:{}:127.0.0.1:1", free_port())]);
+    forward.args(["-N", "-oExitOnForwardFailure=yes", "-R", &format!("127.0.0.1:{}:127.0.0.1:1", testkit::free_port())]);
     assert!(run(&mut forward).is_err());
     let refused = run(lab.ssh("mine").args(["-tt", "tty"])).unwrap_or_default();
     assert!(!refused.contains("/dev/pts"), "{refused}");

@@ -7,7 +7,7 @@ mod issuing;
 
 use authority::target::{Acceptance, Gravity, Target, TargetError, Verifier};
 use domain::Ending;
-use issuing::{Request, Server, find, free_port, handle, has, open, random, run, target_config, until};
+use issuing::{Request, Server, find, handle, has, open, random, run, target_config, until};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -55,7 +55,7 @@ fn lab() -> Option<Lab> {
     let names = "-subj /CN=localhost -addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE";
     openssl(at, &format!("{new_key} -keyout server.key -out server.pem {names}")).unwrap();
     // The script that operators run, with no other server than the file system.
-    let port = free_port();
+    let port = testkit::free_port();
     let config = target_config("x509", &target_file(port), &[]);
     std::fs::write(at.join("intermediate.pem"), std::fs::read(at.join("root.pem")).unwrap()).unwrap();
     let surroundings: Arc<dyn targets::config::Surroundings> = Arc::new(issuing::Files(at.to_owned()));

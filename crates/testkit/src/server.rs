@@ -10,10 +10,13 @@ pub use redis::RealRedis;
 pub use ssh::RealSshd;
 pub use tls::RealTls;
 
+use std::fs::File;
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Mutex;
 
 /// A folder that is removed again.
 struct Folder(PathBuf);
@@ -47,9 +50,31 @@ fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.starts_with(b"0"))
 }
 
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// Ports that tests take: below those that the system gives to outgoing connections, one of which could have it next.
+const PORTS: Range<u16> = 10_000..30_000;
+
+/// A free port that no other test gets, of this process or another, as long as this process lives.
+///
+/// # Panics
+/// There is none.
+pub fn free_port() -> u16 {
+    static TAKEN: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    let user = String::from_utf8(run(Command::new("id").arg("-u")).stdout).unwrap();
+    let folder = std::env::temp_dir().join(format!("writ-test-ports-{}", user.trim()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut taken = TAKEN.lock().unwrap();
+    // Processes begin at different places, so that they seldom meet.
+    let first = usize::try_from(std::process::id()).unwrap() * 97 + taken.len();
+    let mut candidates = PORTS.cycle().skip(first % PORTS.len()).take(PORTS.len());
+    let (port, lock) = candidates
+        .find_map(|port| {
+            let lock = File::create(folder.join(port.to_string())).unwrap();
+            let free = lock.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok();
+            free.then_some((port, lock))
+        })
+        .unwrap();
+    taken.push(lock);
+    port
 }
 
 fn run(command: &mut Command) -> Output {

@@ -21,6 +21,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use targets::config::{OfferConfig, Surroundings, TargetConfig};
 use testkit::{RealPostgresql, shown};
 
+/// How often a step that cannot be done yet is done again.
+const STEP_TRIES_MAX: usize = 20;
 const BROKER: &str = "writ_broker";
 const BROKER_PASSWORD: &str = "broker-password-of-the-test";
 
@@ -130,10 +132,14 @@ impl Lab {
         self.target.end(step, &handle).await
     }
 
-    /// Every step, as the worker walks them.
+    /// Every step, as the worker walks them: what cannot be done yet is done again.
     async fn take_back(&self, plan: &Plan) {
         for step in [Ending::CloseAuth, Ending::EndSessions, Ending::Clean, Ending::Verify] {
-            self.end(step, plan).await.unwrap();
+            let mut tries = 0;
+            while let Err(error) = self.end(step, plan).await {
+                tries += 1;
+                assert!(matches!(error, TargetError::Unreachable(_)) && tries < STEP_TRIES_MAX, "{step:?}: {error}");
+            }
         }
     }
 
