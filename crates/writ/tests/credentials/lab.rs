@@ -4,7 +4,7 @@
 use crate::served::{Server, edit, serve, text, writ};
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
@@ -227,31 +227,41 @@ impl<P: Place> Lab<P> {
             let output = exec.wait_with_output().unwrap();
             unreachable!("{script} said nothing: {}", err(&output));
         }
-        Session { exec, first: line.trim().to_owned(), said }
+        Session { exec, first: line.trim().to_owned(), said: Some(said) }
     }
 }
 
-/// A command that runs.
+/// A command that runs; it ends with its test, however that ends.
 pub(crate) struct Session {
     /// Its `writ exec`.
     pub(crate) exec: Child,
     /// The first line that it said.
     pub(crate) first: String,
-    said: BufReader<ChildStdout>,
+    said: Option<BufReader<ChildStdout>>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.exec.kill();
+        let _ = self.exec.wait();
+    }
 }
 
 impl Session {
     /// Its next line; empty at its end.
     pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
-        self.said.read_line(&mut line).unwrap();
+        self.said.as_mut().unwrap().read_line(&mut line).unwrap();
         line.trim().to_owned()
     }
 
     /// Waits for its end; what it said to its error output.
-    pub(crate) fn end(self) -> String {
-        drop(self.said);
-        err(&self.exec.wait_with_output().unwrap())
+    pub(crate) fn end(mut self) -> String {
+        drop((self.said.take(), self.exec.stdin.take()));
+        let mut said = String::new();
+        self.exec.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        self.exec.wait().unwrap();
+        said
     }
 }
 
