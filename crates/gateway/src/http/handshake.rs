@@ -1,6 +1,6 @@
 //! The opening of a WebSocket on both sides: what a task's client may ask for, what the API is asked, and whether its answer
-//! is the one to that question. Extensions are agreed on with nobody, so that no message is compressed. Pure but for one
-//! random key. Knows no message and no secret. RFC 6455 §4.
+//! is the one to that question. Extensions are agreed on with nobody, so that no message is compressed. Pure: the key comes
+//! from outside. Knows no message and no secret. RFC 6455 §4.
 
 use super::answer::{ApiBody, Stop};
 use super::refuse::Refusal;
@@ -31,11 +31,11 @@ pub(crate) struct Opening {
 }
 
 impl Opening {
-    /// Reads what the client of such a route asked for.
+    /// Reads what the client of such a route asked for. `key` is random, of this opening alone.
     ///
     /// # Errors
     /// It is not the opening of a WebSocket, or one with a subprotocol that is not of the route.
-    pub(crate) fn read(version: Version, headers: &HeaderMap, subprotocols: &[String]) -> Result<Self, Refusal> {
+    pub(crate) fn read(version: Version, headers: &HeaderMap, subprotocols: &[String], key: [u8; 16]) -> Result<Self, Refusal> {
         let wrong = |text: &str| Refusal::Request(text.to_owned());
         let single = |name: HeaderName| one(headers, name.as_str()).map_err(|()| wrong("a header of the opening cannot be read"));
         let upgrades = single(UPGRADE)?.is_some_and(|value| value.trim().eq_ignore_ascii_case("websocket"));
@@ -56,8 +56,6 @@ impl Opening {
                 "header `sec-websocket-protocol` names a subprotocol that is unknown to this route".into(),
             ));
         }
-        let mut key = [0; 16];
-        aws_lc_rs::rand::fill(&mut key).map_err(|_| wrong("there is no randomness for a key"))?;
         Ok(Self { accept: accept(given), key: STANDARD.encode(key), offered })
     }
 
@@ -101,13 +99,19 @@ impl Opening {
     }
 }
 
-/// What a request to this route opens: nothing, unless the route is a WebSocket.
+/// What a request to this route opens: nothing, unless the route is a WebSocket. `fill` draws its key.
 ///
 /// # Errors
 /// As [`Opening::read`].
-pub(crate) fn opening(parts: &http::request::Parts, route: &Route) -> Result<Option<Opening>, Refusal> {
+pub(crate) fn opening(
+    parts: &http::request::Parts,
+    route: &Route,
+    fill: impl FnOnce(&mut [u8]),
+) -> Result<Option<Opening>, Refusal> {
     let Some(subprotocols) = &route.websocket else { return Ok(None) };
-    Opening::read(parts.version, &parts.headers, subprotocols).map(Some)
+    let mut key = [0; 16];
+    fill(&mut key);
+    Opening::read(parts.version, &parts.headers, subprotocols, key).map(Some)
 }
 
 fn accept(key: &str) -> String {
@@ -157,14 +161,14 @@ mod tests {
         ];
         list.retain(|(name, _)| *name != changed);
         list.extend(to.map(|to| (changed, to)));
-        Opening::read(Version::HTTP_11, &headers(&list), &["chat".into(), "superchat".into()])
+        Opening::read(Version::HTTP_11, &headers(&list), &["chat".into(), "superchat".into()], [7; 16])
     }
 
     #[test]
     fn the_key_of_the_standard_has_the_answer_of_the_standard() {
         let opening = asked("", None).unwrap();
         assert_eq!((opening.accept.as_str(), opening.offered.len()), ("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", 2));
-        assert_ne!(opening.key, asked("", None).unwrap().key, "the gateway's own key is another one each time");
+        assert_eq!(opening.key, STANDARD.encode([7; 16]), "the gateway's own key, not the client's");
     }
 
     #[test]
@@ -185,8 +189,11 @@ mod tests {
             assert!(asked(changed, to).is_err(), "{changed}: {to:?}");
         }
         let twice = headers(&[("sec-websocket-key", KEY), ("sec-websocket-key", KEY), ("upgrade", "websocket")]);
-        assert!(Opening::read(Version::HTTP_11, &twice, &[]).is_err());
-        assert!(Opening::read(Version::HTTP_2, &headers(&[("upgrade", "websocket"), ("connection", "upgrade")]), &[]).is_err());
+        assert!(Opening::read(Version::HTTP_11, &twice, &[], [7; 16]).is_err());
+        assert!(
+            Opening::read(Version::HTTP_2, &headers(&[("upgrade", "websocket"), ("connection", "upgrade")]), &[], [7; 16])
+                .is_err()
+        );
     }
 
     #[test]

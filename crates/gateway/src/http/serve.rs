@@ -291,7 +291,7 @@ impl Inner {
         }
         let asked = request::read(route, in_path, parts.uri.query(), &parts.headers, &admitted.body);
         let asked = asked.map_err(|fault| refused(Refusal::Fields(fault.to_string())))?;
-        let opening = opening(parts, route).map_err(refused)?;
+        let opening = opening(parts, route, |key| self.authority.random(key)).map_err(refused)?;
         Ok(Wanted { route, path: format!("{}{}", api.target.base, path::write(&segments)), asked, opening })
     }
 
