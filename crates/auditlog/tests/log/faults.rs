@@ -165,6 +165,8 @@ fn a_head_is_checked_while_another_one_is_made_durable_and_counts_from_then_on()
     let tiles = Tiles::new(world.directory());
     let draft = notary.draft(first, &Committed::new(&first_tail, &tiles, 0)).unwrap();
     std::thread::scope(|scope| {
+        // Dropped with this closure, so that what fails here does not leave the keeper waiting.
+        let go = go;
         let keeping = scope.spawn(|| notary.keep(draft).unwrap());
         assert_eq!(has_begun.recv().unwrap(), 1);
         // The disk is still busy with the first.

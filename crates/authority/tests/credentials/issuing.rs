@@ -2,11 +2,22 @@
 
 use crate::rig::{Rig, ask, until};
 use authority::target::{Asked, Target, TargetError, Verifier};
-use authority::{Actor, CredentialError};
+use authority::{Actor, Caller, CredentialError, IssuedCredential};
 use domain::{GrantId, GrantState, Params, SecretOrigin, Sensitivity, Timestamp};
 use secrecy::ExposeSecret;
 use serde_json::json;
 use testkit::{At, Fails, Fault};
+use tokio::task::JoinHandle;
+
+/// Asks, at a target that holds up what it makes, until that is decided.
+async fn held_up(rig: &Rig, caller: &Caller) -> JoinHandle<Result<IssuedCredential, CredentialError>> {
+    rig.orders.hold_up();
+    let (authority, asking) = (rig.world.authority.clone(), caller.clone());
+    let request = ask("orders-db/read_orders", json!({ "region": "eu" }));
+    let task = tokio::spawn(async move { authority.request_credential(&asking, request).await });
+    until(|| !rig.decisions().is_empty()).await;
+    task
+}
 
 #[tokio::test]
 async fn a_credential_is_in_the_log_with_its_plan_before_it_exists() {
@@ -185,11 +196,7 @@ async fn a_task_that_ends_between_decision_and_issue_gets_nothing_and_nothing_is
 async fn a_task_that_ends_while_a_slow_target_issues_does_not_get_the_credential() {
     let rig = Rig::new().await;
     let (_, caller) = rig.task().await;
-    rig.orders.hold_up();
-    let (authority, asking) = (rig.world.authority.clone(), caller.clone());
-    let request = ask("orders-db/read_orders", json!({ "region": "eu" }));
-    let asking = tokio::spawn(async move { authority.request_credential(&asking, request).await });
-    until(|| !rig.decisions().is_empty()).await;
+    let asking = held_up(&rig, &caller).await;
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
@@ -209,11 +216,7 @@ async fn a_task_that_ends_while_a_slow_target_issues_does_not_get_the_credential
 async fn a_credential_whose_policy_is_replaced_while_it_is_made_is_not_handed_out() {
     let rig = Rig::new().await;
     let (_, caller) = rig.task().await;
-    rig.orders.hold_up();
-    let (authority, asking) = (rig.world.authority.clone(), caller.clone());
-    let request = ask("orders-db/read_orders", json!({ "region": "eu" }));
-    let asking = tokio::spawn(async move { authority.request_credential(&asking, request).await });
-    until(|| !rig.decisions().is_empty()).await;
+    let asking = held_up(&rig, &caller).await;
     // The same rules in another version: what is decided anew is decided under what stands.
     let files = testkit::credential_files().into_iter();
     let files = files.map(|(path, text)| authority::SourceFile { path: path.to_string(), text: format!("{text}\n") });
@@ -232,11 +235,7 @@ async fn a_credential_whose_policy_is_replaced_while_it_is_made_is_not_handed_ou
 async fn a_credential_that_is_revoked_while_it_is_made_is_not_handed_out() {
     let rig = Rig::new().await;
     let (_, caller) = rig.task().await;
-    rig.orders.hold_up();
-    let (authority, asking) = (rig.world.authority.clone(), caller.clone());
-    let request = ask("orders-db/read_orders", json!({ "region": "eu" }));
-    let asking = tokio::spawn(async move { authority.request_credential(&asking, request).await });
-    until(|| !rig.decisions().is_empty()).await;
+    let asking = held_up(&rig, &caller).await;
     let grant = rig.only_grant().await.grant.id;
     rig.world.authority.revoke_credential(grant, &Actor::Operator("ann".into())).await.unwrap();
     rig.orders.go_on();

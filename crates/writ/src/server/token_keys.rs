@@ -2,7 +2,8 @@
 //! first, signs only once every verifier has had time to fetch it, and stays published after it was replaced until its
 //! last token has expired. Owns the names of the files, which say how far each key is; signs nothing itself (R16).
 //!
-//! `token-<made>.new`: not in the log yet, never used; one that a crash left is logged and published when it is found. `token-<made>.key`: published, waits for its turn.
+//! `token-<made>.new`: not in the log yet, never used; one that a crash left is logged and published when it is found.
+//! `token-<made>.key`: published, waits for its turn.
 //! `token-<made>-<since>.key`: signs, or signed, since then. Times are milliseconds since 1970: a copy keeps them.
 
 use crate::key_file;
