@@ -203,15 +203,15 @@ impl Flight {
         };
         if let Ok(event) = &event
             && let Some(what) = self.unasked(event)
-            && let Err(unheard) = self.gateway.authority.hear(&self.caller, self.shape.upstream(), what).await
+            && let Err(unheard) = Box::pin(self.gateway.authority.hear(&self.caller, self.shape.upstream(), what)).await
         {
-            return self.withheld(event, unheard).await;
+            return Box::pin(self.withheld(event, unheard)).await;
         }
         match event {
             Ok(Event::Result(raw)) => self.result(&raw),
             Ok(Event::Error(raw)) => self.error(raw),
             Ok(Event::Notification { method, params }) => self.notification(&method, params),
-            Ok(Event::Request { id, method, params }) => self.asked(id, &method, params).await,
+            Ok(Event::Request { id, method, params }) => Box::pin(self.asked(id, &method, params)).await,
             Ok(Event::Cursor { id, retry_millis }) => self.point(id, retry_millis),
             Ok(Event::Paused) if !self.era.is_modern() && self.cursor.is_some() => Step::Park,
             Ok(Event::Paused) => Step::Again,

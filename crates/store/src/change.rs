@@ -214,38 +214,45 @@ fn open_task(db: &Connection, task: &OpenTask) -> rusqlite::Result<()> {
 pub(crate) fn store_progress(db: &Connection, progress: &HashMap<TaskId, Progress>) -> Result<(), Error> {
     for (task, change) in progress {
         let change = StoredProgress::of(change);
-        let update = db
-            .prepare_cached(
-                "UPDATE task SET
-                   calls_used = max(calls_used, ?2),
-                   read_untrusted = max(read_untrusted, ?3),
-                   read_sensitivity = max(read_sensitivity, ?4),
-                   seen_at = max(seen_at, ?5),
-                   attested_at = max(attested_at, ?6),
-                   end_reason = CASE WHEN ?7 IS NULL THEN end_reason
-                                     WHEN ended_at IS NULL OR ended_at > ?7 THEN ?8 ELSE end_reason END,
-                   ended_at = CASE WHEN ?7 IS NULL THEN ended_at
-                                   WHEN ended_at IS NULL OR ended_at > ?7 THEN ?7 ELSE ended_at END
-                 WHERE id = ?1",
-            )
-            .and_then(|mut statement| {
-                statement.execute(params![
-                    task.as_bytes().as_slice(),
-                    change.calls_used,
-                    change.read_untrusted,
-                    change.read_sensitivity,
-                    change.seen_at,
-                    change.attested_at,
-                    change.ended_at,
-                    change.end_reason,
-                ])
-            })
-            .map_err(sqlite("record progress"))?;
-        if update == 0 {
+        let advanced = advance(db, *task, &change).map_err(sqlite("record progress"))?;
+        if advanced == 0 {
             tracing::warn!(%task, "progress of a task that was never opened");
+        }
+        if change.ended_at.is_some() {
+            end(db, *task, &change).map_err(sqlite("record the end of a task"))?;
         }
     }
     Ok(())
+}
+
+/// Everything but the end, which alone stands in an index: a call must not write that index's page, too.
+fn advance(db: &Connection, task: TaskId, change: &StoredProgress) -> rusqlite::Result<usize> {
+    db.prepare_cached(
+        "UPDATE task SET
+           calls_used = max(calls_used, ?2),
+           read_untrusted = max(read_untrusted, ?3),
+           read_sensitivity = max(read_sensitivity, ?4),
+           seen_at = max(seen_at, ?5),
+           attested_at = max(attested_at, ?6)
+         WHERE id = ?1",
+    )?
+    .execute(params![
+        task.as_bytes().as_slice(),
+        change.calls_used,
+        change.read_untrusted,
+        change.read_sensitivity,
+        change.seen_at,
+        change.attested_at,
+    ])
+}
+
+/// The end that came first stays.
+fn end(db: &Connection, task: TaskId, change: &StoredProgress) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "UPDATE task SET ended_at = ?2, end_reason = ?3 WHERE id = ?1 AND (ended_at IS NULL OR ended_at > ?2)",
+    )?
+    .execute(params![task.as_bytes().as_slice(), change.ended_at, change.end_reason])
+    .map(drop)
 }
 
 /// The columns of a task that change.

@@ -54,8 +54,8 @@ const LINGER: Duration = Duration::from_millis(5);
 /// A batch with so many waiting writes says that more are on their way. What a batch costs, it costs once (pages, a
 /// signature, a flush): then it pays to let them come, for a time that grows with their number.
 const GATHER_FROM: u32 = 4;
-const GATHER_EACH: Duration = Duration::from_micros(25);
-const GATHER_MAX: Duration = Duration::from_millis(1);
+const GATHER_EACH: Duration = Duration::from_micros(5);
+const GATHER_MAX: Duration = Duration::from_micros(150);
 
 /// What the writer is asked to do.
 pub(crate) enum Job {
@@ -286,7 +286,7 @@ impl Writer {
         let Some(database) = self.database.take() else { return Err(Error::Damaged { what: "it is not open" }) };
         let connection = &database.connection;
         // Crash before the commit: nothing happened, nobody was answered.
-        connection.execute_batch("BEGIN IMMEDIATE").map_err(sqlite("begin"))?;
+        run(connection, "BEGIN IMMEDIATE").map_err(sqlite("begin"))?;
         let applied = self.apply(connection, jobs)?;
         // Crash during the commit: SQLite keeps all of it or nothing. Nobody was answered; who asks again is
         // told by the log what was kept.
@@ -302,7 +302,7 @@ impl Writer {
     #[cfg(not(test))]
     #[expect(clippy::unused_self, reason = "the test build fails commits on demand")]
     fn finish(&self, connection: &Connection) -> Result<(), Error> {
-        connection.execute_batch("COMMIT").map_err(sqlite("commit"))
+        run(connection, "COMMIT").map_err(sqlite("commit"))
     }
 
     fn apply(&mut self, db: &Connection, jobs: &mut [Job]) -> Result<Applied, Error> {
@@ -454,6 +454,11 @@ impl Writer {
     pub(crate) fn overloaded(shared: &Shared) -> bool {
         shared.committed().saturating_sub(shared.published()) >= UNPUBLISHED_MAX
     }
+}
+
+/// Runs a statement that is prepared once for all batches.
+fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(drop)
 }
 
 /// A committed leaf whose proof somebody waits for.

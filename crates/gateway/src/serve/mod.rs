@@ -226,7 +226,7 @@ impl Incoming {
         let token = self.request.params.as_ref().and_then(|params| params.value().get("_meta")?.get("progressToken").cloned());
         flight.progress = token.map_or(ProgressToken::Unwanted, ProgressToken::Of);
         flight.slot = self.admitted.slot.take();
-        flight.answer().await
+        Box::pin(flight.answer()).await
     }
 
     /// Takes out of `_meta` what the protocol does not define: no policy sees it.
@@ -263,7 +263,8 @@ impl Incoming {
             }
             // Not answered, as the client wants it; dropping the release records it.
             () = Underway::cancelled(self.underway.as_ref()) => return Ok(Reply::silence()),
-            sent = self.connection.request(outgoing) => sent,
+            // In boxes, this and the answer: what is around them is moved from hand to hand.
+            sent = Box::pin(self.connection.request(outgoing)) => sent,
         };
         let exchange = match sent {
             Ok(exchange) => {
@@ -301,7 +302,7 @@ impl Incoming {
             cursor: None,
             asked: None,
         };
-        flight.answer().await
+        Box::pin(flight.answer()).await
     }
 }
 

@@ -146,7 +146,7 @@ impl Catalog {
             return Ok(());
         }
         self.changed.store(false, Ordering::Release);
-        let listed = list(link).await;
+        let listed = Box::pin(list(link)).await;
         if listed.is_err() {
             self.outdated();
         }

@@ -121,7 +121,7 @@ impl Connection {
         let asks_aside = client_is_modern && !session.era.is_modern() && link.hub.endpoint.is_some();
         let rider = asks_aside.then(|| link.riders.enter());
         if asks_aside {
-            listen::ready(link, &session).await;
+            Box::pin(listen::ready(link, &session)).await;
         }
         let id = link.wire_id(outgoing.id, session.era);
         let request = Prepared { id, method: outgoing.method.to_owned(), params, headers };
@@ -171,12 +171,12 @@ impl Connection {
                 done()
             }
             ("subscriptions/listen", true, false) => {
-                let listening = Listening::open(link, session, outgoing.params).await?;
+                let listening = Box::pin(Listening::open(link, session, outgoing.params)).await?;
                 Ok(Some(Source::Listening(listening)))
             }
             ("server/discover", true, false) => Err(UpstreamError::Unsupported(outgoing.method.to_owned())),
             (_, true, false) => {
-                self.set_log_level(session, outgoing.params).await?;
+                Box::pin(self.set_log_level(session, outgoing.params)).await?;
                 Ok(None)
             }
             _ => Ok(None),

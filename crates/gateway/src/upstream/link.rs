@@ -187,7 +187,8 @@ impl Link {
         if let Some(session) = self.session.load_full().filter(|session| !session.is_over()) {
             return Ok(session);
         }
-        self.renewed(None).await
+        // In a box, as everything rare on the way of a call is: it would make the future of every call larger.
+        Box::pin(self.renewed(None)).await
     }
 
     /// A session other than `lost`.
@@ -240,7 +241,7 @@ impl Link {
         let session = self.session().await?;
         match self.open_on(&session, &request).await {
             Err(UpstreamError::Status(404)) if matches!(session.carrier, Carrier::Http(Some(_))) => {
-                let session = self.renewed(Some(&session)).await?;
+                let session = Box::pin(self.renewed(Some(&session))).await?;
                 self.open_on(&session, &request).await
             }
             Err(UpstreamError::Status(status)) if session.era.is_modern() && (400..500).contains(&status) => {
