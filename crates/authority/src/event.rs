@@ -7,6 +7,7 @@
 use crate::error::Error;
 use crate::opening::Openings;
 use crate::ports::{EVENT_BYTES_MAX, Entropy, LedgerError};
+use data_encoding::HEXLOWER;
 use domain::{Determining, Facts, Timestamp, Verdict};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -251,7 +252,7 @@ pub(crate) fn reason(verdict: &Verdict) -> Option<&'static str> {
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
+    HEXLOWER.encode(bytes)
 }
 
 pub(crate) fn change<'a>(

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, shown};
 use crate::limits::{NAME_BYTES_MAX, TOOL_NAME_BYTES_MAX};
+use data_encoding::HEXLOWER;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -100,10 +101,6 @@ name!(
     OfferName, "offer name", is_name, NAME_RULE
 );
 
-fn hex_digit(value: u8) -> char {
-    char::from_digit(value.into(), 16).unwrap_or('0')
-}
-
 macro_rules! id {
     ($(#[$doc:meta])* $type:ident, $what:literal, $prefix:literal) => {
         $(#[$doc])*
@@ -127,8 +124,7 @@ macro_rules! id {
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str($prefix)?;
-                // At once: an entry of the log has several, and digit by digit they would be a tenth of its cost.
-                f.write_str(&to_hex(&self.0))
+                fmt::Display::fmt(&HEXLOWER.encode_display(&self.0), f)
             }
         }
 
@@ -168,7 +164,7 @@ impl GrantId {
     /// Its 32 lower-case hexadecimal digits: what names at targets are made of.
     #[must_use]
     pub fn digits(&self) -> String {
-        to_hex(&self.0)
+        HEXLOWER.encode(&self.0)
     }
 
     /// The grant that a name at a target says.
@@ -178,28 +174,9 @@ impl GrantId {
     }
 }
 
-fn to_hex(bytes: &[u8; 16]) -> String {
-    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(hex_digit).collect()
-}
-
 /// Lower-case hexadecimal only, so that an identifier has one spelling.
 fn parse_hex(text: &str) -> Option<[u8; 16]> {
-    fn nibble(byte: u8) -> Option<u8> {
-        match byte {
-            b'0'..=b'9' => Some(byte - b'0'),
-            b'a'..=b'f' => Some(byte - b'a' + 10),
-            _ => None,
-        }
-    }
-    let mut out = [0; 16];
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    if pairs.len() != out.len() || !rest.is_empty() {
-        return None;
-    }
-    for (slot, [high, low]) in out.iter_mut().zip(pairs) {
-        *slot = nibble(*high)? << 4 | nibble(*low)?;
-    }
-    Some(out)
+    HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok()
 }
 
 #[cfg(test)]

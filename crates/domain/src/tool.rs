@@ -2,6 +2,7 @@
 //! it) nor the file in which it is approved (the policy crate reads that).
 
 use crate::label::{Reading, Sink};
+use data_encoding::HEXLOWER;
 use std::fmt;
 
 /// A SHA-256 digest.
@@ -10,7 +11,7 @@ pub struct Digest(pub [u8; 32]);
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        fmt::Display::fmt(&HEXLOWER.encode_display(&self.0), f)
     }
 }
 

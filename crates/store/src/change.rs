@@ -248,11 +248,9 @@ fn advance(db: &Connection, task: TaskId, change: &StoredProgress) -> rusqlite::
 
 /// The end that came first stays.
 fn end(db: &Connection, task: TaskId, change: &StoredProgress) -> rusqlite::Result<()> {
-    db.prepare_cached(
-        "UPDATE task SET ended_at = ?2, end_reason = ?3 WHERE id = ?1 AND (ended_at IS NULL OR ended_at > ?2)",
-    )?
-    .execute(params![task.as_bytes().as_slice(), change.ended_at, change.end_reason])
-    .map(drop)
+    db.prepare_cached("UPDATE task SET ended_at = ?2, end_reason = ?3 WHERE id = ?1 AND (ended_at IS NULL OR ended_at > ?2)")?
+        .execute(params![task.as_bytes().as_slice(), change.ended_at, change.end_reason])
+        .map(drop)
 }
 
 /// The columns of a task that change.

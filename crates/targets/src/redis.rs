@@ -17,6 +17,7 @@ use authority::target::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use data_encoding::HEXLOWER;
 use domain::{Ending, OfferName, Params, SecretOrigin, Timestamp, Value};
 use name::Name;
 use resp::{Address, Reply, tls};
@@ -122,7 +123,7 @@ pub(crate) fn install_script(config: &Config<'_>) -> Result<String, ConfigFaults
 
 fn sha256(bytes: &[u8]) -> String {
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER.encode(hash.as_ref())
 }
 
 /// The password that we make, if the caller made none: 256 unpredictable bits.

@@ -14,6 +14,7 @@ use authority::ShownPlan;
 use authority::target::{
     Acceptance, Asked, Evidence, Finding, Found, Gravity, Handle, Minted, Plan, Standing, Target, TargetError, Verifier,
 };
+use data_encoding::HEXLOWER;
 use domain::{Ending, GrantId, OfferName, SecretOrigin, Timestamp};
 use request::{own_key, own_key_pem, requested_key};
 use rustls_pki_types::CertificateDer;
@@ -109,10 +110,6 @@ fn serial(grant: GrantId) -> Vec<u8> {
     [&[1], grant.as_bytes().as_slice()].concat()
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// The serial of a handle; nothing that is not of our shape.
 fn serial_of(handle: &str) -> Result<Vec<u8>, TargetError> {
     let grant = handle.strip_prefix("01").and_then(GrantId::from_digits);
@@ -188,11 +185,11 @@ impl Target for X509 {
         Ok(Plan {
             grant: asked.grant,
             offer: asked.offer.name.clone(),
-            handle: hex(&template.serial),
+            handle: HEXLOWER.encode(&template.serial),
             expires_at: Timestamp::from_secs(end),
             secret: origin,
             summary: vec![
-                format!("sign a client certificate, serial {}, {} s", hex(&template.serial), end.saturating_sub(now)),
+                format!("sign a client certificate, serial {}, {} s", HEXLOWER.encode(&template.serial), end.saturating_sub(now)),
                 format!("name: {}", template.spiffe_id),
                 "use: TLS client authentication only".to_owned(),
             ],

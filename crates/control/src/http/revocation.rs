@@ -6,6 +6,7 @@ use crate::App;
 use crate::problem::Problem;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
+use data_encoding::HEXLOWER;
 use http::StatusCode;
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
 use rustls_pki_types::CertificateRevocationListDer;
@@ -65,8 +66,7 @@ fn read(path: &PathBuf) -> std::io::Result<Option<Vec<u8>>> {
 /// Caches may keep it and must ask each time: a revocation is in the next answer.
 fn answer(request: &Request, list: Vec<u8>, kind: &'static str) -> Response {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &list);
-    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    let tag = format!("\"{hex}\"");
+    let tag = format!("\"{}\"", HEXLOWER.encode(digest.as_ref()));
     let held = request.headers().get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     // RFC 9110 §13.1.2: compared weakly; `*` is for whatever there is.
     let held = held.flat_map(|value| value.split(',')).map(|held| held.trim().trim_start_matches("W/"));

@@ -17,6 +17,7 @@ use crate::session::{Behind, Session};
 use crate::slots::Slot;
 use crate::upstream::{ClientProfile, Event, SessionKey};
 use authority::{CallStatus, Caller, Heard, Over, Released, Unheard};
+use data_encoding::HEXLOWER;
 use futures_util::{StreamExt, future, stream as streams};
 use http::header::HeaderName;
 use http::{Response, StatusCode};
@@ -114,7 +115,7 @@ async fn initialize(gateway: &Arc<Inner>, admitted: &Admitted, request: &Request
 fn new_session_id(gateway: &Inner) -> String {
     let mut random = [0; 16];
     gateway.authority.random(&mut random);
-    random.iter().map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER.encode(&random)
 }
 
 /// What the upstream says of itself, as a client with a session is told.

@@ -4,6 +4,7 @@
 use super::Settings;
 use super::connect::{END_POOL, ISSUE_POOL, Tls};
 use aws_lc_rs::digest;
+use data_encoding::HEXLOWER;
 
 /// The script with holes.
 const SCRIPT: &str = include_str!("install.sql");
@@ -65,7 +66,7 @@ pub(super) fn body_sha256(name: &str) -> Option<String> {
     })?;
     let (_, body) = part.split_once("\nBEGIN\n")?;
     let digest = digest::digest(&digest::SHA256, format!("BEGIN\n{body}").as_bytes());
-    Some(digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+    Some(HEXLOWER.encode(digest.as_ref()))
 }
 
 /// Whether a name can stand in the script and in the procedures' own SQL.

@@ -2,6 +2,7 @@
 //! placing of parameters into key patterns. Broker and gate both use it: the broker says what it decided, the gate makes
 //! the same of its own file and compares.
 
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -157,7 +158,7 @@ impl Template {
 /// SHA-256 of rules, in hexadecimal: what broker and gate compare.
 pub(super) fn digest(rules: &[String]) -> String {
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, rules.join("\n").as_bytes());
-    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER.encode(hash.as_ref())
 }
 
 enum Piece {

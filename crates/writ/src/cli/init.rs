@@ -5,6 +5,7 @@ use super::{Common, Failure};
 use crate::dev_issuer::DevIssuer;
 use crate::key_file;
 use clap::Args;
+use data_encoding::HEXLOWER;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -79,7 +80,7 @@ pub(crate) fn write(dir: &Path) -> Result<Vec<String>, Failure> {
     let failed = |error: anyhow::Error| Failure::from(error);
     let secret = crate::system::random_text::<32>();
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, secret.as_bytes());
-    let sha256: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = HEXLOWER.encode(digest.as_ref());
     for (path, text) in FILES {
         let text = text.replace("@SECRET_SHA256@", &sha256).replace("@REVIEW_BY@", &review_by());
         key_file::put_public(&dir.join(path), text.as_bytes()).map_err(|error| failed(error.into()))?;

@@ -3,6 +3,7 @@
 use super::option::{Opt, Section, opt};
 use super::read::Table;
 use control::{Operator, Role};
+use data_encoding::HEXLOWER_PERMISSIVE;
 
 /// `[[operator]]`.
 pub(crate) static OPERATOR: Section = Section {
@@ -52,14 +53,5 @@ pub(crate) fn read(table: &Table<'_>) -> Option<Operator> {
 
 /// 32 bytes in hexadecimal.
 fn unhex(text: &str) -> Option<[u8; 32]> {
-    let mut out = [0; 32];
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    if pairs.len() != out.len() || !rest.is_empty() {
-        return None;
-    }
-    for (slot, [high, low]) in out.iter_mut().zip(pairs) {
-        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        *slot = digit(*high)? << 4 | digit(*low)?;
-    }
-    Some(out)
+    HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?.try_into().ok()
 }

@@ -5,6 +5,7 @@ use anyhow::Context;
 use aws_lc_rs::{digest, hmac, pbkdf2};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use data_encoding::{HEXLOWER, HEXUPPER};
 use secrecy::SecretString;
 use std::num::NonZeroU32;
 use zeroize::Zeroizing;
@@ -44,7 +45,7 @@ pub(crate) fn make(kind: &str, scram_iterations: NonZeroU32) -> anyhow::Result<O
             with_password(|password| scram_sha_256(password, &salt, scram_iterations))
         }
         "mysql_native" => with_password(mysql_native),
-        "sha256" => with_password(|password| hex(digest::digest(&digest::SHA256, password.as_bytes()).as_ref())),
+        "sha256" => with_password(|password| HEXLOWER.encode(digest::digest(&digest::SHA256, password.as_bytes()).as_ref())),
         "ssh_public_key" => ssh_key()?,
         "certificate_request" => certificate_request()?,
         _ => return Ok(None),
@@ -79,7 +80,7 @@ fn scram_sha_256(password: &str, salt: &[u8], iterations: NonZeroU32) -> String 
 fn mysql_native(password: &str) -> String {
     let once = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, password.as_bytes());
     let twice = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, once.as_ref());
-    format!("*{}", hex(twice.as_ref()).to_ascii_uppercase())
+    format!("*{}", HEXUPPER.encode(twice.as_ref()))
 }
 
 fn ssh_key() -> anyhow::Result<Made> {
@@ -100,15 +101,6 @@ fn certificate_request() -> anyhow::Result<Made> {
     let request = params.serialize_request(&key).and_then(|request| request.pem()).context("a certificate request")?;
     let secret = Zeroizing::new(key.serialize_pem());
     Ok(Made { name: "private_key", secret: SecretString::from(secret.as_str()), verifier: request })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a `String` cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 impl Made {
@@ -137,7 +129,7 @@ mod tests {
         );
         assert_eq!(mysql_native("secret"), "*14E65567ABDB5135D0CFD9A70B3032C179A49EE7");
         assert_eq!(
-            hex(digest::digest(&digest::SHA256, b"secret").as_ref()),
+            HEXLOWER.encode(digest::digest(&digest::SHA256, b"secret").as_ref()),
             "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
         );
     }
