@@ -83,19 +83,28 @@ def node():
     return Path(found[0])
 
 
+def _npm():
+    """The command of the npm that came with Node, else of the machine's."""
+    carried = node().parent.parent / "lib/node_modules/npm/bin/npm-cli.js"
+    if carried.exists():
+        return [node(), carried]
+    own = shutil.which("npm")
+    if not own:
+        raise Missing("npm is not on this machine")
+    return [own]
+
+
 def npm():
     """The folder with the npm peers; scripts run from its `clients` folder find them."""
     folder = CACHE / "npm"
     digest = _digest(PINS / "package.json", PINS / "package-lock.json")
     if not _installed(folder, digest):
-        client = shutil.which("npm")
-        if not client:
-            raise Missing("npm is not on this machine")
+        client = _npm()
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("package.json", "package-lock.json"):
             shutil.copy(PINS / name, folder / name)
         _install("npm peers", folder, digest, [
-            ([client, "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"], folder, {}),
+            ([*client, "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"], folder, {}),
         ])
     clients = folder / "clients"
     clients.mkdir(exist_ok=True)
