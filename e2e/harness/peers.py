@@ -20,6 +20,8 @@ CACHE = Path(os.environ.get("WRIT_E2E_CACHE", ROOT / "target" / "e2e"))
 USER_CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "writ-e2e"
 # Building SPIRE takes four minutes on two idle cores; past this something is wrong.
 SPIRE_SECONDS_MAX = int(os.environ.get("WRIT_E2E_SPIRE_SECONDS", "1500"))
+# What could not be installed in this run, and why: it is not tried again for every scenario that needs it.
+_LACKING = {}
 
 
 class Missing(Exception):
@@ -40,6 +42,8 @@ def _installed(folder, digest):
 
 def _install(what, folder, digest, commands, seconds=600):
     """Runs the commands, prints one line, and stamps the folder when all went well."""
+    if folder in _LACKING:
+        raise Missing(_LACKING[folder])
     began = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     log = folder.parent / f"{folder.name}.log"
@@ -57,7 +61,8 @@ def _install(what, folder, digest, commands, seconds=600):
             if code != 0:
                 out.flush()
                 tail = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
-                raise Missing(f"{what} could not be installed: {' / '.join(tail)}")
+                _LACKING[folder] = f"{what} could not be installed: {' / '.join(tail)}"
+                raise Missing(_LACKING[folder])
     (folder / ".installed").write_text(digest)
     print(f"installed {what} ({time.monotonic() - began:.0f} s)", flush=True)
 
@@ -171,17 +176,14 @@ def spire():
     folder = USER_CACHE / "spire"
     if not _installed(folder, digest):
         work = CACHE / "spire-build"
-        shutil.rmtree(work, ignore_errors=True)
-        shutil.copytree(source, work)
+        shutil.copytree(source, work, dirs_exist_ok=True)
         print("building SPIRE from its Go module; this takes minutes, once", flush=True)
         packages = [f"github.com/spiffe/spire/cmd/{name}" for name in ("spire-server", "spire-agent")]
         build = [_go(), "build", "-mod=mod", "-modcacherw", "-trimpath", "-ldflags=-s -w", "-o", f"{folder}/", *packages]
-        # Four gigabytes of sources and objects that nothing else needs: they go with the build folder.
         caches = {"CGO_ENABLED": "1", "GOCACHE": str(work / "objects"), "GOMODCACHE": str(work / "modules")}
-        try:
-            _install("SPIRE", folder, digest, [(build, work, caches)], seconds=SPIRE_SECONDS_MAX)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+        _install("SPIRE", folder, digest, [(build, work, caches)], seconds=SPIRE_SECONDS_MAX)
+        # Four gigabytes of sources and objects, kept only as long as another try can go on from them.
+        shutil.rmtree(work, ignore_errors=True)
     return folder
 
 
