@@ -6,7 +6,7 @@ use crate::Authority;
 use crate::ending::{about, shown};
 use crate::error::Error;
 use crate::event::{change, hex};
-use crate::ports::{Change, GrantQuery, Write};
+use crate::ports::{Change, GrantQuery, LogEntry, LogQuery, Write};
 use crate::target::{Found, Handle};
 use crate::targets::{Health, LISTING_TIMEOUT, TargetState, Turn, in_time, standing_at};
 use domain::{Ending, GrantId, GrantState, OfferName, RevokeReason, Timestamp};
@@ -24,6 +24,9 @@ const GRACE_SECS: u64 = 300;
 const ORPHANS_MAX: usize = 1_000;
 /// Grants that are read at once.
 const PAGE: usize = 1_000;
+/// The entries of an orphan.
+const BEGUN: &str = "credential.orphan";
+const ENDED: &str = "credential.orphan_ended";
 /// The offer of something that no grant tells of.
 const UNKNOWN: &str = "unknown";
 
@@ -77,6 +80,7 @@ impl Authority {
         for found in unclaimed.into_values().filter(|found| older_than_grace(found.grant, now)).take(ORPHANS_MAX) {
             self.end_orphan(target, &found).await?;
         }
+        self.tell_of_ended(target).await?;
         let counts = self.0.archive.grant_counts(self.0.clock.now()).await?;
         target.set_standing(standing_at(&counts, name));
         Ok(())
@@ -85,8 +89,8 @@ impl Authority {
     /// Takes back what stands without a live grant. The listing is what remembers it: if this fails, the next comparison
     /// finds it again.
     ///
-    /// CRASH(orphan.found, orphan.stepped): found again by the next comparison, unless it was removed already: then the log
-    /// tells that it was found and not that it ended, because no row remembers it.
+    /// CRASH(orphan.found, orphan.stepped): found again by the next comparison, unless it was removed already: that one reads
+    /// in the log that it was found and not that it ended.
     async fn end_orphan(&self, target: &TargetState, found: &Found) -> Result<(), Error> {
         let known = self.0.archive.grant(found.grant).await?;
         let ours = match &known {
@@ -101,33 +105,73 @@ impl Authority {
             tracing::warn!(target_name = %target.profile.name, handle = found.handle, "a name looks like ours and is not made as ours are; it is left alone");
             return Ok(());
         }
-        let offer: OfferName = match known {
+        self.tell_of_orphan(target, found, BEGUN, serde_json::Map::new()).await?;
+        tracing::trace!(target: "writ::step", at = "orphan.found");
+        self.end_step_by_step(target, found, &[Ending::CloseAuth, Ending::EndSessions, Ending::Clean, Ending::Verify]).await
+    }
+
+    /// Takes these steps with an orphan, and logs that it ended with what they showed.
+    async fn end_step_by_step(&self, target: &TargetState, found: &Found, steps: &[Ending]) -> Result<(), Error> {
+        let offer: OfferName = match self.0.archive.grant(found.grant).await? {
             Some(record) => record.grant.offer,
             None => UNKNOWN.parse().map_err(|_| Error::Unacceptable("no name for an orphan's offer"))?,
         };
-        let log = |kind: &str, evidence: Value| -> Result<Vec<u8>, Error> {
-            let detail = [
-                ("evidence", evidence),
-                ("grant", found.grant.to_string().into()),
-                ("handle", found.handle.as_str().into()),
-                ("reason", RevokeReason::Orphan.as_str().into()),
-                ("target", target.profile.name.as_str().into()),
-            ];
-            change(kind, "writ", self.0.clock.now(), detail)
-        };
-        let begin = log("credential.orphan", Value::Object(serde_json::Map::new()))?;
-        self.0.ledger.commit(Write { events: vec![begin], changes: Vec::new() }).await?;
-        tracing::trace!(target: "writ::step", at = "orphan.found");
         let expires_at = found.expires_at.unwrap_or(self.0.clock.now());
         let handle = Handle { grant: found.grant, offer: &offer, handle: &found.handle, expires_at, to_revoke: None };
         let mut evidence = serde_json::Map::new();
-        for step in [Ending::CloseAuth, Ending::EndSessions, Ending::Clean, Ending::Verify] {
+        for step in steps {
             tracing::trace!(target: "writ::step", at = "orphan.stepped");
-            evidence.insert(step.as_str().to_owned(), shown(&self.end_step(target, step, &handle).await?));
+            evidence.insert(step.as_str().to_owned(), shown(&self.end_step(target, *step, &handle).await?));
         }
-        let done = log("credential.orphan_ended", Value::Object(evidence))?;
-        self.0.ledger.commit(Write { events: vec![done], changes: Vec::new() }).await?;
+        self.tell_of_orphan(target, found, ENDED, evidence).await
+    }
+
+    async fn tell_of_orphan(
+        &self,
+        target: &TargetState,
+        found: &Found,
+        kind: &str,
+        evidence: serde_json::Map<String, Value>,
+    ) -> Result<(), Error> {
+        let detail = [
+            ("evidence", Value::Object(evidence)),
+            ("grant", found.grant.to_string().into()),
+            ("handle", found.handle.as_str().into()),
+            ("reason", RevokeReason::Orphan.as_str().into()),
+            ("target", target.profile.name.as_str().into()),
+        ];
+        let event = change(kind, "writ", self.0.clock.now(), detail)?;
+        self.0.ledger.commit(Write { events: vec![event], changes: Vec::new() }).await?;
         Ok(())
+    }
+
+    /// An orphan that was found, and is gone, and whose end is not in the log: something stopped between its removal and its
+    /// entry. The target is asked once more, and the entry made.
+    async fn tell_of_ended(&self, target: &TargetState) -> Result<(), Error> {
+        let (begun, ended) = (self.told_of(target, BEGUN).await?, self.told_of(target, ENDED).await?);
+        let unfinished = begun.into_iter().filter(|(handle, (index, _))| ended.get(handle).is_none_or(|(end, _)| end < index));
+        for (handle, (_, grant)) in unfinished {
+            self.end_step_by_step(target, &Found { handle, grant, expires_at: None }, &[Ending::Verify]).await?;
+        }
+        Ok(())
+    }
+
+    /// The handles that entries of this kind tell of, with the newest entry's index.
+    async fn told_of(&self, target: &TargetState, kind: &str) -> Result<BTreeMap<String, (u64, GrantId)>, Error> {
+        let terms = vec![("type".to_owned(), kind.to_owned())];
+        let entries = self.0.archive.search(LogQuery { terms, limit: ORPHANS_MAX, ..LogQuery::default() }).await?;
+        let mut told = BTreeMap::new();
+        for LogEntry { index, leaf } in entries {
+            let leaf: Value = serde_json::from_slice(&leaf).unwrap_or_default();
+            let text = |member: &str| leaf.pointer(&format!("/event/detail/{member}")).and_then(Value::as_str);
+            let grant = text("grant").and_then(|grant| grant.parse().ok());
+            if let (Some(handle), Some(grant), true) =
+                (text("handle"), grant, text("target") == Some(target.profile.name.as_str()))
+            {
+                told.entry(handle.to_owned()).or_insert((index, grant));
+            }
+        }
+        Ok(told)
     }
 }
 

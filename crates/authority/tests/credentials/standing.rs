@@ -141,3 +141,21 @@ async fn no_more_credentials_live_at_once_than_the_target_allows() {
     rig.world.authority.run_credentials().await;
     let _ = rig.read_orders(&caller).await.unwrap();
 }
+
+#[tokio::test]
+async fn an_orphan_whose_end_was_not_logged_is_asked_about_again() {
+    let rig = Rig::new().await;
+    let old = id_of(rig.world.now() - 10_000);
+    rig.orders.put_stray(old, &handle_of(old));
+    // It is removed, and what was to be said about it is not.
+    rig.orders.break_at(At::End(3), Some(Fails::Before));
+    rig.live_on(601).await;
+    assert!(rig.orders.standing().is_empty() && rig.events("credential.orphan_ended").is_empty());
+    rig.orders.break_at(At::End(3), None);
+    let rig = rig.restarted().await;
+    for _ in 0..2 {
+        rig.live_on(601).await;
+        let told = |kind| rig.events(kind).iter().filter(|event| event["detail"]["handle"] == handle_of(old)).count();
+        assert_eq!((told("credential.orphan"), told("credential.orphan_ended")), (1, 1));
+    }
+}
