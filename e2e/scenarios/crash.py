@@ -17,7 +17,8 @@ from harness.writ import AGENT, PROGRAM, Writ
 
 VARIABLE = "WRIT_DIE_AT"
 COMMIT = ("commit.applied", "commit.durable")
-ISSUE = ("issue.decided", "commit.applied", "commit.durable", "proof.signed", "issue.included", "issue.effective", "issue.signed")
+ISSUE = ("issue.decided", "commit.applied", "commit.durable", "proof.signed", "issue.included", "issue.effective", "proof.kept",
+         "issue.signed")
 # What is done, and at which steps the server dies while doing it.
 TRIALS = {
     "open": ISSUE,

@@ -1,7 +1,8 @@
 //! Checkpoints (C2SP tlog-checkpoint) and the rule that no two of them may ever disagree.
 //!
 //! [`Notary`] is the only place that signs one. It signs a head only after it has checked a consistency proof
-//! between that head and the newest one before, and lets nothing out that its keeper did not make durable first.
+//! between that head and the newest one before, and gives no signature away that its keeper did not make durable first;
+//! inside the process one may be shown before ([`Draft::note`]).
 
 use std::{
     fmt::Write as _,
@@ -110,10 +111,25 @@ struct Kept<K> {
     newest: Head,
 }
 
-/// A signed head that is not durable yet. Its signature cannot be had but from [`Notary::keep`].
+/// A signed head that is not durable yet. To give it away, take it from [`Notary::keep`].
 pub struct Draft {
     head: Head,
     note: Vec<u8>,
+}
+
+impl Draft {
+    /// The head.
+    #[must_use]
+    pub const fn head(&self) -> Head {
+        self.head
+    }
+
+    /// The signed checkpoint, not read back yet, for whoever checks it inside this process. INVARIANT(kept-before-seen): neither it nor
+    /// anything that was made because of it leaves the process before [`Notary::keep`] gave it.
+    #[must_use]
+    pub fn note(&self) -> &[u8] {
+        &self.note
+    }
 }
 
 impl<K: HeadKeeper> Notary<K> {
@@ -144,18 +160,20 @@ impl<K: HeadKeeper> Notary<K> {
         // Poison carries no news: the head is replaced as a whole, after all that can fail.
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         refuse_fork(*newest, head, reader)?;
-        let note = signed(head, self.signer.as_ref())?;
+        let note = signed(head, self.signer.as_ref())?.encode();
         if head.size > newest.size {
             *newest = head;
         }
         Ok(Draft { head, note })
     }
 
-    /// Makes a draft durable and gives the signed checkpoint.
+    /// Makes a draft durable and gives the signed checkpoint, once it was read back as a stranger would: a signer that
+    /// returned garbage is found here, not by an auditor.
     ///
     /// # Errors
-    /// As the keeper fails. No signature leaves then.
+    /// [`Error::SigningFailed`], or as the keeper fails. No signature leaves then.
     pub fn keep(&self, draft: Draft) -> Result<Vec<u8>, Error> {
+        read_back(&draft.note, draft.head, self.verifier())?;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if draft.head.size >= kept.newest.size {
             // Crash before this line: nobody has seen the signature. Crash after it: the keeper knows a head
@@ -180,16 +198,19 @@ fn refuse_fork(newest: Head, head: Head, reader: &impl HashReader) -> Result<(),
 /// # Errors
 /// As the signer fails.
 pub fn sign_empty(signer: &dyn NoteSigner) -> Result<Vec<u8>, Error> {
-    signed(Head::empty(), signer)
+    let note = signed(Head::empty(), signer)?.encode();
+    read_back(&note, Head::empty(), signer.verifier())?;
+    Ok(note)
 }
 
-fn signed(head: Head, signer: &dyn NoteSigner) -> Result<Vec<u8>, Error> {
-    let checkpoint = Checkpoint { origin: signer.verifier().name().to_owned(), head };
-    let mut note = Note::new(checkpoint.text())?;
+fn signed(head: Head, signer: &dyn NoteSigner) -> Result<Note, Error> {
+    let mut note = Note::new(Checkpoint { origin: signer.verifier().name().to_owned(), head }.text())?;
     note.sign(signer)?;
-    let bytes = note.encode();
-    // Read back as a stranger would: a signer that returned garbage is found here, not by an auditor.
-    if Checkpoint::open(&bytes, signer.verifier())? == checkpoint { Ok(bytes) } else { Err(Error::SigningFailed) }
+    Ok(note)
+}
+
+fn read_back(note: &[u8], head: Head, key: &VerifierKey) -> Result<(), Error> {
+    if Checkpoint::open(note, key)?.head == head { Ok(()) } else { Err(Error::SigningFailed) }
 }
 
 #[cfg(test)]
@@ -218,5 +239,39 @@ mod tests {
         ] {
             assert!(Checkpoint::parse(&bad).is_err(), "{bad:?}");
         }
+    }
+
+    struct Garbage(crate::note::Ed25519Signer);
+
+    impl NoteSigner for Garbage {
+        fn verifier(&self) -> &VerifierKey {
+            self.0.verifier()
+        }
+
+        fn sign(&self, _: &[u8]) -> Result<Vec<u8>, Error> {
+            Ok(vec![7; 64])
+        }
+    }
+
+    struct Kept(std::sync::Arc<std::sync::atomic::AtomicU64>);
+
+    impl HeadKeeper for Kept {
+        fn keep(&mut self, _: Head, _: &[u8]) -> Result<(), Error> {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_broken_signer_made_is_neither_kept_nor_given_away() {
+        let kept = std::sync::Arc::default();
+        let signer = crate::note::Ed25519Signer::from_seed("log.test", &zeroize::Zeroizing::new([7; 32])).unwrap();
+        let notary = Notary::new(Box::new(Garbage(signer)), Kept(std::sync::Arc::clone(&kept)), Head::empty());
+        let nothing = crate::tree::Tail::new(crate::tree::Frontier::default());
+        let tiles = crate::reader::Tiles::new(crate::directory::Directory::new("/nowhere"));
+        let draft = notary.draft(Head::empty(), &crate::reader::Committed::new(&nothing, &tiles, 0)).unwrap();
+        assert!(Checkpoint::open(draft.note(), notary.verifier()).is_err(), "a gate that it is shown refuses it");
+        assert!(notary.keep(draft).is_err());
+        assert_eq!(kept.load(std::sync::atomic::Ordering::Relaxed), 0);
     }
 }

@@ -1,19 +1,20 @@
 //! One credential, from the request to the hand-over. The order is the security: plan, decide, log *exactly this plan* with
 //! its grant in one transaction, pass the gate, look at the task, create, record, look again, hand out. Whatever fails on
-//! the way, the grant is taken back; whatever the process forgets on the way, its row remembers (design.md §9).
+//! the way, the grant is taken back; whatever the process forgets on the way, its row remembers (design.md §9). The record
+//! is not waited for (docs/decisions/0012): a row that nobody confirmed is a credential that may exist.
 
 use crate::Authority;
 use crate::caller::Caller;
 use crate::decide::{Acting, Asked, Denial, settle};
-use crate::event::change;
 use crate::gate::{Consistency, Refused, ShownPlan, tree_size};
 use crate::live::LiveTask;
 use crate::ports::{Change, Inclusion, LedgerError, Write};
+use crate::record::{Record, Recording};
 use crate::target::{self, Minted, Plan, TargetError, Verifier};
-use crate::targets::{Health, TargetState};
+use crate::targets::{Flight, Flights, Health, TargetState};
 use domain::{
     DecisionId, EndReason, Grant, GrantId, GrantState, Offer, OfferName, Operation, Outcome, Reason, RevokeReason, SecretOrigin,
-    TargetName, TaskId, Timestamp, Verdict,
+    TargetName, Timestamp, Verdict,
 };
 use policy::Policy;
 use secrecy::SecretString;
@@ -105,9 +106,9 @@ pub enum CredentialError {
 }
 
 /// What is asked for, complete and planned.
-struct Draft {
-    plan: Plan,
-    target: Arc<TargetState>,
+pub(crate) struct Draft {
+    pub(crate) plan: Plan,
+    pub(crate) target: Arc<TargetState>,
 }
 
 /// An entry that is in the tree, and the size of the tree that its proof of consistency begins with.
@@ -141,15 +142,27 @@ impl Authority {
         let (this, caller) = (self.clone(), caller.clone());
         // In a task of its own: a caller that goes away must not leave a half-made credential behind.
         tokio::spawn(async move {
-            let issued = this.issue_credential(&caller, request).await;
+            let (issued, recording) = match this.issue_credential(&caller, request).await {
+                Ok((issued, recording)) => (Ok(issued), Some(recording)),
+                Err(why) => (Err(why), None),
+            };
             if let Err(Ok(unheard)) = answer.send(issued) {
-                this.take_back(unheard.grant, RevokeReason::NotHandedOut, true).await;
+                return this.take_back(unheard.grant, RevokeReason::NotHandedOut, true).await;
+            }
+            // CRASH(credential.handed_out): somebody may have it, and its row says *intended*: the next start ends it at once.
+            tracing::trace!(target: "writ::step", at = "credential.handed_out");
+            if let Some(recording) = recording {
+                this.finish(recording).await;
             }
         });
         answered.await.unwrap_or_else(|_| Err(CredentialError::Interrupted("it broke off".into())))
     }
 
-    async fn issue_credential(&self, caller: &Caller, request: CredentialRequest) -> Result<IssuedCredential, CredentialError> {
+    async fn issue_credential(
+        &self,
+        caller: &Caller,
+        request: CredentialRequest,
+    ) -> Result<(IssuedCredential, Recording), CredentialError> {
         let _first = self.0.credentials.pace.ask();
         let now = self.0.clock.now();
         let policy = self.policy();
@@ -172,19 +185,19 @@ impl Authority {
         };
         // Before anybody can know the grant: whoever revokes it from here on is heard.
         let flight = match &prepared {
-            Prepared::Planned(draft) => Some(self.0.credentials.flights.begin(draft.plan.grant)),
+            Prepared::Planned(draft) => Some(Flights::begin(&self.0.credentials.flights, draft.plan.grant)),
             Prepared::Unplanned | Prepared::Settled(_) => None,
         };
         let acting = Acting::of(caller);
         let (draft, decision, included) = self.decide_grant(&acting, operation, &policy, prepared, now).await?;
         let grant = draft.plan.grant;
         let (handle, expires_at) = (draft.plan.handle.clone(), draft.plan.expires_at);
-        let minted = self.carry_out((&caller.live, &policy), draft, &included).await?;
-        if flight.is_some_and(|flight| flight.revoked()) {
+        let (minted, record) = self.carry_out((&caller.live, &policy), draft, &included).await?;
+        let Some(flight) = flight.filter(Flight::hand_out) else {
             self.0.credentials.doorbell.notify_one();
             return Err(CredentialError::Revoked);
-        }
-        Ok(IssuedCredential {
+        };
+        let issued = IssuedCredential {
             grant,
             target: request.target,
             offer: request.offer,
@@ -194,7 +207,8 @@ impl Authority {
             expires_at,
             fields: minted.fields,
             secrets: minted.secrets,
-        })
+        };
+        Ok((issued, Recording { record, flight }))
     }
 
     /// Whether the target can, and what exactly would be made.
@@ -315,7 +329,7 @@ impl Authority {
         (live, policy): (&LiveTask, &Arc<Policy>),
         draft: Draft,
         included: &Included,
-    ) -> Result<Minted, CredentialError> {
+    ) -> Result<(Minted, Record), CredentialError> {
         let grant = draft.plan.grant;
         tracing::trace!(target: "writ::step", at = "credential.logged");
         let shown = match self.show_plan(&draft.plan, included).await {
@@ -342,17 +356,27 @@ impl Authority {
         // CRASH(credential.issued): the credential exists and nobody has it. Its row says *intended*: it is
         // taken back when nobody confirmed it. A token that only it can revoke itself is lost and dies by its expiry.
         tracing::trace!(target: "writ::step", at = "credential.issued");
-        if let Err(error) = self.confirm(grant, live.task().id, &draft, &minted).await {
-            tracing::error!(%error, %grant, "an issued credential could not be recorded, so it is not handed out");
-            return Err(CredentialError::Interrupted("it could not be recorded".into()));
-        }
-        // CRASH(credential.recorded): the credential is live and nobody has it. It ends with its task, or when it expires.
+        let record = match self.confirm(grant, live.task().id, &draft, &minted).await {
+            Ok(record) => record,
+            Err(error) => {
+                tracing::error!(%error, %grant, "an issued credential could not be recorded, so it is not handed out");
+                return Err(CredentialError::Interrupted("it could not be recorded".into()));
+            }
+        };
+        // CRASH(credential.recorded): the credential is live and nobody has it. If its record was kept, it ends with its task
+        // or when it expires; else as above.
         tracing::trace!(target: "writ::step", at = "credential.recorded");
+        // INVARIANT(kept-before-seen): the flush of the anchor went on while the target worked.
+        if let Err(error) = self.anchored(included).await {
+            tracing::error!(%error, %grant, "the decision about a credential could not be anchored, so it is not handed out");
+            self.take_back(grant, RevokeReason::NotHandedOut, true).await;
+            return Err(CredentialError::Interrupted("its decision could not be anchored".into()));
+        }
         if let Err(over) = self.still_stands(live, policy) {
             self.take_back(grant, RevokeReason::NotHandedOut, true).await;
             return Err(over);
         }
-        Ok(minted)
+        Ok((minted, record))
     }
 
     /// The look before it is made, and again before it is handed out: the task is open, and the policy that allowed it is
@@ -393,27 +417,16 @@ impl Authority {
         }
     }
 
-    async fn confirm(&self, grant: GrantId, task: TaskId, draft: &Draft, minted: &Minted) -> Result<(), crate::Error> {
-        let now = self.0.clock.now();
-        let sealed = minted.to_revoke.as_ref().map(|secret| self.0.wrapping.seal_secret(grant, secret, &*self.0.entropy));
-        let detail = [
-            ("expires_at", draft.plan.expires_at.millis().into()),
-            ("grant", grant.to_string().into()),
-            ("handle", draft.plan.handle.as_str().into()),
-            ("offer", draft.plan.offer.as_str().into()),
-            ("target", draft.target.profile.name.as_str().into()),
-            ("task", task.to_string().into()),
-        ];
-        let event = change("credential.issued", "writ", now, detail)?;
-        let changes = vec![Change::GrantIssued { grant, at: now, sealed: sealed.transpose()? }];
-        self.0.ledger.commit(Write { events: vec![event], changes }).await?;
-        Ok(())
-    }
-
     /// Logs a decision that the gate shall be shown.
     pub(crate) async fn include_decision(&self, write: Write) -> Result<Included, LedgerError> {
         let seen = self.0.credentials.gate.seen();
         Ok(Included { inclusion: self.0.ledger.include(write, seen).await?, seen })
+    }
+
+    /// Resolves once what was made because of the entry may leave the process.
+    pub(crate) async fn anchored(&self, included: &Included) -> Result<(), crate::Error> {
+        let size = tree_size(&included.inclusion).map_err(|error| LedgerError::Unavailable(error.to_string()))?;
+        Ok(self.0.ledger.anchored(size).await?)
     }
 
     /// Goes through the gate, fetching another consistency proof when others moved its view meanwhile.

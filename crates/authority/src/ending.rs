@@ -5,13 +5,14 @@
 use crate::Authority;
 use crate::breaker::Admission;
 use crate::caller::Caller;
+use crate::credential::UNCONFIRMED_SECS;
 use crate::end::Actor;
 use crate::error::Error;
 use crate::event::change;
 use crate::pace;
 use crate::ports::{Change, GrantQuery, GrantRecord, Write};
 use crate::target::{Evidence, Handle, TargetError};
-use crate::targets::{END_TIMEOUT, TargetState, in_time};
+use crate::targets::{END_TIMEOUT, TargetState, Turn, in_time};
 use domain::{Ending, Grant, GrantId, GrantState, RevokeReason, Timestamp};
 use serde_json::Value;
 use std::sync::Arc;
@@ -27,6 +28,8 @@ const BATCHES_MAX: usize = 256;
 const BACKOFF_MILLIS_MAX: u64 = 20_000;
 /// Least wait before a failed step is tried again, in milliseconds.
 const BACKOFF_MILLIS_MIN: u64 = 250;
+/// Grants that are read at once.
+const PAGE: usize = 1_000;
 /// Longest text of one fact of evidence in the log.
 const FACT_CHARS_MAX: usize = 120;
 /// Longest time until a target that waits for a native expiry is asked again, in seconds.
@@ -41,6 +44,15 @@ enum Walked {
     Later,
     /// Nothing could be done or stored.
     Stuck,
+}
+
+/// What became of several.
+#[derive(Debug, Default)]
+struct Round {
+    /// Something is dead or stored for later.
+    moved: bool,
+    /// Something is neither.
+    stuck: bool,
 }
 
 impl Authority {
@@ -70,7 +82,7 @@ impl Authority {
     /// The archive's.
     pub async fn credentials(&self, query: GrantQuery) -> Result<Vec<GrantRecord>, Error> {
         let found = self.0.archive.grants(query).await?;
-        Ok(found.into_iter().map(|record| GrantRecord { sealed: None, ..record }).collect())
+        Ok(found.into_iter().map(|record| self.shown_grant(record)).collect())
     }
 
     /// One grant.
@@ -79,7 +91,11 @@ impl Authority {
     /// [`Error::NotFound`], or the archive's.
     pub async fn credential(&self, grant: GrantId) -> Result<GrantRecord, Error> {
         let record = self.0.archive.grant(grant).await?.ok_or_else(|| not_found(grant))?;
-        Ok(GrantRecord { sealed: None, ..record })
+        Ok(self.shown_grant(record))
+    }
+
+    fn shown_grant(&self, record: GrantRecord) -> GrantRecord {
+        GrantRecord { sealed: None, grant: self.0.credentials.flights.seen(record.grant), ..record }
     }
 
     /// Resolves when something about credentials may have become due before its time.
@@ -97,6 +113,7 @@ impl Authority {
             let (this, target) = (self.clone(), Arc::clone(target));
             rounds.spawn(async move {
                 let Ok(mut turn) = target.turn.try_lock() else { return };
+                this.end_left_over(&target, &mut turn).await;
                 this.probe_if_due(&target, &mut turn).await;
                 this.end_due(&target).await;
                 this.reconcile_if_due(&target, &mut turn).await;
@@ -158,7 +175,7 @@ impl Authority {
             };
             let paced = pace.busy_since(&mut mark) && give_way(&mut due);
             let began = self.0.clock.elapsed();
-            if !self.walk_all(target, due, alone).await {
+            if !self.walk_all(target, due, alone).await.moved {
                 return;
             }
             drop(admission);
@@ -168,23 +185,62 @@ impl Authority {
         }
     }
 
-    /// Takes all of these as far as they go, at one time. Says whether anything moved.
-    async fn walk_all(&self, target: &Arc<TargetState>, due: Vec<GrantRecord>, alone: bool) -> bool {
+    /// Ends, after a start, what an earlier process was about to issue and nobody confirmed: it may exist, and somebody may
+    /// have it, whose task may end before the row is due. It stays due when it was, because the target may be making it.
+    async fn end_left_over(&self, target: &Arc<TargetState>, turn: &mut Turn) {
+        if turn.looked_back || target.breaker.shut_for(self.0.clock.elapsed()).is_some() {
+            return;
+        }
+        match self.left_over(target).await {
+            Ok(found) => turn.looked_back = !self.walk_all(target, found, false).await.stuck,
+            Err(error) => tracing::error!(%error, "what an earlier process left cannot be read; it is read again"),
+        }
+    }
+
+    async fn left_over(&self, target: &TargetState) -> Result<Vec<GrantRecord>, Error> {
+        let (mut found, mut before) = (Vec::new(), None);
+        loop {
+            let target = Some(target.profile.name.clone());
+            let query = GrantQuery { target, standing_only: true, before, limit: PAGE, ..GrantQuery::default() };
+            let page = self.0.archive.grants(query).await?;
+            let oldest = page.last().map(|record| (record.grant.id, confirmed_by(&record.grant)));
+            let more = page.len() == PAGE && oldest.is_some_and(|(_, by)| by > self.0.clock.now());
+            before = oldest.map(|(id, _)| id);
+            found.extend(page.into_iter().filter(|record| self.is_left_over(&record.grant)));
+            if !more {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Whether another process was about to issue it, and the target may still be making it.
+    fn is_left_over(&self, grant: &Grant) -> bool {
+        grant.state == GrantState::Intended
+            && grant.granted_at < self.0.started_at
+            && self.0.clock.now() < confirmed_by(grant)
+            && !self.0.credentials.flights.hold(grant.id)
+    }
+
+    /// Takes all of these as far as they go, at one time.
+    async fn walk_all(&self, target: &Arc<TargetState>, due: Vec<GrantRecord>, alone: bool) -> Round {
         let mut walks = JoinSet::new();
         for record in due {
             let (this, target) = (self.clone(), Arc::clone(target));
             walks.spawn(async move { this.walk(&target, record, alone).await });
         }
-        let mut moved = false;
+        let mut round = Round::default();
         while let Some(walked) = walks.join_next().await {
             match walked {
-                Ok(Walked::Dead | Walked::Later) => moved = true,
-                Ok(Walked::Stuck) => {}
-                // A driver that panics is a driver that failed; the grant stays due.
-                Err(error) => tracing::error!(%error, "taking a credential back broke off"),
+                Ok(Walked::Dead | Walked::Later) => round.moved = true,
+                Ok(Walked::Stuck) => round.stuck = true,
+                Err(error) => {
+                    // A driver that panics is a driver that failed; the grant stays due.
+                    tracing::error!(%error, "taking a credential back broke off");
+                    round.stuck = true;
+                }
             }
         }
-        moved
+        round
     }
 
     /// Takes one grant as far as it goes. `alone`: it is the one attempt that a half-open breaker let through.
@@ -193,6 +249,8 @@ impl Authority {
     /// again; each one is idempotent.
     async fn walk(&self, target: &TargetState, mut record: GrantRecord, alone: bool) -> Walked {
         let to_revoke = self.unsealed(&record);
+        // Its row keeps its state, and the proof of death waits until nothing can be under way any more.
+        let left_over = self.is_left_over(&record.grant);
         if record.grant.revoked_at.is_none() && self.log_reason(&mut record).is_err() {
             return Walked::Stuck;
         }
@@ -200,6 +258,9 @@ impl Authority {
         let again = record.tries > 0 && record.grant.state == GrantState::ResidueCleaned;
         let mut at = if again { GrantState::Issued } else { record.grant.state };
         while let Some(step) = at.next_ending() {
+            if left_over && step == Ending::Verify {
+                return self.try_at(record.grant.id, confirmed_by(&record.grant), 0).await;
+            }
             if !alone && target.breaker.shut_for(self.0.clock.elapsed()).is_some() {
                 return Walked::Stuck;
             }
@@ -221,7 +282,7 @@ impl Authority {
                 return self.ask_again(&record, again_at).await;
             }
             at = step.reaches();
-            if at > record.grant.state && self.record_step(&record, step, &evidence).await.is_err() {
+            if at > record.grant.state && self.record_step(&record, step, &evidence, !left_over).await.is_err() {
                 return Walked::Stuck;
             }
         }
@@ -268,7 +329,8 @@ impl Authority {
         Ok(())
     }
 
-    async fn record_step(&self, record: &GrantRecord, step: Ending, evidence: &Evidence) -> Result<(), Error> {
+    /// Logs a step, and stores it if it counts.
+    async fn record_step(&self, record: &GrantRecord, step: Ending, evidence: &Evidence, counts: bool) -> Result<(), Error> {
         let now = self.0.clock.now();
         let state = step.reaches();
         let detail = [
@@ -278,7 +340,8 @@ impl Authority {
             ("step", step.as_str().into()),
         ];
         let event = about(&record.grant, "credential.step", "writ", now, detail)?;
-        let write = Write { events: vec![event], changes: vec![Change::GrantStep { grant: record.grant.id, state, at: now }] };
+        let reached = counts.then_some(Change::GrantStep { grant: record.grant.id, state, at: now });
+        let write = Write { events: vec![event], changes: reached.into_iter().collect() };
         // Only the last one is waited for: a lost record of an earlier step means that the step is done again.
         let written = match state {
             GrantState::VerifiedDead => self.0.ledger.commit(write).await.map(drop),
@@ -321,6 +384,11 @@ impl Authority {
         let opened = self.0.wrapping.open_secret(record.grant.id, sealed);
         opened.inspect_err(|error| tracing::error!(%error, grant = %record.grant.id, "what revokes a credential cannot be read; it dies by its expiry")).ok()
     }
+}
+
+/// When an attempt to issue it cannot be under way any more, at the target's side either.
+fn confirmed_by(grant: &Grant) -> Timestamp {
+    grant.granted_at.plus_secs(UNCONFIRMED_SECS)
 }
 
 /// Leaves only a few of those that nobody revoked; the others stay due. Says whether any of them are here.

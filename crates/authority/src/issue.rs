@@ -378,6 +378,9 @@ impl Authority {
             return Err(IssueError::Task("what it stands on changed meanwhile; declare it anew"));
         }
         let token = self.sign_included(&draft.canonical, &inclusion, seen).await?;
+        // INVARIANT(kept-before-seen): the flush of the anchor went on meanwhile.
+        let size = crate::gate::tree_size(&inclusion).map_err(|error| IssueError::Unavailable(error.to_string()))?;
+        self.0.ledger.anchored(size).await.map_err(|error| IssueError::Unavailable(error.to_string()))?;
         tracing::trace!(target: "writ::step", at = "issue.signed");
         Ok(Issued { token: token.into(), claims: draft.claims, binding: draft.binding, task: live })
     }

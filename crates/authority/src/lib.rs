@@ -27,6 +27,7 @@ pub mod ports;
 mod probe;
 mod provider;
 mod reconcile;
+mod record;
 mod register;
 mod replay;
 mod revoked;
@@ -118,6 +119,8 @@ pub struct Parts {
 pub struct Authority(Arc<Inner>);
 
 struct Inner {
+    /// What was made before is nothing of this process.
+    started_at: Timestamp,
     issuer: String,
     token_lifetime_secs: u64,
     nonces_required: bool,
@@ -175,6 +178,7 @@ impl Authority {
         parts.entropy.fill(&mut nonce_secret);
         let text = Arc::new(parts.policy.version().to_string());
         Ok(Self(Arc::new(Inner {
+            started_at: parts.clock.now(),
             issuer: parts.issuer,
             token_lifetime_secs: parts.token_lifetime_secs,
             nonces_required: parts.dpop_nonce_required,

@@ -7,6 +7,7 @@ use domain::{
     Agent, AgentId, DecisionId, Grant, GrantId, GrantState, Progress, RevokeReason, TargetName, Task, TaskId, Timestamp,
     Upstream, UpstreamName, WorkloadIdentity,
 };
+use std::pin::Pin;
 use std::time::Duration;
 
 /// The time. Wall clock for people, records and tokens; monotonic for measuring.
@@ -179,7 +180,11 @@ pub enum LedgerError {
     Unavailable(String),
 }
 
-/// A leaf that is in the tree, with the proof of it (receipt level L2 of the design).
+/// Resolves when a posted write is durable, or could not be made so.
+pub type Durable = Pin<Box<dyn Future<Output = Result<(), LedgerError>> + Send>>;
+
+/// A leaf that is in the tree, with the proof of it (receipt level L2 of the design). For a gate in this process: neither it
+/// nor what is made because of it leaves the process before [`Ledger::anchored`].
 #[derive(Debug, Clone)]
 pub struct Inclusion {
     /// Its index.
@@ -205,9 +210,17 @@ pub trait Ledger: Send + Sync + 'static {
     /// in a crash is safe because a durable record that came before implies at least as much.
     fn post(&self, write: Write) -> Result<(), LedgerError>;
 
+    /// Like [`Ledger::post`], and tells when it is durable: for a record that need not be, but that must be made again if it
+    /// was lost while the process lives on.
+    fn follow(&self, write: Write) -> Result<Durable, LedgerError>;
+
     /// Like [`Ledger::commit`], and proves the inclusion of the first event (L2), with consistency from a tree of
-    /// `seen` leaves.
+    /// `seen` leaves. Its checkpoint is anchored soon, but need not be when this resolves.
     async fn include(&self, write: Write, seen: u64) -> Result<Inclusion, LedgerError>;
+
+    /// Resolves once a signed checkpoint of at least `size` leaves, which [`Ledger::include`] answered with, survives outside
+    /// of what holds the entries: from then on a history without them is noticed.
+    async fn anchored(&self, size: u64) -> Result<(), LedgerError>;
 
     /// A consistency proof between two sizes of the durable tree (RFC 6962 §2.1.2); empty when `old` is zero or equal.
     async fn consistency(&self, old: u64, new: u64) -> Result<Vec<[u8; 32]>, LedgerError>;

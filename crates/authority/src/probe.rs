@@ -195,6 +195,7 @@ impl Authority {
         let answer = in_time(ISSUE_TIMEOUT, target.driver.issue(&plan, &shown)).await;
         target.heard(&answer, self.0.clock.elapsed());
         let minted = answer.map_err(|error| error.to_string())?;
+        self.anchored(&included).await.map_err(|error| error.to_string())?;
         tracing::trace!(target: "writ::step", at = "probe.issued");
         let sealed = minted.to_revoke.as_ref().map(|secret| self.0.wrapping.seal_secret(plan.grant, secret, &*self.0.entropy));
         let sealed = sealed.transpose().map_err(|error| error.to_string())?;

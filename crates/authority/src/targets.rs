@@ -8,10 +8,10 @@ use crate::error::Error;
 use crate::event::change;
 use crate::ports::{Archive, GrantCounts, GrantQuery, Write};
 use crate::target::{Finding, Standing, Target, TargetError, TargetProfile};
-use domain::{GrantId, TargetName, Timestamp};
+use domain::{Grant, GrantId, GrantState, TargetName, Timestamp};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 
@@ -107,6 +107,8 @@ pub(crate) struct TargetState {
 pub(crate) struct Turn {
     pub(crate) probed_at: Option<Duration>,
     pub(crate) reconciled_at: Option<Duration>,
+    /// What an earlier process left unconfirmed was taken back.
+    pub(crate) looked_back: bool,
 }
 
 impl TargetState {
@@ -178,34 +180,70 @@ impl TargetState {
     }
 }
 
-/// Grants whose credential is being created at this moment: what is revoked meanwhile is not handed out.
+/// Grants whose credential is being created or whose record is on its way to the store: what is revoked before it is handed
+/// out, is not handed out.
 #[derive(Default)]
-pub(crate) struct Flights(Mutex<HashMap<GrantId, bool>>);
+pub(crate) struct Flights(Mutex<HashMap<GrantId, Stage>>);
+
+/// How far a grant is that is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Making,
+    Revoked,
+    HandedOut,
+}
 
 impl Flights {
-    pub(crate) fn begin(&self, grant: GrantId) -> Flight<'_> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(grant, false);
-        Flight(self, grant)
+    pub(crate) fn begin(this: &Arc<Self>, grant: GrantId) -> Flight {
+        this.all().insert(grant, Stage::Making);
+        Flight { all: Arc::clone(this), grant }
     }
 
     /// Marks a grant that is under way as revoked.
     pub(crate) fn revoke(&self, grant: GrantId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(grant).and_modify(|revoked| *revoked = true);
+        self.all().entry(grant).and_modify(|stage| *stage = Stage::Revoked);
+    }
+
+    /// Whether it is under way.
+    pub(crate) fn hold(&self, grant: GrantId) -> bool {
+        self.all().contains_key(&grant)
+    }
+
+    /// What a row says, or will say in a moment: one that was handed out is issued.
+    pub(crate) fn seen(&self, mut grant: Grant) -> Grant {
+        if grant.state == GrantState::Intended && self.all().get(&grant.id) == Some(&Stage::HandedOut) {
+            grant.state = GrantState::Issued;
+        }
+        grant
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<GrantId, Stage>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// One grant that is under way.
-pub(crate) struct Flight<'a>(&'a Flights, GrantId);
+pub(crate) struct Flight {
+    all: Arc<Flights>,
+    grant: GrantId,
+}
 
-impl Flight<'_> {
-    pub(crate) fn revoked(&self) -> bool {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).get(&self.1).copied().unwrap_or(true)
+impl Flight {
+    pub(crate) const fn grant(&self) -> GrantId {
+        self.grant
+    }
+
+    /// It is handed out, unless it was revoked.
+    pub(crate) fn hand_out(&self) -> bool {
+        let mut all = self.all.all();
+        let stage = all.get_mut(&self.grant).filter(|stage| **stage == Stage::Making);
+        stage.map(|stage| *stage = Stage::HandedOut).is_some()
     }
 }
 
-impl Drop for Flight<'_> {
+impl Drop for Flight {
     fn drop(&mut self) {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        self.all.all().remove(&self.grant);
     }
 }
 
@@ -213,7 +251,7 @@ impl Drop for Flight<'_> {
 pub(crate) struct Credentials {
     pub(crate) targets: arc_swap::ArcSwap<BTreeMap<TargetName, Arc<TargetState>>>,
     pub(crate) gate: crate::gate::LogGate,
-    pub(crate) flights: Flights,
+    pub(crate) flights: Arc<Flights>,
     pub(crate) pace: crate::pace::Pace,
     pub(crate) doorbell: Notify,
 }
@@ -228,7 +266,7 @@ impl Credentials {
         }
         let states = targets.into_iter().map(|target| state(target, counts)).collect();
         let targets = arc_swap::ArcSwap::from_pointee(states);
-        Self { targets, gate, flights: Flights::default(), pace: Default::default(), doorbell: Notify::new() }
+        Self { targets, gate, flights: Arc::default(), pace: Default::default(), doorbell: Notify::new() }
     }
 
     pub(crate) fn target(&self, name: &TargetName) -> Option<Arc<TargetState>> {

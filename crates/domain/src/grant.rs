@@ -109,7 +109,7 @@ pub enum RevokeReason {
     Returned,
     /// An operator revoked it.
     Operator,
-    /// It was never handed out: issuing failed, or Writ stopped in between.
+    /// Nobody confirmed that it was handed out: issuing failed, or Writ stopped in between.
     NotHandedOut,
     /// It stood at the target with our mark, and no live grant of ours stands for it.
     Orphan,

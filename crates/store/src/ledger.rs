@@ -4,7 +4,7 @@
 use std::sync::mpsc::TrySendError;
 
 use async_trait::async_trait;
-use authority::ports::{Inclusion, Ledger, LedgerError, Write};
+use authority::ports::{Durable, Inclusion, Ledger, LedgerError, Write};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -23,17 +23,13 @@ impl Ledger for Store {
     }
 
     fn post(&self, write: Write) -> Result<(), LedgerError> {
-        if let Some(fault) = self.shared().fault() {
-            return Err(LedgerError::Unavailable(fault));
-        }
-        let write = Prepared::new(write)?;
-        self.check_room()?;
-        match self.shared().posted.add(write) {
-            Added::Soon => Ok(()),
-            Added::Wake => self.ask(Job::Wake),
-            Added::Full => Err(LedgerError::Overloaded),
-            Added::Closed => Err(stopped()),
-        }
+        self.put(write, Reply::Nobody)
+    }
+
+    fn follow(&self, write: Write) -> Result<Durable, LedgerError> {
+        let (answer, answered) = oneshot::channel();
+        self.put(write, Reply::Followed(answer))?;
+        Ok(Box::pin(async move { answered.await.unwrap_or_else(|_| Err(stopped())).map(drop) }))
     }
 
     async fn include(&self, write: Write, seen: u64) -> Result<Inclusion, LedgerError> {
@@ -45,9 +41,16 @@ impl Ledger for Store {
         answered.await.unwrap_or_else(|_| Err(stopped()))
     }
 
+    async fn anchored(&self, size: u64) -> Result<(), LedgerError> {
+        self.shared().keeper.kept(size).await
+    }
+
     async fn consistency(&self, old: u64, new: u64) -> Result<Vec<[u8; 32]>, LedgerError> {
-        let shared = self.shared_owned();
         // Proofs between recent sizes come from memory; older ones read a few tiles, which may block.
+        if let Some(proof) = self.shared().recent_consistency(old, new) {
+            return Ok(proof);
+        }
+        let shared = self.shared_owned();
         let proof = tokio::task::spawn_blocking(move || shared.consistency(old, new));
         match proof.await {
             Ok(Ok(proof)) => Ok(proof),
@@ -58,6 +61,20 @@ impl Ledger for Store {
 }
 
 impl Store {
+    fn put(&self, write: Write, reply: Reply) -> Result<(), LedgerError> {
+        if let Some(fault) = self.shared().fault() {
+            return Err(LedgerError::Unavailable(fault));
+        }
+        let write = Prepared::new(write)?;
+        self.check_room()?;
+        match self.shared().posted.add(write, reply) {
+            Added::Soon => Ok(()),
+            Added::Wake => self.ask(Job::Wake),
+            Added::Full => Err(LedgerError::Overloaded),
+            Added::Closed => Err(stopped()),
+        }
+    }
+
     fn enqueue(&self, write: Prepared, reply: Reply) -> Result<(), LedgerError> {
         self.check_room()?;
         self.ask(Job::Write(write, reply))

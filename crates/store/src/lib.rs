@@ -13,6 +13,7 @@ mod connection;
 mod error;
 mod grant;
 mod index;
+mod keeper;
 mod ledger;
 mod open;
 mod posted;

@@ -32,6 +32,7 @@ use crate::{
     connection::{claim, migrate, open_reader, open_writer},
     error::Error,
     index::open_index,
+    keeper,
     publisher::Background,
     shared::{Place, Shared},
     writer::{Job, Start, Writer},
@@ -163,9 +164,15 @@ pub fn open(config: StoreConfig, keys: Keys, clock: Arc<dyn Clock>) -> Result<St
         shared: Arc::clone(&shared),
     };
     let watched = Died(Arc::clone(&shared));
+    let anchoring = Arc::clone(&shared);
+    let keeper = spawn("writ-anchor", move || keeper::run(&anchoring))?;
     let work = move || {
-        let _watched = watched;
+        let Died(shared) = &watched;
         writer.run();
+        shared.keeper.stop();
+        if keeper.join().is_err() {
+            tracing::error!("the thread that anchors checkpoints did not end well");
+        }
         // The writer is the last to touch the files; only now may another process have them. Unlocked by name and not
         // by dropping, because a child process that is just being started holds a copy of the file for a moment.
         if let Err(error) = File::unlock(&claim) {

@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use crate::change::Prepared;
+use crate::{change::Prepared, writer::Reply};
 
 /// Most that may wait: what a second of a busy node posts.
 const POSTED_MAX: usize = 8192;
@@ -21,7 +21,7 @@ pub(crate) struct Posted {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    writes: Vec<Prepared>,
+    writes: Vec<(Prepared, Reply)>,
     /// Nobody takes them any more.
     closed: bool,
 }
@@ -40,8 +40,8 @@ pub(crate) enum Added {
 }
 
 impl Posted {
-    /// Adds a write.
-    pub(crate) fn add(&self, write: Prepared) -> Added {
+    /// Adds a write, and who wants to hear of it if anybody does.
+    pub(crate) fn add(&self, write: Prepared, reply: Reply) -> Added {
         let mut waiting = self.waiting();
         if waiting.closed {
             return Added::Closed;
@@ -49,7 +49,7 @@ impl Posted {
         if waiting.writes.len() >= POSTED_MAX {
             return Added::Full;
         }
-        waiting.writes.push(write);
+        waiting.writes.push((write, reply));
         drop(waiting);
         // INVARIANT(post-is-seen): the writer says that it dozes before it looks for the last time, and here is looked
         // after the write was added: one of the two sees the other.
@@ -57,12 +57,12 @@ impl Posted {
     }
 
     /// Takes all of them, in their order. Take jobs first: what was posted before a job is then committed before it.
-    pub(crate) fn take(&self) -> Vec<Prepared> {
+    pub(crate) fn take(&self) -> Vec<(Prepared, Reply)> {
         std::mem::take(&mut self.waiting().writes)
     }
 
     /// The same, for good: nothing is added any more.
-    pub(crate) fn close(&self) -> Vec<Prepared> {
+    pub(crate) fn close(&self) -> Vec<(Prepared, Reply)> {
         let mut waiting = self.waiting();
         waiting.closed = true;
         std::mem::take(&mut waiting.writes)
@@ -99,21 +99,21 @@ mod tests {
     #[test]
     fn a_dozing_writer_is_woken_once_and_never_dozes_over_something() {
         let posted = Posted::default();
-        assert_eq!(posted.add(write()), Added::Soon);
+        assert_eq!(posted.add(write(), Reply::Nobody), Added::Soon);
         assert!(!posted.doze(), "something waits");
         assert_eq!(posted.take().len(), 1);
         assert!(posted.doze());
-        assert_eq!([posted.add(write()), posted.add(write())], [Added::Wake, Added::Soon]);
+        assert_eq!([posted.add(write(), Reply::Nobody), posted.add(write(), Reply::Nobody)], [Added::Wake, Added::Soon]);
     }
 
     #[test]
     fn what_cannot_be_written_is_refused() {
         let posted = Posted::default();
         for _ in 0..POSTED_MAX {
-            assert_eq!(posted.add(write()), Added::Soon);
+            assert_eq!(posted.add(write(), Reply::Nobody), Added::Soon);
         }
-        assert_eq!(posted.add(write()), Added::Full);
+        assert_eq!(posted.add(write(), Reply::Nobody), Added::Full);
         assert_eq!(posted.close().len(), POSTED_MAX);
-        assert_eq!(posted.add(write()), Added::Closed);
+        assert_eq!(posted.add(write(), Reply::Nobody), Added::Closed);
     }
 }

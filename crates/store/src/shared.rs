@@ -12,18 +12,19 @@ use std::{
 
 use auditlog::{
     anchor::Anchor,
-    checkpoint::{Head, Notary},
+    checkpoint::{Draft, Head, Notary},
     directory::Directory,
     hash::Hash,
     note::VerifierKey,
+    port::HashReader,
     proof::{prove_consistency, prove_inclusion},
     reader::{Committed, Tiles},
     sequence::Appended,
-    tree::Tail,
+    tree::{Node, Tail},
 };
 use authority::ports::{Clock, Inclusion};
 
-use crate::{chain::Chain, posted::Posted};
+use crate::{chain::Chain, keeper::Keeper, posted::Posted};
 
 /// Hashes of this many published entries stay in memory below the published size, for proofs against recent
 /// heads: 64 bytes each.
@@ -59,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) tiles: Tiles<Directory>,
     tail: RwLock<Tail>,
     notary: Notary<Anchor>,
+    /// What is signed and waits for the anchor.
+    pub(crate) keeper: Keeper,
     committed: AtomicU64,
     published: AtomicU64,
     /// What nobody waits for.
@@ -86,6 +89,7 @@ impl Shared {
             published: AtomicU64::new(published),
             tail: RwLock::new(tail),
             notary,
+            keeper: Keeper::default(),
             posted: Posted::default(),
             made: Mutex::default(),
             fault: Mutex::new(None),
@@ -161,14 +165,37 @@ impl Shared {
         self.tail.write().unwrap_or_else(PoisonError::into_inner).advance(base);
     }
 
-    /// Signs a committed head. The checkpoint is anchored when this returns.
+    /// Signs a committed head. The checkpoint is anchored when this returns, and may leave the process.
     pub(crate) fn sign(&self, head: Head) -> Result<Vec<u8>, auditlog::Error> {
-        let draft = {
-            let tail = self.tail.read().unwrap_or_else(PoisonError::into_inner);
-            self.notary.draft(head, &Committed::new(&tail, &self.tiles, self.published()))?
-        };
+        let draft = self.draft(head)?;
         // The tail is free again: a commit need not wait for the flush of the anchor.
         self.notary.keep(draft)
+    }
+
+    /// Signs a committed head for proofs inside this process. Hand it to the [`Keeper`] when they are answered: nothing that
+    /// comes of them leaves before it is anchored. While the anchor fails, this waits for it and fails with it, so that nothing
+    /// is begun that could not be handed out.
+    pub(crate) fn show(&self, head: Head) -> Result<Draft, auditlog::Error> {
+        let draft = self.draft(head)?;
+        if self.keeper.fails() {
+            self.keep(self.draft(head)?)?;
+        }
+        Ok(draft)
+    }
+
+    /// Anchors a draft, and tells those who wait for it.
+    pub(crate) fn keep(&self, draft: Draft) -> Result<(), auditlog::Error> {
+        let size = draft.head().size;
+        let kept = self.notary.keep(draft).map(drop);
+        // Crash here: a head that nobody outside saw, anchored; what was made because of it did not leave.
+        tracing::trace!(target: "writ::step", at = "proof.kept");
+        self.keeper.tell(size, kept.is_ok());
+        kept
+    }
+
+    fn draft(&self, head: Head) -> Result<Draft, auditlog::Error> {
+        let tail = self.tail.read().unwrap_or_else(PoisonError::into_inner);
+        self.notary.draft(head, &Committed::new(&tail, &self.tiles, self.published()))
     }
 
     /// Proves a committed leaf under a signed checkpoint of `head`, and `head` against a tree of `seen` leaves.
@@ -186,6 +213,15 @@ impl Shared {
         })
     }
 
+    /// The same from memory alone, if that has it.
+    pub(crate) fn recent_consistency(&self, old: u64, new: u64) -> Option<Vec<[u8; 32]>> {
+        let tail = self.tail.read().unwrap_or_else(PoisonError::into_inner);
+        if new > tail.size() {
+            return None;
+        }
+        prove_consistency(&Recent(&tail), old, new).ok().map(|proof| bytes(&proof))
+    }
+
     /// Proves the committed tree of `new` leaves consistent with that of `old` leaves.
     pub(crate) fn consistency(&self, old: u64, new: u64) -> Result<Vec<[u8; 32]>, auditlog::Error> {
         let tail = self.tail.read().unwrap_or_else(PoisonError::into_inner);
@@ -193,6 +229,15 @@ impl Shared {
             return Err(auditlog::Error::OutsideTree { position: new, size: tail.size() });
         }
         Ok(bytes(&prove_consistency(&Committed::new(&tail, &self.tiles, self.published()), old, new)?))
+    }
+}
+
+/// What of the tree is in memory.
+struct Recent<'a>(&'a Tail);
+
+impl HashReader for Recent<'_> {
+    fn hash(&self, node: Node) -> Result<Hash, auditlog::Error> {
+        self.0.node(node).ok_or(auditlog::Error::NodeMissing { level: node.level, index: node.index })
     }
 }
 

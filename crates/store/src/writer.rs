@@ -74,11 +74,14 @@ pub(crate) enum Job {
 }
 
 /// Who waits for a write, and for what.
+#[derive(Debug)]
 pub(crate) enum Reply {
     /// Nobody.
     Nobody,
     /// Somebody who wants the index.
     Index(oneshot::Sender<Result<u64, LedgerError>>),
+    /// Somebody who wants to hear of it, and holds nothing up until then.
+    Followed(oneshot::Sender<Result<u64, LedgerError>>),
     /// Somebody who wants a proof, consistent with a tree of this size.
     Proof(u64, oneshot::Sender<Result<Inclusion, LedgerError>>),
 }
@@ -88,7 +91,7 @@ impl Reply {
         // A receiver that is gone has stopped waiting: nothing to tell it.
         match self {
             Self::Nobody => {}
-            Self::Index(waiting) => drop(waiting.send(Err(error))),
+            Self::Index(waiting) | Self::Followed(waiting) => drop(waiting.send(Err(error))),
             Self::Proof(_, waiting) => drop(waiting.send(Err(error))),
         }
     }
@@ -224,7 +227,7 @@ impl Writer {
             next = self.queue.try_recv().ok();
         }
         let posted = if stop { self.shared.posted.close() } else { self.shared.posted.take() };
-        let mut posted: Vec<Job> = posted.into_iter().map(|write| Job::Write(write, Reply::Nobody)).collect();
+        let mut posted: Vec<Job> = posted.into_iter().map(|(write, reply)| Job::Write(write, reply)).collect();
         if !posted.is_empty() {
             posted.append(&mut jobs);
             jobs = posted;
@@ -370,7 +373,7 @@ impl Writer {
                     let result = results.next().unwrap_or(Err(LedgerError::Unavailable("the store failed".to_owned())));
                     match (reply, result) {
                         (Reply::Nobody, _) => {}
-                        (Reply::Index(waiting), result) => drop(waiting.send(result)),
+                        (Reply::Index(waiting) | Reply::Followed(waiting), result) => drop(waiting.send(result)),
                         (Reply::Proof(seen, waiting), Ok(index)) => match leaves.remove(&position) {
                             Some(bytes) => proofs.push(Wanted { leaf: Leaf { index, bytes }, seen, waiting }),
                             None => drop(waiting.send(Err(LedgerError::Unavailable("no entry to prove".to_owned())))),
@@ -383,7 +386,7 @@ impl Writer {
                 Job::Forget(_) | Job::Wake | Job::Stop => {}
             }
         }
-        // Those who only wait for durability have their answer by now; signing costs a flush of the anchor.
+        // Those who only wait for durability have their answer by now.
         if !proofs.is_empty() {
             self.prove(proofs);
         }
@@ -391,19 +394,22 @@ impl Writer {
 
     fn prove(&self, proofs: Vec<Wanted>) {
         let head = Head { size: self.frontier.size(), root: self.frontier.root() };
-        let note = self.shared.sign(head);
-        // Crash here: a signed head that nobody saw, anchored; its entries are committed.
+        let shown = self.shared.show(head);
+        // Crash here: a signed head that nobody outside saw, anchored or not; its entries are committed.
         tracing::trace!(target: "writ::step", at = "proof.signed");
-        if let Err(error) = &note {
+        if let Err(error) = &shown {
             tracing::error!(%error, "no checkpoint could be signed");
         }
         for Wanted { leaf, seen, waiting } in proofs {
-            let included = note.as_ref().ok().and_then(|note| {
-                let included = self.shared.include(leaf, seen, head, note);
+            let included = shown.as_ref().ok().and_then(|draft| {
+                let included = self.shared.include(leaf, seen, head, draft.note());
                 included.inspect_err(|error| tracing::error!(%error, "an entry could not be proved")).ok()
             });
             let failed = || LedgerError::Unavailable("the entry was logged, but its proof failed".to_owned());
             drop(waiting.send(included.ok_or_else(failed)));
+        }
+        if let Ok(draft) = shown {
+            self.shared.keeper.put(draft);
         }
     }
 

@@ -70,6 +70,7 @@ struct State {
     deaf: bool,
     secretive: bool,
     stubborn: bool,
+    by_name: bool,
     revoked_with: Vec<String>,
     calls: u64,
     issued: u64,
@@ -119,6 +120,11 @@ impl FakeTarget {
     /// It makes every secret itself, whatever the caller made.
     pub fn stubborn(&self, stubborn: bool) {
         self.state().stubborn = stubborn;
+    }
+
+    /// What it makes is taken back by its name alone: there is nothing to be kept for it.
+    pub fn by_name(&self, by_name: bool) {
+        self.state().by_name = by_name;
     }
 
     /// Holds issuing up until [`FakeTarget::go_on`].
@@ -261,7 +267,7 @@ impl Target for FakeTarget {
                 .then(|| ("password".to_owned(), SecretString::from(format!("secret-{password}"))))
                 .into_iter()
                 .collect(),
-            to_revoke: Some(SecretString::from(format!("secret-revoker-of-{}", plan.handle))),
+            to_revoke: (!self.state().by_name).then(|| SecretString::from(format!("secret-revoker-of-{}", plan.handle))),
         })
     }
 

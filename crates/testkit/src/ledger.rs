@@ -8,12 +8,13 @@ use auditlog::port::{HashReader, NoteSigner};
 use auditlog::proof::{prove_consistency, prove_inclusion};
 use auditlog::tree::{Frontier, Node};
 use authority::ports::{
-    Archive, ArchiveError, Change, GrantArchive, GrantCounts, GrantQuery, GrantRecord, Inclusion, Ledger, LedgerError, Loaded,
-    LogEntry, LogQuery, PublishedLog, TaskQuery, Write,
+    Archive, ArchiveError, Change, Durable, GrantArchive, GrantCounts, GrantQuery, GrantRecord, Inclusion, Ledger, LedgerError,
+    Loaded, LogEntry, LogQuery, PublishedLog, TaskQuery, Write,
 };
 use domain::{Agent, AgentId, DecisionId, GrantId, TargetName, Task, TaskId, Timestamp, Upstream, UpstreamName};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
@@ -66,6 +67,8 @@ impl Hold {
 pub struct MemoryLedger {
     state: Mutex<State>,
     hold: Mutex<Option<Arc<Hold>>>,
+    lose: AtomicBool,
+    unanchored: Mutex<bool>,
     signer: Ed25519Signer,
 }
 
@@ -78,7 +81,13 @@ impl HashReader for State {
 impl Default for MemoryLedger {
     fn default() -> Self {
         let signer = Ed25519Signer::from_seed("log.test", &Zeroizing::new([7; 32])).unwrap();
-        Self { state: Mutex::default(), hold: Mutex::default(), signer }
+        Self {
+            state: Mutex::default(),
+            hold: Mutex::default(),
+            lose: AtomicBool::default(),
+            unanchored: Mutex::default(),
+            signer,
+        }
     }
 }
 
@@ -92,6 +101,16 @@ impl MemoryLedger {
     /// From the next write on, break like this; `None` heals.
     pub fn break_with(&self, fault: Option<Fault>) {
         self.state.lock().unwrap().fault = fault;
+    }
+
+    /// The next write that somebody follows is taken, and lost.
+    pub fn lose_next_followed(&self) {
+        self.lose.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on nothing can be anchored, or everything can.
+    pub fn break_anchor(&self, broken: bool) {
+        *self.unanchored.lock().unwrap() = broken;
     }
 
     /// The next commit is written at once and answered only when the hold says so.
@@ -195,6 +214,19 @@ impl Ledger for MemoryLedger {
 
     fn post(&self, write: Write) -> Result<(), LedgerError> {
         self.write(write).map(drop)
+    }
+
+    fn follow(&self, write: Write) -> Result<Durable, LedgerError> {
+        let lost = self.lose.swap(false, Ordering::SeqCst);
+        let written = if lost { Err(LedgerError::Unavailable("it was lost".into())) } else { Ok(self.write(write)?) };
+        Ok(Box::pin(async move { written.map(drop) }))
+    }
+
+    async fn anchored(&self, _: u64) -> Result<(), LedgerError> {
+        match *self.unanchored.lock().unwrap() {
+            true => Err(LedgerError::Unavailable("the anchor was told to break".into())),
+            false => Ok(()),
+        }
     }
 
     async fn include(&self, write: Write, seen: u64) -> Result<Inclusion, LedgerError> {

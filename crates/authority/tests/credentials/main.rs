@@ -5,5 +5,6 @@
 mod crash;
 mod ending;
 mod issuing;
+mod record;
 mod rig;
 mod standing;

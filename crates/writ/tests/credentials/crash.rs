@@ -15,7 +15,7 @@ use std::time::Instant;
 use testkit::RealPostgresql;
 
 /// Rounds unless somebody asks for more: each step once, and some kills at random.
-const ROUNDS: usize = 18;
+const ROUNDS: usize = 19;
 /// Makes every grant, every task and every wait of the dead servers be over.
 const MUCH_LATER: &str = "+900";
 
@@ -24,6 +24,8 @@ const MUCH_LATER: &str = "+900";
 enum Act {
     /// It asks for a credential, and must not get it.
     Asks,
+    /// It asks for a credential, and may have got it.
+    Has,
     /// It gives back the one that it has.
     Returns,
     /// It ends.
@@ -36,11 +38,12 @@ enum Act {
     Anything,
 }
 
-const TRIALS: [(&str, Act); 15] = [
+const TRIALS: [(&str, Act); 16] = [
     ("credential.decided", Act::Asks),
     ("credential.logged", Act::Asks),
     ("credential.issued", Act::Asks),
     ("credential.recorded", Act::Asks),
+    ("credential.handed_out", Act::Has),
     ("credential.revoke", Act::Returns),
     ("credential.revoked", Act::Returns),
     ("credential.step", Act::Ends),
@@ -109,6 +112,7 @@ impl Trial {
     fn round(&mut self, number: usize) {
         let (step, act) = TRIALS.get(number % TRIALS.len()).copied().unwrap();
         let marker = self.lab.dir().join("ran");
+        let before = self.lab.place.standing();
         if act == Act::Finds {
             self.make_orphan(number);
         }
@@ -142,6 +146,11 @@ impl Trial {
         let _none = fs::remove_file(&marker);
         assert!(self.start(), "{}", fs::read_to_string(self.lab.dir().join("serve.log")).unwrap());
         self.lab.until("the target is probed", || self.lab.target_state() == "healthy");
+        if ["credential.issued", "credential.handed_out"].contains(&step) {
+            // What nobody confirmed is ended by the start; what was confirmed ends with its idle task.
+            let standing = || self.lab.place.standing();
+            self.lab.until("what was made is gone", || standing().lines().all(|role| before.contains(role)));
+        }
     }
 
     /// What a broker leaves whose database was lost: made with its own account an hour ago, and no row tells of it.
@@ -182,8 +191,8 @@ impl Trial {
         let made = self.made();
         for role in &made {
             let of = told.get(role.trim_start_matches("jit_")).cloned().unwrap_or_default();
-            // An orphan has no row: killed between the removal and its entry, the log tells that it was found and no more.
-            let expected: &[&str] = if self.orphans.contains(role) { &["credential.orphan"] } else { &["decision", "verify"] };
+            let orphan: &[&str] = &["credential.orphan", "credential.orphan_ended"];
+            let expected = if self.orphans.contains(role) { orphan } else { &["decision", "verify"] };
             assert!(expected.iter().all(|kind| of.contains(*kind)), "{role}: the log tells only of {of:?}");
         }
         assert!(made.is_superset(&self.orphans));
