@@ -3,6 +3,7 @@ with the command, and the same works as an MCP server program on standard input 
 """
 
 import json
+import subprocess
 import urllib.error
 import urllib.request
 
@@ -42,6 +43,40 @@ def bridge(stage):
         with servers.helpdesk(folder) as server, Writ(folder, {"helpdesk": server.url}) as writ:
             got = transcript.meaning(transcript.walk(client, plan, ["stdio", *writ.exec("helpdesk")]))
         same(wanted, got, "direct", f"{client} over the bridge")
+
+
+@scenario("exec: the stdio bridge repeats arguments in headers as the tool's definition wants")
+def repeated(stage):
+    revision = "2026-07-28"
+    tags = {"io.modelcontextprotocol/protocolVersion": revision, "io.modelcontextprotocol/clientCapabilities": {}}
+    values = ["first", "grün \u2603", " second "]
+    calls = [{"jsonrpc": "2.0", "id": number, "method": "tools/call",
+              "params": {"name": "test_custom_header", "arguments": {"value": value}, "_meta": tags}}
+             for number, value in enumerate(values)]
+    with servers.conformance(stage.folder) as server:
+        # The server itself takes no such call without the header: a bridge that forgot it would not pass.
+        headers = {"content-type": "application/json", "accept": "application/json, text/event-stream",
+                   "mcp-protocol-version": revision, "mcp-method": "tools/call", "mcp-name": "test_custom_header"}
+        bare = urllib.request.Request(server.url, json.dumps(calls[0]).encode(), headers)
+        try:
+            refused = urllib.request.urlopen(bare, timeout=10).read()
+        except urllib.error.HTTPError as error:
+            refused = error.read()
+        assert b"-32020" in refused, refused
+        with Writ(stage.folder, {"fixture": server.url}) as writ:
+            # Nobody lists tools first: the bridge has to find out.
+            command = [str(word) for word in writ.exec("fixture")]
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as bridge:
+                try:
+                    for call, value in zip(calls, values):
+                        bridge.stdin.write(json.dumps(call) + "\n")
+                        bridge.stdin.flush()
+                        answer = json.loads(bridge.stdout.readline())
+                        assert answer.get("id") == call["id"], answer
+                        assert answer.get("result", {}).get("content", [{}])[0].get("text") == value, answer
+                finally:
+                    bridge.stdin.close()
+                    bridge.wait(timeout=20)
 
 
 @scenario("exec: the endpoint answers its own name only")
