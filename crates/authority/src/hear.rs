@@ -7,6 +7,7 @@ use crate::event::{HeardEvent, encode};
 use crate::live::Over;
 use crate::ports::{Change, Write};
 use domain::UpstreamName;
+use tracing::Instrument;
 
 /// What is about to be heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +87,10 @@ impl Authority {
         });
         let changes = vec![Change::Progress(task.id, progress)];
         let logged = match event {
-            Ok(event) => self.0.ledger.commit(Write { events: vec![event], changes }).await.map_err(crate::Error::from),
+            Ok(event) => {
+                let committed = self.0.ledger.commit(Write { events: vec![event], changes });
+                committed.instrument(tracing::debug_span!("log")).await.map_err(crate::Error::from)
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = logged {

@@ -11,6 +11,8 @@ pub struct GatewayConfig {
     pub loopback: bool,
     /// Bounds.
     pub limits: Limits,
+    /// The `traceparent` (W3C Trace Context) of the current span, if requests are traced: HTTP APIs get it whose target says so.
+    pub traceparent: Option<fn() -> Option<String>>,
 }
 
 /// Bounds of what clients can make grow. Each can be lowered for a small machine.

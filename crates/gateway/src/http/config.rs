@@ -45,6 +45,8 @@ pub struct ConnectTable {
     ca_file: Option<String>,
     #[serde(default)]
     addresses: Vec<String>,
+    #[serde(default)]
+    trace: bool,
     auth: AuthTable,
 }
 
@@ -278,6 +280,8 @@ pub struct HttpTarget {
     pub(crate) addresses: Vec<Network>,
     /// Certificates (DER) to trust instead of the public roots.
     pub(crate) roots: Vec<Vec<u8>>,
+    /// Whether the API gets the ids of our trace.
+    pub(crate) trace: bool,
     pub(crate) auth: Auth,
     pub(crate) limits: HttpLimits,
     pub(crate) routes: Vec<Route>,
@@ -305,10 +309,11 @@ impl HttpTarget {
             }
         }
         faults.extend(ambiguities(&read));
+        let trace = connect.trace;
         match Reached::new(connect, &limits, folder) {
             Ok(Reached { origin, base, addresses, auth }) if faults.is_empty() => {
                 read.sort_by_cached_key(|route| route.path.rank());
-                Ok(Self { name, origin, base, addresses, roots, auth, limits, routes: read })
+                Ok(Self { name, origin, base, addresses, roots, trace, auth, limits, routes: read })
             }
             Ok(_) => Err(faults),
             Err(fault) => {

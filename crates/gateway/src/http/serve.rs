@@ -12,7 +12,7 @@ use super::refuse::{Refusal, over, refuse};
 use super::request::{self, Asked};
 use super::route::Route;
 use super::scrub::Needles;
-use super::socket::{Decided, Socket};
+use super::socket::{Decided, Reloads, Socket};
 use super::usage::{Overdrawn, Spent, Usage};
 use crate::admission::{self, Names};
 use crate::config::{GatewayConfig, Limits};
@@ -33,11 +33,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use token::dpop::TargetUri;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("writ/", env!("CARGO_PKG_VERSION")));
+const TRACE: HeaderName = HeaderName::from_static("traceparent");
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
 /// One API, with everything about it that is the same for each request.
@@ -53,6 +55,8 @@ pub(crate) struct Api {
     pub(crate) scope: String,
     /// Cancelled when another description takes its place.
     pub(crate) replaced: CancellationToken,
+    /// How often other policies may have come into force since it was described.
+    pub(crate) reloads: watch::Sender<u64>,
 }
 
 type Apis = HashMap<TargetName, Arc<Api>>;
@@ -65,6 +69,8 @@ struct Inner {
     authority: Authority,
     observer: Arc<dyn Observer>,
     limits: Limits,
+    /// The `traceparent` of the current span, if requests are traced.
+    traceparent: Option<fn() -> Option<String>>,
     names: Names,
     slots: Slots,
     usage: Usage,
@@ -93,7 +99,8 @@ struct Wanted<'a> {
     route: &'a Route,
     path: String,
     asked: Asked,
-    opening: Option<Opening>,
+    /// Of a WebSocket, with the policies that were in force before it was decided.
+    opening: Option<(Opening, Reloads)>,
 }
 
 impl HttpApis {
@@ -115,6 +122,7 @@ impl HttpApis {
             usage: Usage::default(),
             stopping: CancellationToken::new(),
             apis: ArcSwap::default(),
+            traceparent: config.traceparent,
             observer,
             limits,
             lookup,
@@ -124,15 +132,29 @@ impl HttpApis {
         Ok(apis)
     }
 
-    /// Serves these targets from now on instead of those before. What is under way goes on as it was decided; only open
-    /// WebSockets end.
+    /// Serves these targets from now on instead of those before, under policies that may be new as well. A target that is
+    /// described as before keeps its connections and tokens, and its open WebSockets are decided again; those of any other
+    /// end. Other requests that are under way go on as they were decided.
     ///
     /// # Errors
     /// A trusted certificate of a target is none: then nothing changes.
     pub fn replace(&self, targets: Vec<HttpTarget>) -> Result<(), rustls::Error> {
-        let describe = |target: HttpTarget| Ok((target.name.clone(), Arc::new(Api::new(target, &self.0)?)));
-        let described = targets.into_iter().map(describe).collect::<Result<_, rustls::Error>>()?;
-        self.0.apis.swap(Arc::new(described)).values().for_each(|api| api.replaced.cancel());
+        let before = self.0.apis.load_full();
+        let describe = |target: HttpTarget| {
+            let api = match before.get(&target.name).filter(|api| api.target == target) {
+                Some(same) => Arc::clone(same),
+                None => Arc::new(Api::new(target, &self.0)?),
+            };
+            Ok((api.target.name.clone(), api))
+        };
+        let described: Arc<Apis> = Arc::new(targets.into_iter().map(describe).collect::<Result<_, rustls::Error>>()?);
+        self.0.apis.store(Arc::clone(&described));
+        for (name, api) in &*before {
+            match described.get(name) {
+                Some(now) if Arc::ptr_eq(now, api) => api.reloads.send_modify(|reloads| *reloads += 1),
+                _ => api.replaced.cancel(),
+            }
+        }
         Ok(())
     }
 
@@ -292,6 +314,7 @@ impl Inner {
         let asked = request::read(route, in_path, parts.uri.query(), &parts.headers, &admitted.body);
         let asked = asked.map_err(|fault| refused(Refusal::Fields(fault.to_string())))?;
         let opening = opening(parts, route, |key| self.authority.random(key)).map_err(refused)?;
+        let opening = opening.map(|opening| (opening, Reloads::of(api)));
         Ok(Wanted { route, path: format!("{}{}", api.target.base, path::write(&segments)), asked, opening })
     }
 
@@ -332,14 +355,14 @@ impl Inner {
         let Wanted { route, path, mut asked, opening } = wanted;
         let arguments = std::mem::take(&mut asked.arguments);
         let deadline = Instant::now() + Duration::from_secs(api.target.limits.timeout_secs);
-        let draft = api.draft(parts.method.clone(), path, asked);
+        let draft = api.draft(parts.method.clone(), path, asked, self.traceparent.filter(|_| api.target.trace));
         let now = self.authority.now();
         let watch = Stopwatch::start();
         let exchanged = tokio::select! {
             biased;
             over = caller.wait_over() => Err((CallStatus::Withheld, Admission::Over(over).into())),
             () = tokio::time::sleep_until(deadline) => Err((CallStatus::Timeout, Refusal::Timeout)),
-            exchanged = api.exchange(draft, opening.as_ref(), (caller.task(), now)) => exchanged,
+            exchanged = api.exchange(draft, opening.as_ref().map(|(opening, _)| opening), (caller.task(), now)) => exchanged,
         };
         let (needles, response) = match exchanged {
             Ok(exchanged) => exchanged,
@@ -356,9 +379,9 @@ impl Inner {
         let ties = Ties { caller, released, spent, slot, stopping: self.stopping.clone(), expires, deadline, needles };
         let method = parts.method.clone();
         let passed = match opening.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
-            Some(opening) => {
+            Some((opening, reloads)) => {
                 let (authority, observer) = (self.authority.clone(), Arc::clone(&self.observer));
-                let socket = Socket { authority, observer, ties, arguments, decided: Decided::of(api, route) };
+                let socket = Socket { authority, observer, ties, arguments, reloads, decided: Decided::of(api, route) };
                 socket.open(&opening, Request::from_parts(parts, ()), response)
             }
             None => pass(response, (api, route, &method), ties).await,
@@ -394,13 +417,18 @@ impl Api {
             metadata: token::oauth::metadata::resource_metadata_url(&resource).unwrap_or_default(),
             scope: format!("http:{}", target.name),
             replaced: CancellationToken::new(),
+            reloads: watch::Sender::new(0),
             resource,
             target,
         })
     }
 
-    fn draft(&self, method: Method, path: String, asked: Asked) -> Draft {
+    fn draft(&self, method: Method, path: String, asked: Asked, trace: Option<fn() -> Option<String>>) -> Draft {
         let Asked { query, mut headers, body, .. } = asked;
+        // Only ours, and only if the operator wants it there: one that the task chose would be text that no policy sees.
+        if let Some(trace) = trace.and_then(|current| HeaderValue::try_from(current()?).ok()) {
+            headers.insert(TRACE, trace);
+        }
         headers.insert(ACCEPT_ENCODING, IDENTITY);
         headers.insert(USER_AGENT, AGENT);
         let path = if path.is_empty() { "/".to_owned() } else { path };

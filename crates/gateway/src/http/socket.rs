@@ -1,6 +1,7 @@
 //! An open WebSocket between a task and an API. Each message of the task is decided, logged and released like a request
 //! before it leaves; each message of the API is searched for the secret before the task gets it. Both sockets are closed the
-//! moment that the task ends, its token is revoked or expires, or other policies or routes come into force.
+//! moment that the task ends, its token is revoked or expires, or its API is described differently; when other policies come
+//! into force, the opening is decided again before anything more passes.
 //! Pings are answered here and pass to nobody; of a close only the code passes. RFC 6455 §5, §7.
 
 use super::answer::{ApiBody, Stop, Ties, is_compressed};
@@ -11,7 +12,7 @@ use super::scrub::Scanner;
 use super::serve::Api;
 use super::usage::Overdrawn;
 use crate::observe::{Observer, Stage, Stopwatch};
-use authority::{Authority, CallOutcome, CallStatus, Decision};
+use authority::{Authority, CallOutcome, CallStatus, Decision, Released};
 use domain::{OfferName, Operation, Outcome, Reason, TargetName};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
@@ -22,6 +23,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Map, Value};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -45,7 +47,35 @@ pub(crate) struct Socket {
     pub(crate) ties: Ties,
     /// What the opening was decided on, and each message is.
     pub(crate) arguments: Map<String, Value>,
+    pub(crate) reloads: Reloads,
     pub(crate) decided: Decided,
+}
+
+/// Which policies the opening was decided under, and which are in force.
+pub(crate) struct Reloads {
+    decided: watch::Sender<u64>,
+    now: watch::Receiver<u64>,
+}
+
+impl Reloads {
+    /// Those in force now. Taken before the opening is decided, so that none is missed.
+    pub(crate) fn of(api: &Api) -> Self {
+        let now = api.reloads.subscribe();
+        let decided = watch::Sender::new(*now.borrow());
+        Self { decided, now }
+    }
+
+    /// Resolves when others are in force than those decided under: how many reloads there were.
+    async fn others(&self) -> Option<u64> {
+        let decided = *self.decided.borrow();
+        self.now.clone().wait_for(|now| *now != decided).await.map(|now| *now).ok()
+    }
+
+    /// Resolves when those in force are those decided under.
+    async fn settled(&self) {
+        // It cannot be dropped meanwhile.
+        let _ = self.decided.subscribe().wait_for(|decided| *decided == *self.now.borrow()).await;
+    }
 }
 
 /// The route on which it was decided.
@@ -54,7 +84,7 @@ pub(crate) struct Decided {
     offer: OfferName,
     limits: HttpLimits,
     may_be_opaque: bool,
-    /// Cancelled when other policies or routes come into force.
+    /// Cancelled when its API is described differently.
     replaced: CancellationToken,
 }
 
@@ -75,9 +105,9 @@ impl Decided {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Stop(Stop),
-    /// Other policies or routes are in force.
+    /// Its API is described differently.
     Replaced,
-    /// A message of the task was refused.
+    /// A message of the task was refused, or the opening when it was decided again.
     Refused(Reason),
     /// The task sent more messages than it may in a minute.
     TooMany,
@@ -103,7 +133,7 @@ impl End {
     fn to_client(self) -> Option<CloseFrame> {
         let (code, words) = match self {
             Self::Stop(stop) => (code(stop), stop.words().to_owned()),
-            Self::Replaced => (CloseCode::Policy, "other policies or routes are in force: open it again".to_owned()),
+            Self::Replaced => (CloseCode::Policy, "other routes are in force: open it again".to_owned()),
             Self::Refused(reason) => (CloseCode::Policy, format!("a message was refused: {}", reason.as_str())),
             Self::TooMany => (CloseCode::Policy, "this task may not send more messages to this API in a minute".to_owned()),
             Self::Garbled => (CloseCode::Protocol, String::new()),
@@ -241,7 +271,41 @@ impl Socket {
             () = self.decided.replaced.cancelled() => End::Replaced,
             () = self.ties.stopping.cancelled() => End::Stop(Stop::Stopping),
             () = tokio::time::sleep_until(self.ties.expires) => End::Stop(Stop::TokenExpired),
+            end = self.keep_decided() => end,
         }
+    }
+
+    /// Decides the opening again whenever other policies came into force; resolves when they do not allow it.
+    async fn keep_decided(&self) -> End {
+        loop {
+            let Some(reloads) = self.reloads.others().await else { return End::Replaced };
+            match self.decide().await {
+                Ok(released) => released.record(CallStatus::Ok.into()),
+                Err(end) => return end,
+            }
+            self.reloads.decided.send_replace(reloads);
+        }
+    }
+
+    /// Decides what the opening was decided on, and lets it go once.
+    async fn decide(&self) -> Result<Released, End> {
+        let operation =
+            Operation::SendHttp { target: &self.decided.target, offer: &self.decided.offer, arguments: &self.arguments };
+        let watch = Stopwatch::start();
+        let decision = self.authority.decide(&self.ties.caller, operation).await;
+        watch.stop(&*self.observer, Stage::Decide);
+        let (outcome, denial) = match decision {
+            Decision::Allow(permit) => {
+                self.observer.decided(Outcome::Allow, None);
+                // The last look before it leaves.
+                return permit.release().map_err(|over| End::Stop(Stop::Over(over)));
+            }
+            Decision::Deny(denial) => (Outcome::Deny, denial),
+            Decision::Ask(denial) => (Outcome::Ask, denial),
+            Decision::Failed(denial) => (Outcome::Failed, denial),
+        };
+        self.observer.decided(outcome, Some(denial.reason));
+        Err(End::Refused(denial.reason))
     }
 
     /// Messages of the task.
@@ -271,26 +335,10 @@ impl Socket {
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Ok(()),
         }
         self.ties.spent.request(std::time::Instant::now())?;
-        let operation =
-            Operation::SendHttp { target: &self.decided.target, offer: &self.decided.offer, arguments: &self.arguments };
-        let watch = Stopwatch::start();
-        let decision = self.authority.decide(&self.ties.caller, operation).await;
-        watch.stop(&*self.observer, Stage::Decide);
-        let (outcome, denial) = match decision {
-            Decision::Allow(permit) => {
-                self.observer.decided(Outcome::Allow, None);
-                // The last look before it leaves.
-                let released = permit.release().map_err(|over| End::Stop(Stop::Over(over)))?;
-                let sent = to.send(message).await;
-                released.record(if sent.is_ok() { CallStatus::Ok } else { CallStatus::UpstreamError }.into());
-                return sent.map_err(|_| End::Stop(Stop::Broken));
-            }
-            Decision::Deny(denial) => (Outcome::Deny, denial),
-            Decision::Ask(denial) => (Outcome::Ask, denial),
-            Decision::Failed(denial) => (Outcome::Failed, denial),
-        };
-        self.observer.decided(outcome, Some(denial.reason));
-        Err(End::Refused(denial.reason))
+        let released = self.decide().await?;
+        let sent = to.send(message).await;
+        released.record(if sent.is_ok() { CallStatus::Ok } else { CallStatus::UpstreamError }.into());
+        sent.map_err(|_| End::Stop(Stop::Broken))
     }
 
     /// Messages of the API.
@@ -312,6 +360,7 @@ impl Socket {
             if let Err(stop) = self.check(&message, received) {
                 return End::Stop(stop);
             }
+            self.reloads.settled().await;
             if matches!(message, Message::Text(_) | Message::Binary(_)) && to.send(message).await.is_err() {
                 return End::Client(None);
             }

@@ -4,6 +4,7 @@
 use super::support::*;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use gateway::http::HttpLimits;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -142,6 +143,41 @@ async fn a_token_of_client_credentials_is_fetched_kept_and_never_shown() {
     });
     assert_eq!(client.get("/http/api/echo").await.reason(), "withheld", "the token is a secret, too");
     assert_eq!(setup.upstream.seen().iter().filter(|seen| seen.line().starts_with("POST /token")).count(), 2);
+}
+
+#[tokio::test]
+async fn a_token_outlives_a_reload_that_leaves_its_api_as_it_was() {
+    let auth = "form = \"oauth\", token_url = \"https://api.test:PORT/token\", client_id = \"writ\", client_secret = { file = \"secret\" }";
+    let with = With { auth, ..With::default() };
+    let setup = Setup::with(With { auth, ..With::default() }).await;
+    let client = setup.client().await;
+    setup.upstream.answer(|seen| match seen.line().starts_with("POST /token ") {
+        true => ok(
+            "content-type: application/json\r\n",
+            r#"{"access_token": "tok-0123456789", "token_type": "Bearer", "expires_in": 600}"#,
+        ),
+        false => ok("", "{}"),
+    });
+    let fetched = || setup.upstream.seen().iter().filter(|seen| seen.line().starts_with("POST /token")).count();
+    let other = With { limits: HttpLimits { timeout_secs: 6, ..HttpLimits::default() }, ..with };
+    let other = target(&setup.world, &setup.upstream, &other, setup.secrets.path());
+    for (target, tokens) in [(&setup.target, 1), (&setup.target, 1), (&other, 2)] {
+        setup.reload(POLICIES, target).await;
+        assert_eq!(client.get("/http/api/echo").await.status, 200);
+        assert_eq!(fetched(), tokens);
+    }
+}
+
+#[tokio::test]
+async fn an_api_gets_the_ids_of_our_trace_if_its_target_says_so_and_never_those_of_the_task() {
+    for (trace, expected) in [(true, vec![TRACE.to_owned()]), (false, vec![])] {
+        let setup = Setup::with(With { trace, ..With::default() }).await;
+        let client = setup.client().await;
+        setup.upstream.answer(|_| ok("", "{}"));
+        let own = "00-11111111111111111111111111111111-2222222222222222-01";
+        assert_eq!(client.go(client.request("GET", "/http/api/echo").header("traceparent", own), "").await.status, 200);
+        assert_eq!(setup.upstream.seen().pop().unwrap().header("traceparent"), expected);
+    }
 }
 
 #[tokio::test]

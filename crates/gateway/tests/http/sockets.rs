@@ -128,7 +128,7 @@ async fn messages_pass_both_ways_and_each_of_the_task_is_a_decision_in_the_log()
 async fn both_sockets_close_the_moment_that_the_task_may_have_nothing_more() {
     for (what, code, words) in [
         ("end of the task", CloseCode::Policy, "the task has ended"),
-        ("other routes", CloseCode::Policy, "other policies or routes"),
+        ("other routes", CloseCode::Policy, "other routes"),
         ("the gateway stops", CloseCode::Away, "the gateway is stopping"),
     ] {
         let setup = echoing().await;
@@ -232,6 +232,40 @@ async fn what_the_task_read_meanwhile_limits_what_it_may_send() {
     assert_eq!((got, close), (Vec::new(), Some((CloseCode::Policy, "a message was refused: forbidden".to_owned()))));
     closed(&setup).await;
     assert!(setup.upstream.frames.lock().unwrap().iter().all(|(_, payload)| payload != b"what was read"));
+}
+
+#[tokio::test]
+async fn other_policies_decide_an_open_socket_again_and_another_description_ends_it() {
+    let setup = echoing().await;
+    let client = setup.client().await;
+    let mut socket = open(&client).await;
+    let say = |text: &'static str| Message::text(text);
+    socket.send(say("one")).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), say("one"));
+    setup.reload(POLICIES, &setup.target).await;
+    socket.send(say("two")).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), say("two"), "it lives on");
+    let allowed = || {
+        let decided = setup.logged("decision").into_iter().filter(|event| event["operation"] == "http.request");
+        decided.filter(|event| event["outcome"] == "allow").count()
+    };
+    assert_eq!(allowed(), 4, "the opening twice, each message once");
+    let forbidden = POLICIES.replace(
+        "permit (principal is Intent::Triage, action == Api::Action::\"socket\"",
+        "forbid (principal, action == Api::Action::\"socket\"",
+    );
+    assert_ne!(forbidden, POLICIES);
+    setup.reload(&forbidden, &setup.target).await;
+    let (got, close) = rest(&mut socket).await;
+    let close = close.unwrap();
+    assert!(got.is_empty() && close.0 == CloseCode::Policy && close.1.contains("refused"), "nobody needs to speak: {close:?}");
+    closed(&setup).await;
+
+    setup.reload(POLICIES, &setup.target).await;
+    let mut socket = open(&client).await;
+    let other = With { limits: HttpLimits { timeout_secs: 6, ..HttpLimits::default() }, ..With::default() };
+    setup.reload(POLICIES, &target(&setup.world, &setup.upstream, &other, setup.secrets.path())).await;
+    assert!(rest(&mut socket).await.1.unwrap().1.contains("other routes"));
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use async_trait::async_trait;
-use authority::{Actor, Issued};
+use authority::{Actor, Issued, Policy, SourceFile, Sources};
 use bytes::Bytes;
 use domain::{EndReason, Offer, TaskId};
 use gateway::http::{ApiBody, ConnectTable, HttpApis, HttpLimits, HttpTarget, Lookup, RouteTable};
@@ -41,7 +41,10 @@ lifetime_secs = 600
 calls = 1000
 "#;
 
-const POLICIES: &str = r#"
+/// What the gateway of a setup says that its current span is.
+pub(crate) const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+pub(crate) const POLICIES: &str = r#"
 @id("open") permit (principal, action == Writ::Action::"open", resource);
 @id("own-repo") permit (principal is Intent::Triage, action == Api::Action::"read", resource) when { context.input.repo == principal.repo };
 @id("comment") permit (principal is Intent::Triage, action == Api::Action::"comment", resource) when { context.input.repo == principal.repo };
@@ -369,6 +372,8 @@ pub(crate) struct With {
     pub(crate) certified: &'static str,
     pub(crate) named: &'static str,
     pub(crate) trusted: bool,
+    /// Whether the target wants the ids of traces.
+    pub(crate) trace: bool,
     pub(crate) lookups: Vec<Vec<IpAddr>>,
 }
 
@@ -381,6 +386,7 @@ impl Default for With {
             certified: "api.test",
             named: "127.0.0.1",
             trusted: true,
+            trace: false,
             lookups: vec![vec![Ipv4Addr::LOCALHOST.into()]],
         }
     }
@@ -391,6 +397,7 @@ pub(crate) struct Setup {
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) apis: HttpApis,
     pub(crate) secrets: tempfile::TempDir,
+    pub(crate) target: HttpTarget,
 }
 
 impl Setup {
@@ -412,9 +419,18 @@ impl Setup {
         }
         let target = target(&world, &upstream, &with, secrets.path());
         let lookup = Arc::new(Names(Mutex::new(with.lookups.clone().into())));
-        let config = GatewayConfig { loopback: true, ..GatewayConfig::default() };
-        let apis = HttpApis::new(&config, world.authority.clone(), vec![target], lookup, Arc::new(Quiet)).unwrap();
-        Self { world, upstream, apis, secrets }
+        let config = GatewayConfig { loopback: true, traceparent: Some(|| Some(TRACE.to_owned())), ..GatewayConfig::default() };
+        let apis = HttpApis::new(&config, world.authority.clone(), vec![target.clone()], lookup, Arc::new(Quiet)).unwrap();
+        Self { world, upstream, apis, secrets, target }
+    }
+
+    /// Reloads: these policies, and the one target as this.
+    pub(crate) async fn reload(&self, policies: &str, target: &HttpTarget) {
+        let files = [("intents/triage.toml", INTENT), ("main.cedar", policies), ("targets/api.toml", TARGET)];
+        let file = |(path, text): (&str, &str)| SourceFile { path: path.into(), text: text.into() };
+        let policy = Policy::compile(&Sources { files: files.map(file).into() }).unwrap().policy;
+        self.world.authority.reload_policy(policy, &Actor::System).await.unwrap();
+        self.apis.replace(vec![target.clone()]).unwrap();
     }
 
     /// A client of agent `bot` with an open task about repository `r1`.
@@ -458,10 +474,11 @@ impl Setup {
 /// The target, read from its file as the binary does it: what policy reads, and the rest.
 pub(crate) fn target(world: &World, upstream: &Upstream, with: &With, secrets: &Path) -> HttpTarget {
     let connect = format!(
-        "url = \"https://{}:{}/v1\"\naddresses = [\"{}\"]\nauth = {{ {} }}",
+        "url = \"https://{}:{}/v1\"\naddresses = [\"{}\"]\ntrace = {}\nauth = {{ {} }}",
         with.host,
         upstream.port,
         with.named,
+        with.trace,
         with.auth.replace("PORT", &upstream.port.to_string())
     );
     let connect: ConnectTable = toml::from_str(&connect).unwrap();

@@ -240,10 +240,15 @@ fn upstreams(config: &Config, authority: &Authority) -> anyhow::Result<gateway::
     };
     let settings = gateway::upstream::Settings {
         plain_http_hosts: config.server.plain_http_hosts.clone(),
-        traceparent: config.telemetry.otlp_endpoint.is_some().then_some(trace_context::current as fn() -> _),
+        traceparent: traceparent(config),
         extra_roots: config.upstream_ca_files.iter().map(roots).collect::<anyhow::Result<_>>()?,
     };
     gateway::upstream::Upstreams::new(Arc::new(authority.clone()), settings).context("the connections to upstreams")
+}
+
+/// What tells upstreams and APIs of our trace, if there are traces.
+fn traceparent(config: &Config) -> Option<fn() -> Option<String>> {
+    config.telemetry.otlp_endpoint.is_some().then_some(trace_context::current)
 }
 
 fn gateway_config(config: &Config) -> GatewayConfig {
@@ -251,6 +256,7 @@ fn gateway_config(config: &Config) -> GatewayConfig {
         hosts: config.server.allowed_hosts.clone(),
         origins: config.server.allowed_origins.clone(),
         loopback: config.server.listen.ip().is_loopback(),
+        traceparent: traceparent(config),
         ..GatewayConfig::default()
     }
 }
