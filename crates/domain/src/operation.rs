@@ -36,6 +36,15 @@ pub enum Operation<'a> {
         /// Its arguments.
         arguments: &'a Map<String, Value>,
     },
+    /// Answer a question of an upstream that no decided request stands behind (`docs/decisions/0011`).
+    Answer {
+        /// Whose question.
+        upstream: &'a UpstreamName,
+        /// What it asked: the method of its request.
+        question: &'a str,
+        /// What would leave.
+        answer: &'a Map<String, Value>,
+    },
     /// Have a credential issued (design.md §9).
     IssueCredential {
         /// At which target.
@@ -66,9 +75,10 @@ impl<'a> Operation<'a> {
     pub fn upstream(&self) -> Option<&'a UpstreamName> {
         match self {
             Self::OpenTask | Self::RenewTask | Self::IssueCredential { .. } | Self::SendHttp { .. } => None,
-            Self::CallTool { upstream, .. } | Self::ReadResource { upstream, .. } | Self::GetPrompt { upstream, .. } => {
-                Some(upstream)
-            }
+            Self::CallTool { upstream, .. }
+            | Self::ReadResource { upstream, .. }
+            | Self::GetPrompt { upstream, .. }
+            | Self::Answer { upstream, .. } => Some(upstream),
         }
     }
 
@@ -88,7 +98,8 @@ impl<'a> Operation<'a> {
             Self::CallTool { arguments, .. }
             | Self::GetPrompt { arguments, .. }
             | Self::IssueCredential { arguments, .. }
-            | Self::SendHttp { arguments, .. } => Some(arguments),
+            | Self::SendHttp { arguments, .. }
+            | Self::Answer { answer: arguments, .. } => Some(arguments),
             Self::OpenTask | Self::RenewTask | Self::ReadResource { .. } => None,
         }
     }
@@ -102,12 +113,13 @@ impl<'a> Operation<'a> {
             Self::CallTool { .. } => "tools/call",
             Self::ReadResource { .. } => "resources/read",
             Self::GetPrompt { .. } => "prompts/get",
+            Self::Answer { .. } => "answer",
             Self::IssueCredential { .. } => "credential.issue",
             Self::SendHttp { .. } => "http.request",
         }
     }
 
-    /// What the operation is about: the tool's name, the resource's URI, the prompt's name, the offer.
+    /// What the operation is about: the tool's name, the resource's URI, the prompt's name, what was asked, the offer.
     #[must_use]
     pub fn subject(&self) -> Option<&'a str> {
         match self {
@@ -115,6 +127,7 @@ impl<'a> Operation<'a> {
             Self::CallTool { tool, .. } => Some(tool.as_str()),
             Self::ReadResource { uri, .. } => Some(uri),
             Self::GetPrompt { name, .. } => Some(name),
+            Self::Answer { question, .. } => Some(question),
             Self::IssueCredential { offer, .. } | Self::SendHttp { offer, .. } => Some(offer.as_str()),
         }
     }

@@ -3,13 +3,14 @@
 //! passes. MCP "Elicitation", "Sampling", "Roots".
 
 use crate::listen::Inner;
+use crate::mcp::leaving;
 use crate::mcp::message::{Params, Raw, strict_value};
-use crate::mcp::tags;
+use crate::mcp::object::Members;
 use crate::mcp::version::code;
 use crate::respond::{Refusal, error_object};
 use crate::upstream::Connection;
 use authority::{Caller, Decision, Over, Released};
-use domain::{Operation, Sensitivity, ToolName, UpstreamName};
+use domain::{Operation, ToolName, UpstreamName};
 use serde_json::{Map, Value, json};
 
 /// Largest request that is kept so that an answer to a question of it can be decided.
@@ -90,31 +91,45 @@ impl Asking {
             (Method::Resource, _) => Operation::ReadResource { upstream, uri: text("uri") },
             (Method::Prompt, _) => Operation::GetPrompt { upstream, name: text("name"), arguments },
         };
-        match gateway.authority.decide(caller, operation).await {
-            Decision::Allow(permit) => permit.release().map_err(Kept::Over),
-            Decision::Deny(denial) | Decision::Ask(denial) | Decision::Failed(denial) => {
-                Err(Kept::Refused(format!("the answer was not passed on: {}", crate::respond::denial_text(&denial))))
-            }
+        decide(gateway, caller, operation).await
+    }
+}
+
+async fn decide(gateway: &Inner, caller: &Caller, operation: Operation<'_>) -> Result<Released, Kept> {
+    match gateway.authority.decide(caller, operation).await {
+        Decision::Allow(permit) => permit.release().map_err(Kept::Over),
+        Decision::Deny(denial) | Decision::Ask(denial) | Decision::Failed(denial) => {
+            Err(Kept::Refused(format!("the answer was not passed on: {}", crate::respond::denial_text(&denial))))
         }
     }
 }
 
-/// Whether an answer may leave that no decided request stands behind: only while the task has read nothing that could be in it.
-pub(crate) fn may_leave_alone(caller: &Caller) -> Result<(), Kept> {
-    if let Some(over) = caller.over() {
-        return Err(Kept::Over(over));
-    }
-    match caller.live().progress().labels.read_sensitivity {
-        Sensitivity::Public => Ok(()),
-        _ => Err(Kept::Refused("no request stands behind this question, and the task has read what is not public".to_owned())),
-    }
+/// Decides an answer that no decided request stands behind, in the log, and lets it go once: only while the task has read
+/// nothing that could be in it. The entry commits to what leaves.
+pub(crate) async fn decide_alone(
+    gateway: &Inner,
+    caller: &Caller,
+    (upstream, question): (&UpstreamName, &str),
+    leaving: &Leaving,
+) -> Result<Released, Kept> {
+    decide(gateway, caller, Operation::Answer { upstream, question, answer: &leaving.value }).await
+}
+
+/// The code of a client whose user said no (MCP "Sampling", "Error Handling").
+const REJECTED: i64 = -1;
+
+/// The answer to a question that says and wants nothing (MCP "Ping"): the gateway's own, so that it is no client's.
+pub(crate) fn to_ping(method: &str) -> Option<Raw> {
+    (method == "ping").then(|| Raw::from_value(&json!({})))
 }
 
 /// The answer of a client that says no, in words of ours; `None` if it says something.
 pub(crate) fn refusal(outcome: &Result<Raw, Raw>) -> Option<Result<Raw, Raw>> {
     match outcome {
         Err(error) => {
-            let number = error.to_value().get("code").and_then(Value::as_i64).unwrap_or(code::INTERNAL_ERROR);
+            let known = [REJECTED, code::METHOD_NOT_FOUND, code::INVALID_PARAMS];
+            let number = error.to_value().get("code").and_then(Value::as_i64).filter(|number| known.contains(number));
+            let number = number.unwrap_or(code::INTERNAL_ERROR);
             Some(Err(Raw::from_value(&error_object(number, "the client did not answer", None))))
         }
         Ok(result) => match result.to_value().get("action").and_then(Value::as_str) {
@@ -124,9 +139,27 @@ pub(crate) fn refusal(outcome: &Result<Raw, Raw>) -> Option<Result<Raw, Raw>> {
     }
 }
 
-/// An answer as it leaves: without what no protocol defines.
-pub(crate) fn leaving(result: &Raw) -> Raw {
-    tags::narrowed_raw(result.clone())
+/// An answer as it leaves.
+pub(crate) struct Leaving {
+    pub(crate) raw: Raw,
+    value: Map<String, Value>,
+}
+
+/// An answer without what no protocol defines; `knows` tells whether work was begun by the same task.
+///
+/// # Errors
+/// If readers could read it differently.
+pub(crate) fn leaving(result: &Raw, knows: impl Fn(&str) -> bool) -> Result<Leaving, Kept> {
+    let unclear = || Kept::Refused("an answer must be one object that everybody reads alike".to_owned());
+    let value = std::str::from_utf8(result.as_bytes()).ok().and_then(|text| strict_value(text).ok());
+    let Some(Value::Object(mut value)) = value.filter(domain::json::is_exact) else { return Err(unclear()) };
+    let left = value.get("_meta").and_then(|said| leaving::tags(said, knows, || None));
+    let Some(left) = left else { return Ok(Leaving { raw: result.clone(), value }) };
+    let mut members = Members::of(result).ok_or_else(unclear)?;
+    members.set("_meta", &left.value);
+    let raw = members.to_raw();
+    value.insert("_meta".to_owned(), left.value);
+    Ok(Leaving { raw, value })
 }
 
 /// What an upstream is told whose question was answered with something that must not leave.
@@ -136,8 +169,18 @@ pub(crate) fn kept_back() -> Raw {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn an_answer_that_readers_could_read_differently_does_not_leave() {
+        let left = |text: &str| leaving(&Raw::from_json(text.to_owned().into()).unwrap(), |_| false).map(|left| left.raw);
+        for text in [r#"{"roots":[],"roots":["secret"]}"#, r#"{"a":1e999}"#, r#"{"a":12345678901234567890123}"#, "[]", "7"] {
+            assert!(left(text).is_err(), "{text}");
+        }
+        assert_eq!(left(r#"{ "a" : 1.50, "_meta": { "note": 1 } }"#).unwrap().as_bytes(), br#"{"a":1.50,"_meta":{}}"#);
+        assert_eq!(left(r#"{ "a" : 1.50 }"#).unwrap().as_bytes(), br#"{ "a" : 1.50 }"#);
+    }
 
     #[test]
     fn a_client_that_says_no_says_nothing_else() {
@@ -146,6 +189,8 @@ mod tests {
         assert_eq!(declined.to_value(), json!({ "action": "decline" }));
         let failed = refusal(&Err(raw(json!({ "code": -1, "message": "secret", "data": "secret" })))).unwrap().unwrap_err();
         assert_eq!(failed.to_value(), json!({ "code": -1, "message": "the client did not answer" }));
+        let coded = refusal(&Err(raw(json!({ "code": 1_234_567, "message": "secret" })))).unwrap().unwrap_err();
+        assert_eq!(coded.to_value()["code"], code::INTERNAL_ERROR, "a number of the client's choice says something");
         for answer in [json!({ "action": "accept" }), json!({ "roots": [] }), json!({ "content": {} })] {
             assert!(refusal(&Ok(raw(answer))).is_none());
         }

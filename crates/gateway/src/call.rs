@@ -27,6 +27,7 @@ pub(crate) async fn call_tool(mut incoming: Incoming) -> Result<Reply, Refusal> 
         Err(_) => return Err(unknown_tool(incoming.text("name")?, &incoming.request.id).into()),
     };
     incoming.keep_only(&["name", "arguments", "_meta", "task", "inputResponses", "requestState"]);
+    incoming.narrow_work();
     // 2. A state that the client brings back is opened. A call that waits for its input goes on if this one is allowed.
     let held = incoming.continue_from_state()?;
     let none = Map::new();
@@ -112,6 +113,11 @@ pub(crate) async fn governed(mut incoming: Incoming, about: Governed, kind: Kind
         }
     };
     let released = permit.release().map_err(Refusal::Over)?;
+    if incoming.request.method == "resources/subscribe"
+        && incoming.underway.as_ref().is_some_and(|underway| !underway.session.subscribe(&subject))
+    {
+        return Err(Refusal::Busy("subscriptions"));
+    }
     match held {
         Some(held) => incoming.resume(held, released).await,
         None => incoming.fly(Some(released), kind).await,
@@ -154,11 +160,21 @@ impl Incoming {
     }
 
     /// Takes out what no policy sees: an upstream could read it as anything.
-    fn keep_only(&mut self, known: &[&str]) {
+    pub(crate) fn keep_only(&mut self, known: &[&str]) {
         let strange = |params: &Params| params.value().keys().any(|key| !known.contains(&key.as_str()));
         if let Some(params) = self.request.params.take_if(|params| strange(params)) {
             let gone: Vec<String> = params.value().keys().filter(|key| !known.contains(&key.as_str())).cloned().collect();
             self.request.params = Some(rewritten(params, |members| gone.iter().for_each(|key| members.remove(key))));
+        }
+    }
+
+    /// Leaves of what a client says about long-running work how long it shall be kept (MCP 2025-11-25 "Tasks").
+    fn narrow_work(&mut self) {
+        let said = |params: &Params| params.value().get("task").map(|task| task.get("ttl").filter(|ttl| ttl.is_u64()).cloned());
+        let Some(ttl) = self.request.params.as_ref().and_then(said) else { return };
+        let left = ttl.map_or_else(|| json!({}), |ttl| json!({ "ttl": ttl }));
+        if let Some(params) = self.request.params.take_if(|params| params.value().get("task") != Some(&left)) {
+            self.request.params = Some(rewritten(params, |members| members.set("task", &left)));
         }
     }
 

@@ -1,5 +1,5 @@
-//! The envelope around `requestState`: what an upstream hands to the client to bring back is sealed, so that only the
-//! same task can bring it back, for the same request, in time, once. Owns the key, which lives as long as the process:
+//! The envelope around `requestState` and cursors: what an upstream hands to the client to bring back is sealed, so that only
+//! the same task can bring it back, for the same request, in time, once (a cursor: as often as it likes). Owns the key, which lives as long as the process:
 //! a state from before a restart is refused, and the client starts its request again.
 //! MCP 2026-07-28 "Multi Round-Trip Requests", server requirements 4 and 5.
 
@@ -16,6 +16,8 @@ use std::sync::{Mutex, PoisonError};
 const OPENED_MAX: usize = 100_000;
 /// Longest state that is looked at, sealed.
 const STATE_BYTES_MAX: usize = 256 * 1_024;
+/// How long a list may be gone on with.
+const CURSOR_SECS: u64 = 24 * 3_600;
 const LABEL: &[u8] = b"writ requestState v1";
 const SERIAL_BYTES: usize = 16;
 
@@ -26,6 +28,8 @@ pub(crate) enum State {
     Upstream(String),
     /// A request that the gateway holds for an upstream with sessions.
     Held(u64),
+    /// Where a list of the upstream goes on. May come back more than once.
+    Cursor(String),
 }
 
 /// Why a state was refused. All the same from outside.
@@ -88,17 +92,18 @@ impl Envelope {
 
     /// Seals a state. `None` only if the generator of random numbers fails.
     pub(crate) fn seal(&self, bond: &Bond, state: &State, serial: [u8; SERIAL_BYTES], now: Timestamp) -> Option<String> {
-        let (kind, payload) = match state {
-            State::Upstream(text) => (0, text.as_bytes().to_vec()),
-            State::Held(number) => (1, number.to_be_bytes().to_vec()),
+        let (kind, secs, payload) = match state {
+            State::Upstream(text) => (0, self.secs, text.as_bytes().to_vec()),
+            State::Held(number) => (1, self.secs, number.to_be_bytes().to_vec()),
+            State::Cursor(text) => (2, CURSOR_SECS, text.as_bytes().to_vec()),
         };
-        let expires = now.plus_secs(self.secs).millis().to_be_bytes();
+        let expires = now.plus_secs(secs).millis().to_be_bytes();
         let mut sealed = [&expires[..], &serial, &[kind], &payload].concat();
         let nonce = self.key.as_ref()?.seal_in_place_append_tag(bond.aad(), &mut sealed).ok()?;
         Some(URL_SAFE_NO_PAD.encode([&nonce.as_ref()[..], &sealed].concat()))
     }
 
-    /// Opens a state, once.
+    /// Opens a state, once; a cursor as often as it comes.
     pub(crate) fn open(&self, bond: &Bond, text: &str, now: Timestamp) -> Result<State, StateFault> {
         if text.len() > STATE_BYTES_MAX {
             return Err(StateFault::Foreign);
@@ -116,8 +121,10 @@ impl Envelope {
         if now > expires {
             return Err(StateFault::Expired);
         }
+        let text = || String::from_utf8(payload.to_vec()).map_err(|_| StateFault::Foreign);
         let state = match kind {
-            0 => String::from_utf8(payload.to_vec()).map(State::Upstream).map_err(|_| StateFault::Foreign)?,
+            0 => State::Upstream(text()?),
+            2 => return Ok(State::Cursor(text()?)),
             _ => State::Held(u64::from_be_bytes(payload.try_into().map_err(|_| StateFault::Foreign)?)),
         };
         self.once(*serial, expires, now)?;
@@ -173,6 +180,20 @@ mod tests {
             assert_eq!(envelope.open(&again, &text, NOW.plus_secs(60)).unwrap(), state);
             assert_eq!(envelope.open(&again, &text, NOW.plus_secs(60)).unwrap_err(), StateFault::Used);
         }
+    }
+
+    #[test]
+    fn a_cursor_comes_back_to_the_same_list_as_often_as_it_likes_for_a_day() {
+        let envelope = envelope();
+        let list = |task, upstream| bond(task, upstream, "tools/list", json!({}));
+        let text = envelope.seal(&list(1, "orders"), &State::Cursor("page 2".into()), [1; 16], NOW).unwrap();
+        for _ in 0..2 {
+            assert_eq!(envelope.open(&list(1, "orders"), &text, NOW.plus_secs(3_600)).unwrap(), State::Cursor("page 2".into()));
+        }
+        for other in [list(2, "orders"), list(1, "mail"), bond(1, "orders", "prompts/list", json!({})), refund(1)] {
+            assert_eq!(envelope.open(&other, &text, NOW).unwrap_err(), StateFault::Foreign);
+        }
+        assert_eq!(envelope.open(&list(1, "orders"), &text, NOW.plus_secs(86_401)).unwrap_err(), StateFault::Expired);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! is given. Knows the two forms of answer; knows neither policy nor tokens.
 //! MCP "Streamable HTTP" (sending messages, cancellation, resumability), "Multi Round-Trip Requests".
 
+use crate::answer;
 use crate::envelope::{Bond, State};
 use crate::hear;
 use crate::listen::Inner;
@@ -13,7 +14,7 @@ use crate::mcp::tags;
 use crate::mcp::version::{Era, code, meta};
 use crate::observe::{Stage, Stopwatch};
 use crate::respond::{Body, Fault, Refusal, error_object, events, message, own_code};
-use crate::session::Underway;
+use crate::session::{Asked, Underway};
 use crate::shape::{Kind, Shape, Shaped};
 use crate::slots::Slot;
 use crate::upstream::{Connection, Event, Exchange, UpstreamError};
@@ -222,7 +223,7 @@ impl Flight {
     /// What an event is that no decided request stands behind, if so: it raises labels before it is passed on. What comes on
     /// behalf of a decided request raised its labels when that was decided.
     fn unasked(&self, event: &Event) -> Option<Heard> {
-        if self.exchange.is_aside() {
+        if self.exchange.is_aside() && !matches!(event, Event::Request { method, .. } if answer::to_ping(method).is_some()) {
             return Some(Heard::Question);
         }
         if self.released.is_some() || matches!(self.shape.kind, Kind::Work | Kind::Handles) {
@@ -231,7 +232,7 @@ impl Flight {
         match event {
             Event::Cursor { .. } | Event::Paused => None,
             Event::Notification { method, params } => hear::silent(method, params.as_ref()).is_none().then_some(Heard::Notice),
-            Event::Request { .. } => Some(Heard::Question),
+            Event::Request { method, .. } => answer::to_ping(method).is_none().then_some(Heard::Question),
             Event::Result(_) => self.shape.has_words(self).then_some(Heard::Listing),
             Event::Error(raw) => (!says_no_such_method(raw)).then_some(Heard::Listing),
         }
@@ -243,10 +244,7 @@ impl Flight {
             return self.cut(over);
         }
         match event {
-            Event::Request { id, .. } => match self.connection.answer(id, Err(&hear::unasked(unheard))).await {
-                Ok(()) => Step::Again,
-                Err(error) => self.failed(&error),
-            },
+            Event::Request { id, .. } => self.answered(id, Err(&hear::unasked(unheard))).await,
             Event::Result(_) | Event::Error(_) => {
                 let fault = Fault::new(StatusCode::OK, Some(&self.id), own_code::DENIED, unheard.to_string());
                 Step::Last(fault.status, fault.frame())
@@ -312,14 +310,14 @@ impl Flight {
 
     /// A request of the upstream: a legacy client gets it as it is, a stateless one is asked by a result.
     async fn asked(&mut self, id: Id, method: &str, params: Option<Raw>) -> Step {
+        if let Some(pong) = answer::to_ping(method) {
+            return self.answered(&id, Ok(&pong)).await;
+        }
         if !self.era.is_modern() {
-            if self.underway.as_ref().is_some_and(|underway| underway.ask(&id)) {
+            if self.underway.as_ref().is_some_and(|underway| underway.ask(Asked { id: &id, method, params: params.as_ref() })) {
                 return Step::Piece(Piece::Message(stream::call(Some(&id), method, params.as_ref())));
             }
-            return match self.connection.answer(&id, Err(&crate::answer::kept_back())).await {
-                Ok(()) => Step::Again,
-                Err(error) => self.failed(&error),
-            };
+            return self.answered(&id, Err(&answer::kept_back())).await;
         }
         let needs = match method {
             "elicitation/create" => "elicitation",
@@ -329,14 +327,19 @@ impl Flight {
         };
         if self.asking.is_none() || self.capabilities.get(needs).is_none() {
             let refusal = Raw::from_value(&error_object(code::METHOD_NOT_FOUND, "the client cannot do this", None));
-            return match self.connection.answer(&id, Err(&refusal)).await {
-                Ok(()) => Step::Again,
-                Err(error) => self.failed(&error),
-            };
+            return self.answered(&id, Err(&refusal)).await;
         }
         let params = params.map_or_else(|| json!({}), |params| params.to_value());
         self.asked = Some((id, json!({ "method": method, "params": params })));
         Step::Ask
+    }
+
+    /// Answers a question in place of the client.
+    async fn answered(&mut self, id: &Id, outcome: Result<&Raw, &Raw>) -> Step {
+        match self.connection.answer(id, outcome).await {
+            Ok(()) => Step::Again,
+            Err(error) => self.failed(&error),
+        }
     }
 
     fn point(&mut self, id: Option<String>, retry_millis: Option<u64>) -> Step {

@@ -19,6 +19,7 @@ pub mod http;
 mod listen;
 pub mod mcp;
 mod observe;
+mod page;
 mod respond;
 mod serve;
 mod session;

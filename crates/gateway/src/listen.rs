@@ -24,6 +24,7 @@ use http_body_util::{BodyExt, Limited};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use token::dpop::TargetUri;
 use tokio_util::sync::CancellationToken;
@@ -66,6 +67,8 @@ pub(crate) struct Inner {
     pub(crate) held: HeldRequests,
     pub(crate) handles: Handles,
     pub(crate) envelope: Envelope,
+    /// How many progress tokens of clients travelled under a name of ours.
+    renamed: AtomicU64,
     /// Cancelled when the gateway stops: what waits for nothing in particular ends then.
     pub(crate) stopping: CancellationToken,
     names: Names,
@@ -88,6 +91,11 @@ pub(crate) struct Admitted {
 }
 
 impl Inner {
+    /// A progress token that no other request has, for one of a client that is words.
+    pub(crate) fn progress_token(&self) -> String {
+        format!("writ-p{}", self.renamed.fetch_add(1, Ordering::Relaxed))
+    }
+
     /// Resolves when the caller's token expires. Streams without an end of their own end then: whoever still holds a
     /// valid token opens them again, and a token that was revoked meanwhile does not.
     pub(crate) async fn expiry(&self, caller: &Caller) {
@@ -108,6 +116,7 @@ impl Gateway {
             held: HeldRequests::new(&limits),
             handles: Handles::default(),
             envelope: Envelope::new(&authority, limits.held_secs),
+            renamed: AtomicU64::new(0),
             stopping: CancellationToken::new(),
             endpoints: ArcSwap::from_pointee((Arc::default(), HashMap::new())),
             upstreams,

@@ -6,13 +6,13 @@ use crate::answer::Asking;
 use crate::config::Limits;
 use crate::flight::Flight;
 use crate::listen::Inner;
-use crate::mcp::message::{Id, Request};
+use crate::mcp::message::{Id, Raw, Request};
 use crate::mcp::version::Version;
 use crate::respond::Refusal;
 use crate::upstream::{Connection, Event};
 use domain::{EndReason, TaskId, UpstreamName};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::broadcast;
@@ -24,6 +24,8 @@ const SWEEP_SECS: u64 = 5;
 const PARKED_SECS: u64 = 60;
 /// Most questions of one session that wait for an answer.
 const QUESTIONS_MAX: usize = 64;
+/// Most resources of one session that changes are announced of.
+const SUBSCRIBED_MAX: usize = 1_024;
 /// Most interrupted streams of one session.
 const PARKED_MAX: usize = 16;
 
@@ -43,13 +45,33 @@ struct State {
     in_flight: HashMap<Id, InFlight>,
     /// How many requests there have been: the newest has the highest number.
     started: u64,
-    /// Questions that the client was asked, with the request that stands behind each, if one does.
-    questions: HashMap<Id, Option<Id>>,
+    /// Questions that the client was asked.
+    questions: HashMap<Id, Question>,
+    /// Resources that changes are announced of.
+    subscribed: HashSet<Box<str>>,
     /// What the upstream says outside of requests; kept here while no stream listens.
     unsolicited: Option<broadcast::Receiver<Event>>,
     /// Ends the stream that listens, when another takes its place.
     listener: CancellationToken,
     parked: HashMap<String, (Flight, Instant)>,
+}
+
+/// A request of the upstream that the client is to answer.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) id: &'a Id,
+    pub(crate) method: &'a str,
+    pub(crate) params: Option<&'a Raw>,
+}
+
+/// What the client was asked.
+struct Question {
+    /// The method of the upstream's request.
+    method: Box<str>,
+    /// Under which token the upstream hears of progress.
+    token: Option<Value>,
+    /// The request that stands behind it, if one does.
+    behind: Option<Id>,
 }
 
 /// A request that the client may cancel and that the upstream may ask something for.
@@ -72,6 +94,7 @@ impl Session {
             in_flight: HashMap::new(),
             started: 0,
             questions: HashMap::new(),
+            subscribed: HashSet::new(),
             unsolicited: Some(connection.unsolicited()),
             listener: CancellationToken::new(),
             parked: HashMap::new(),
@@ -98,26 +121,48 @@ impl Session {
 
     /// Remembers that the client is asked something: because of this request, or else of the newest that is decided.
     /// `false`: it is asked too much at once.
-    pub(crate) fn ask(&self, question: &Id, request: Option<&Id>) -> bool {
+    pub(crate) fn ask(&self, asked: Asked<'_>, request: Option<&Id>) -> bool {
+        let token = asked.params.and_then(|params| params.to_value().pointer("/_meta/progressToken").cloned());
+        let (question, method) = (asked.id, asked.method.into());
         let mut state = self.state();
         let newest = || state.in_flight.iter().filter(|(_, one)| one.asking.is_some()).max_by_key(|(_, one)| one.number);
         let behind = request.cloned().or_else(|| newest().map(|(id, _)| id.clone()));
         if state.questions.len() >= QUESTIONS_MAX && !state.questions.contains_key(question) {
             return false;
         }
-        state.questions.insert(question.clone(), behind);
+        state.questions.insert(question.clone(), Question { method, token, behind });
         true
     }
 
     /// Takes a question that the client answers, with what its answer is decided on; `None` if nothing was asked.
     pub(crate) fn answered(&self, question: &Id) -> Option<Behind> {
         let mut state = self.state();
-        let behind = state.questions.remove(question)?;
-        let Some(request) = behind else { return Some(Behind::Nothing) };
+        let Question { method, behind, .. } = state.questions.remove(question)?;
+        let Some(request) = behind else { return Some(Behind::Nothing(method)) };
         Some(match state.in_flight.get(&request) {
-            Some(in_flight) => in_flight.asking.clone().map_or(Behind::Nothing, Behind::Request),
+            Some(in_flight) => in_flight.asking.clone().map_or(Behind::Nothing(method), Behind::Request),
             None => Behind::Over,
         })
+    }
+
+    /// Whether the upstream wants to hear of progress under this token.
+    pub(crate) fn wants_progress(&self, token: &Value) -> bool {
+        self.state().questions.values().any(|question| question.token.as_ref() == Some(token))
+    }
+
+    /// Remembers a resource that was decided on; `false`: there are too many.
+    pub(crate) fn subscribe(&self, uri: &str) -> bool {
+        let mut state = self.state();
+        let room = state.subscribed.len() < SUBSCRIBED_MAX || state.subscribed.contains(uri);
+        if room {
+            state.subscribed.insert(uri.into());
+        }
+        room
+    }
+
+    /// Forgets a resource. Whether it was subscribed to.
+    pub(crate) fn unsubscribe(&self, uri: &str) -> bool {
+        self.state().subscribed.remove(uri)
     }
 
     /// The client cancels a request of its own. Unknown ones are ignored (MCP "Cancellation").
@@ -196,8 +241,8 @@ pub(crate) enum Behind {
     Request(Asking),
     /// A request that is over.
     Over,
-    /// Nothing that was decided.
-    Nothing,
+    /// Nothing that was decided. What was asked.
+    Nothing(Box<str>),
 }
 
 /// A request of a session that is under way.
@@ -209,8 +254,8 @@ pub(crate) struct Underway {
 
 impl Underway {
     /// Remembers that the client is asked something because of this request; `false`: it is asked too much at once.
-    pub(crate) fn ask(&self, question: &Id) -> bool {
-        self.session.ask(question, Some(&self.id))
+    pub(crate) fn ask(&self, asked: Asked<'_>) -> bool {
+        self.session.ask(asked, Some(&self.id))
     }
 
     /// Resolves when the client cancelled the request.
@@ -227,7 +272,7 @@ impl Drop for Underway {
         let mut state = self.session.state();
         state.in_flight.remove(&self.id);
         if !state.questions.is_empty() {
-            state.questions.retain(|_, behind| behind.as_ref() != Some(&self.id));
+            state.questions.retain(|_, question| question.behind.as_ref() != Some(&self.id));
         }
     }
 }

@@ -57,6 +57,20 @@ pub(crate) enum Kind {
     Subscription,
 }
 
+impl Kind {
+    /// Of a list, the request that it answers and the member that holds it.
+    fn list(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::Tools => Some(("tools/list", "tools")),
+            Self::Resources => Some(("resources/list", "resources")),
+            Self::Templates => Some(("resources/templates/list", "resourceTemplates")),
+            Self::Prompts => Some(("prompts/list", "prompts")),
+            Self::Handles => Some(("tasks/list", "tasks")),
+            Self::Tool | Self::Plain | Self::Work | Self::Empty | Self::Resource | Self::Subscription => None,
+        }
+    }
+}
+
 /// A result as the client gets it.
 pub(crate) struct Shaped {
     pub(crate) raw: Raw,
@@ -174,23 +188,17 @@ impl Shape {
     }
 
     fn is_list(&self) -> bool {
-        matches!(self.kind, Kind::Tools | Kind::Resources | Kind::Templates | Kind::Prompts | Kind::Handles)
+        self.kind.list().is_some()
     }
 
     /// Leaves in a list what is approved as it stands there and what the task could be allowed. Hiding is not the control: each call is decided.
     fn filter(&self, flight: &Flight, members: &mut Members<'_>) -> Result<(), UpstreamError> {
         let upstream = &self.upstream;
         let none = Map::new();
-        let name = match self.kind {
-            Kind::Tools => "tools",
-            Kind::Handles => "tasks",
-            Kind::Resources => "resources",
-            Kind::Templates => "resourceTemplates",
-            Kind::Prompts => "prompts",
-            Kind::Tool | Kind::Plain | Kind::Work | Kind::Empty | Kind::Resource | Kind::Subscription => return Ok(()),
-        };
+        let Some((method, name)) = self.kind.list() else { return Ok(()) };
         // What stands beside the list is neither approved nor filtered.
         members.retain(|member| member == name || BESIDE_LIST.contains(&member));
+        crate::page::seal(flight, method, members)?;
         tags::silence(members);
         let whole = self.listed(&none);
         let could = |operation: Operation<'_>| flight.gateway.authority.could_allow(&flight.caller, &operation);

@@ -14,7 +14,7 @@ use crate::rules::Rule;
 use crate::situation::{Parts, Situation, bound_input, own_input, truth};
 use cedar_policy_core::ast::Value;
 use cedar_policy_core::evaluator::Evaluator;
-use domain::{Determining, Effect, Intent, Operation, Outcome, OwnerId, Reason, Verdict};
+use domain::{Determining, Effect, Intent, Operation, Outcome, OwnerId, Reason, Sensitivity, Verdict};
 use std::collections::BTreeSet;
 
 /// What the applicable policies said.
@@ -81,14 +81,34 @@ impl<'a> Ready<'a> {
 
 /// Decides one request.
 pub(crate) fn decide(policy: &Policy, request: &Request<'_>) -> Verdict {
-    match prepare(policy, request) {
-        Ok(ready) => evaluate(policy, request, &ready),
-        Err(verdict) => *verdict,
-    }
+    let decided = match request.operation {
+        Operation::Answer { .. } => answer(policy, request),
+        _ => prepare(policy, request).map(|ready| evaluate(policy, request, &ready)),
+    };
+    decided.unwrap_or_else(|refused| *refused)
 }
 
-/// Everything before the policies.
-pub(crate) fn prepare<'a>(policy: &'a Policy, request: &Request<'_>) -> Result<Ready<'a>, Box<Verdict>> {
+/// An answer that no decided request stands behind. No policy is written about these, so the labels speak: it leaves while
+/// nothing could be in it that is not public (`docs/decisions/0011`).
+fn answer(policy: &Policy, request: &Request<'_>) -> Result<Verdict, Box<Verdict>> {
+    footing(policy, request)?;
+    if request.facts.labels.read_sensitivity > Sensitivity::Public {
+        let text = "no request stands behind this question, and the task has read what is not public";
+        return refuse(Reason::NotPermitted, text.to_owned());
+    }
+    let text = "no request stands behind this question, and the task has read nothing but what is public";
+    Ok(verdict(Outcome::Allow, None, text.to_owned()))
+}
+
+/// What every request needs: an intent that is still there and still binds the task, something within its reach, an owner.
+struct Footing<'a, 'r> {
+    intent: &'a Intent,
+    targets: &'a IntentTargets,
+    target: &'a Target,
+    owner: &'r OwnerId,
+}
+
+fn footing<'a, 'r>(policy: &'a Policy, request: &Request<'r>) -> Result<Footing<'a, 'r>, Box<Verdict>> {
     let intent = policy.intent(&request.task.intent);
     let (Some(intent), Some(targets)) = (intent, policy.index.get(&request.task.intent)) else {
         return refuse(
@@ -104,6 +124,12 @@ pub(crate) fn prepare<'a>(policy: &'a Policy, request: &Request<'_>) -> Result<R
     let Some(owner) = &request.agent.owner else {
         return refuse(Reason::AgentNotEligible, "the agent has no owner, so nobody answers for it".to_owned());
     };
+    Ok(Footing { intent, targets, target, owner })
+}
+
+/// Everything before the policies.
+pub(crate) fn prepare<'a>(policy: &'a Policy, request: &Request<'_>) -> Result<Ready<'a>, Box<Verdict>> {
+    let Footing { intent, targets, target, owner } = footing(policy, request)?;
     let input = input(policy, target, request).map_err(|fault| bad_arguments(policy, targets, target, request, owner, &fault))?;
     let parts = parts(policy, targets, target);
     match Situation::new(&parts, request, owner, input) {
@@ -119,7 +145,7 @@ pub(crate) fn parts<'a>(policy: &'a Policy, targets: &'a IntentTargets, target: 
 pub(crate) fn input(policy: &Policy, target: &Target, request: &Request<'_>) -> Result<Option<Value>, Fault> {
     let action = &target.governed.action;
     match request.operation {
-        Operation::OpenTask | Operation::RenewTask => Ok(None),
+        Operation::OpenTask | Operation::RenewTask | Operation::Answer { .. } => Ok(None),
         Operation::CallTool { arguments, .. } => arguments::read(&target.governed.members, arguments).map(Some),
         Operation::ReadResource { uri, .. } => Ok(own_input(action, uri, None)),
         Operation::GetPrompt { name, arguments, .. } => Ok(own_input(action, name, Some(arguments))),

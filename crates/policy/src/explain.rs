@@ -303,7 +303,9 @@ pub(crate) fn resource(operation: &Operation<'_>) -> &'static str {
         Operation::IssueCredential { .. } => "credential's",
         Operation::SendHttp { .. } => "route's",
         Operation::OpenTask | Operation::RenewTask => "agent's",
-        Operation::CallTool { .. } | Operation::ReadResource { .. } | Operation::GetPrompt { .. } => "tool's",
+        Operation::CallTool { .. } | Operation::ReadResource { .. } | Operation::GetPrompt { .. } | Operation::Answer { .. } => {
+            "tool's"
+        }
     }
 }
 
@@ -315,6 +317,7 @@ fn what(operation: &Operation<'_>) -> String {
         Operation::CallTool { upstream, tool, .. } => format!("`{upstream}/{tool}`"),
         Operation::ReadResource { upstream, .. } => format!("reading this resource of `{upstream}`"),
         Operation::GetPrompt { upstream, .. } => format!("getting this prompt of `{upstream}`"),
+        Operation::Answer { upstream, .. } => format!("answering a question of `{upstream}`"),
         Operation::IssueCredential { target, offer, .. } => format!("the credential `{target}/{offer}`"),
         Operation::SendHttp { target, offer, .. } => format!("the request `{target}/{offer}`"),
     }

@@ -96,6 +96,8 @@ impl IntentTargets {
             Operation::CallTool { upstream, tool, .. } => within(upstream)?.tools.get(*tool).ok_or(Nowhere::Unavailable),
             Operation::ReadResource { upstream, .. } => Ok(&within(upstream)?.read),
             Operation::GetPrompt { upstream, .. } => Ok(&within(upstream)?.prompt),
+            // It has no action of its own: that the upstream is within reach is all that is asked here.
+            Operation::Answer { upstream, .. } => Ok(&within(upstream)?.read),
             Operation::IssueCredential { target, offer, .. } => self.offered(target, offer, false),
             Operation::SendHttp { target, offer, .. } => self.offered(target, offer, true),
         }

@@ -121,7 +121,7 @@ impl Policy {
     #[must_use]
     pub fn traits(&self, operation: &Operation<'_>) -> Option<&ToolTraits> {
         match operation {
-            Operation::OpenTask | Operation::RenewTask => None,
+            Operation::OpenTask | Operation::RenewTask | Operation::Answer { .. } => None,
             Operation::CallTool { upstream, tool, .. } => Some(&self.approved(upstream, tool)?.traits),
             Operation::ReadResource { upstream, .. } => Some(&self.catalog.upstreams.get(*upstream)?.resources),
             Operation::GetPrompt { upstream, .. } => Some(&self.catalog.upstreams.get(*upstream)?.prompts),

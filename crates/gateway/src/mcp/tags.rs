@@ -1,4 +1,5 @@
-//! `_meta`: what the protocol itself puts there passes, in both directions; the rest is a channel that no policy sees.
+//! `_meta` of what an upstream says: what the protocol itself puts there passes; the rest is a channel that no policy sees.
+//! What a client says there is narrower: `leaving.rs`.
 //! Owns which members those are, and what of a `serverInfo` is a name rather than words. Pure.
 //! MCP 2026-07-28 "`_meta`"; W3C Trace Context, W3C Baggage.
 
@@ -15,11 +16,6 @@ const TRACE: [&str; 3] = ["traceparent", "tracestate", "baggage"];
 /// Whether a member of `_meta` is one that the protocol defines.
 fn passes(name: &str) -> bool {
     name == "progressToken" || name.starts_with(PROTOCOL) || TRACE.contains(&name)
-}
-
-/// Whether a `_meta` holds only what the protocol defines.
-pub(crate) fn is_narrow(tags: &Value) -> bool {
-    tags.as_object().is_some_and(|tags| tags.keys().all(|name| passes(name)))
 }
 
 /// The text of a `_meta` without what the protocol does not define; `None` if there is nothing else in it.

@@ -6,6 +6,7 @@ use crate::answer;
 use crate::flight::{Piece, Reply, status_of, upstream_fault};
 use crate::hear;
 use crate::listen::{Admitted, Inner};
+use crate::mcp::leaving;
 use crate::mcp::message::{Id, Malformed, Message, Notification, Payload, Raw, Request, Response as Answer};
 use crate::mcp::object::Members;
 use crate::mcp::stream;
@@ -13,7 +14,7 @@ use crate::mcp::tags;
 use crate::mcp::version::{Era, Version, code, header, meta};
 use crate::respond::{Body, Fault, Refusal, bare, events, message, with};
 use crate::serve::{Incoming, dispatch};
-use crate::session::{Behind, Session};
+use crate::session::{Asked, Behind, Session};
 use crate::slots::Slot;
 use crate::upstream::{ClientProfile, Event, SessionKey};
 use authority::{CallStatus, Caller, Heard, Over, Released, Unheard};
@@ -77,8 +78,8 @@ async fn initialize(gateway: &Arc<Inner>, admitted: &Admitted, request: &Request
         params.and_then(|params| params.text("protocolVersion")).ok_or_else(|| invalid("`protocolVersion` must be a string"))?;
     // A client that wants what we do not speak is offered the newest that has sessions (MCP "Version Negotiation").
     let version = Version::from_wire(wanted).filter(|version| !version.is_modern()).unwrap_or(Version::NEWEST_LEGACY);
-    let member = |name: &str| params.and_then(|params| params.value().get(name)).cloned();
-    let capabilities = member("capabilities").filter(Value::is_object).unwrap_or_else(|| json!({}));
+    let member = |name: &str| params.and_then(|params| params.value().get(name));
+    let capabilities = leaving::capabilities(member("capabilities").unwrap_or(&Value::Null));
     let (task, upstream) = (admitted.caller.task(), &admitted.endpoint.upstream);
     gateway.sessions.check_room(task)?;
 
@@ -86,7 +87,6 @@ async fn initialize(gateway: &Arc<Inner>, admitted: &Admitted, request: &Request
     let client = ClientProfile {
         era: Era::Legacy(version),
         capabilities: capabilities.clone(),
-        info: member("clientInfo").unwrap_or(Value::Null),
         session: Some(SessionKey(Arc::clone(&id))),
     };
     let fault = |error| Refusal::from(upstream_fault(&error, Some(&request.id), client.era));
@@ -229,11 +229,17 @@ async fn notified(session: &Session, notification: &Notification) {
             }
         }
         method @ ("notifications/progress" | "notifications/roots/list_changed") => {
-            // Numbers only: words to the upstream are decided, or do not leave.
+            // Numbers, and a token of the upstream's own: words to it are decided, or do not leave.
+            let token = params.and_then(|params| params.value().get("progressToken"));
+            if method == "notifications/progress" && !token.is_some_and(|token| session.wants_progress(token)) {
+                return;
+            }
             let counted = |name: &str| Some((name.to_owned(), params?.value().get(name)?.clone()));
             let counts = ["progressToken", "progress", "total"].into_iter().filter_map(counted);
             let params = Raw::from_value(&Value::Object(
-                counts.filter(|(name, value)| name == "progressToken" || value.is_number()).collect(),
+                counts
+                    .filter(|(name, value)| method == "notifications/progress" && (name == "progressToken" || value.is_number()))
+                    .collect(),
             ));
             if let Err(error) = session.connection.notify(method, Some(&params)).await {
                 tracing::warn!(%error, method, "a notification did not reach the upstream");
@@ -244,13 +250,13 @@ async fn notified(session: &Session, notification: &Notification) {
 }
 
 /// What a client answers to a request of the upstream. Answers that nobody waits for are ignored. One that says something
-/// leaves only if the request that it belongs to is allowed once more.
+/// leaves only with a decision of its own: like the request that it belongs to, or as one that no request stands behind.
 async fn answered(gateway: &Inner, caller: &Caller, session: &Session, answer: &Answer) -> Result<(), Refusal> {
     let Some((id, behind)) = answer.id.as_ref().and_then(|id| Some((id, session.answered(id)?))) else { return Ok(()) };
     let (outcome, released) = match (answer::refusal(&answer.outcome), &answer.outcome) {
         (Some(refusal), _) => (refusal, Ok(None)),
-        (None, Ok(result)) => match decide_answer(gateway, caller, session, behind).await {
-            Ok(released) => (Ok(answer::leaving(result)), Ok(released)),
+        (None, Ok(result)) => match decide_answer(gateway, caller, session, (behind, result)).await {
+            Ok((leaving, released)) => (Ok(leaving), Ok(Some(released))),
             Err(kept) => (Err(answer::kept_back()), Err(kept)),
         },
         // Cannot happen: an error is a refusal.
@@ -270,13 +276,16 @@ async fn decide_answer(
     gateway: &Inner,
     caller: &Caller,
     session: &Session,
-    behind: Behind,
-) -> Result<Option<Released>, answer::Kept> {
-    match behind {
-        Behind::Request(asking) => asking.decide(gateway, caller, (&session.upstream, &session.connection)).await.map(Some),
+    (behind, result): (Behind, &Raw),
+) -> Result<(Raw, Released), answer::Kept> {
+    let upstream = &session.upstream;
+    let leaving = answer::leaving(result, |work| gateway.handles.knows(caller.task(), upstream, work))?;
+    let released = match behind {
+        Behind::Request(asking) => asking.decide(gateway, caller, (upstream, &session.connection)).await,
         Behind::Over => Err(answer::Kept::Refused("the request that this answers is over".to_owned())),
-        Behind::Nothing => answer::may_leave_alone(caller).map(|()| None),
-    }
+        Behind::Nothing(question) => answer::decide_alone(gateway, caller, (upstream, &question), &leaving).await,
+    };
+    Ok((leaving.raw, released?))
 }
 
 /// Opens the stream of what the upstream says on its own, or goes on with an interrupted one.
@@ -347,7 +356,7 @@ impl Listening {
                         self.refuse(&id, &hear::unasked(unheard)).await;
                         continue;
                     }
-                    if !self.session.ask(&id, None) {
+                    if !self.session.ask(Asked { id: &id, method: &method, params: params.as_ref() }, None) {
                         self.refuse(&id, &answer::kept_back()).await;
                         continue;
                     }

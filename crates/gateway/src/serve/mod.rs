@@ -4,15 +4,16 @@
 pub(crate) mod legacy;
 pub(crate) mod modern;
 
-use crate::answer::leaving;
+use crate::answer;
 use crate::call::{Governed, call_tool, governed};
 use crate::envelope::{Bond, State};
 use crate::flight::{Flight, ProgressToken, Reply, method_not_found, status_of, upstream_fault};
 use crate::held::INPUT_KEY;
 use crate::listen::{Admitted, Inner};
+use crate::mcp::leaving::{self, Tags};
 use crate::mcp::message::{Id, Params, Raw, Request};
 use crate::mcp::object::Members;
-use crate::mcp::tags;
+use crate::mcp::stream;
 use crate::mcp::version::{Era, code};
 use crate::observe::Stopwatch;
 use crate::respond::{Fault, Refusal};
@@ -29,6 +30,11 @@ use tracing::field::Empty;
 
 /// The extension for long-running work.
 pub(crate) const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
+
+/// The refusal of a handle that nobody here remembers. A restart forgets them all: which call began the work, with which
+/// arguments, is kept nowhere in clear, and without it nothing could be decided.
+const UNKNOWN_WORK: &str =
+    "Unknown task: since the gateway was started no call of yours began it here; if one did before, call the tool again";
 
 /// A request that was held for an answer, and the answer.
 pub(crate) struct Held {
@@ -105,23 +111,48 @@ async fn routed(incoming: Incoming) -> Result<Reply, Refusal> {
         "resources/subscribe" if !modern => governed(incoming, Governed::Resource, Kind::Plain).await,
         "prompts/get" => governed(incoming, Governed::Prompt, Kind::Plain).await,
         "completion/complete" => governed(incoming, Governed::Completion, Kind::Plain).await,
-        "tools/list" => incoming.fly(None, Kind::Tools).await,
-        "resources/list" => incoming.fly(None, Kind::Resources).await,
-        "resources/templates/list" => incoming.fly(None, Kind::Templates).await,
-        "prompts/list" => incoming.fly(None, Kind::Prompts).await,
+        "tools/list" => list(incoming, Kind::Tools).await,
+        "resources/list" => list(incoming, Kind::Resources).await,
+        "resources/templates/list" => list(incoming, Kind::Templates).await,
+        "prompts/list" => list(incoming, Kind::Prompts).await,
         "subscriptions/listen" if modern => modern::subscribe(incoming).await,
-        // These only lessen or tune what the task gets anyway.
-        "resources/unsubscribe" | "logging/setLevel" if !modern => incoming.fly(None, Kind::Empty).await,
+        "resources/unsubscribe" | "logging/setLevel" if !modern => tune(incoming).await,
         "tasks/get" | "tasks/cancel" => with_handle(incoming).await,
         "tasks/update" if modern => with_handle(incoming).await,
         "tasks/result" if !modern => with_handle(incoming).await,
-        "tasks/list" if !modern => incoming.fly(None, Kind::Handles).await,
+        "tasks/list" if !modern => list(incoming, Kind::Handles).await,
         _ => Err(method_not_found(Some(&incoming.request.id), incoming.era).into()),
     }
 }
 
+/// Lists something. Nothing but where the list goes on is asked for, and only where the upstream itself said.
+async fn list(mut incoming: Incoming, kind: Kind) -> Result<Reply, Refusal> {
+    incoming.keep_only(&["cursor", "_meta"]);
+    incoming.open_cursor()?;
+    incoming.fly(None, kind).await
+}
+
+/// Lessens or tunes what the task gets anyway, so it is not decided; so it says nothing that was not decided before.
+async fn tune(mut incoming: Incoming) -> Result<Reply, Refusal> {
+    let member = |name: &str| incoming.request.params.as_ref()?.value().get(name);
+    if incoming.request.method == "logging/setLevel" {
+        if !member("level").is_some_and(leaving::is_level) {
+            return Err(incoming.invalid("`level` must be a severity of RFC 5424"));
+        }
+        incoming.keep_only(&["level", "_meta"]);
+        return incoming.fly(None, Kind::Empty).await;
+    }
+    let uri = incoming.text("uri")?;
+    if !incoming.underway.as_ref().is_some_and(|underway| underway.session.unsubscribe(uri)) {
+        // Nothing was subscribed to under this name, so there is nothing to end.
+        return Ok(Reply::Message(StatusCode::OK, stream::result(&incoming.request.id, &Raw::from_value(&json!({})))));
+    }
+    incoming.keep_only(&["uri", "_meta"]);
+    incoming.fly(None, Kind::Empty).await
+}
+
 /// Asks about long-running work that this task began by a call that was allowed.
-async fn with_handle(incoming: Incoming) -> Result<Reply, Refusal> {
+async fn with_handle(mut incoming: Incoming) -> Result<Reply, Refusal> {
     let able = incoming.capabilities.get("extensions").and_then(|extensions| extensions.get(TASKS_EXTENSION)).is_some();
     if incoming.era.is_modern() && !able {
         let data = Some(json!({ "requiredCapabilities": { "extensions": { TASKS_EXTENSION: {} } } }));
@@ -131,12 +162,14 @@ async fn with_handle(incoming: Incoming) -> Result<Reply, Refusal> {
     }
     let handle = incoming.text("taskId")?;
     if !incoming.gateway.handles.knows(incoming.admitted.caller.task(), incoming.upstream(), handle) {
-        return Err(incoming.invalid("Unknown task"));
+        return Err(incoming.invalid(UNKNOWN_WORK));
     }
+    incoming.keep_only(&["taskId", "inputResponses", "_meta"]);
     if incoming.request.method != "tasks/update" {
         return incoming.fly(None, Kind::Work).await;
     }
     // An answer to a question of that work: decided like the call that began it.
+    let handle = incoming.text("taskId")?;
     let asking = incoming.gateway.handles.asking(incoming.admitted.caller.task(), incoming.upstream(), handle);
     let Some(asking) = asking else { return Err(incoming.invalid("the call that began this work cannot be decided again")) };
     let at = (incoming.upstream(), &incoming.connection);
@@ -197,6 +230,8 @@ impl Incoming {
         };
         match opened {
             Err(fault) => Err(self.invalid(&format!("`requestState` was refused: {fault}"))),
+            // Cannot happen: the bond of a list is of no request that has a state.
+            Ok(State::Cursor(_)) => Err(self.invalid("`requestState` was refused: it is a cursor")),
             Ok(State::Upstream(text)) => {
                 let text = Value::from(text);
                 self.request.params =
@@ -216,8 +251,9 @@ impl Incoming {
 
     /// Lets the answer leave that was decided with this round, and goes on with the request that was held for it.
     pub(crate) async fn resume(mut self, held: Held, released: Released) -> Result<Reply, Refusal> {
-        let Held { mut flight, asked, answer } = held;
-        let answered = flight.connection.answer(&asked, Ok(&leaving(&answer))).await;
+        let Held { mut flight, asked, answer: said } = held;
+        let leaving = answer::leaving(&said, |work| self.knows(work))?;
+        let answered = flight.connection.answer(&asked, Ok(&leaving.raw)).await;
         released.record(answered.as_ref().map_or_else(status_of, |()| CallStatus::Ok).into());
         answered.map_err(|error| upstream_fault(&error, Some(&self.request.id), self.era))?;
         flight.id = self.request.id.clone();
@@ -229,20 +265,24 @@ impl Incoming {
         Box::pin(flight.answer()).await
     }
 
-    /// Takes out of `_meta` what the protocol does not define: no policy sees it.
-    fn narrow_tags(&mut self) {
-        let strange = |params: &Params| params.value().get("_meta").is_some_and(|tags| !tags::is_narrow(tags));
-        if let Some(params) = self.request.params.take_if(|params| strange(params)) {
-            self.request.params = Some(rewritten(params, |members| {
-                tags::narrow(members);
-            }));
-        }
+    /// Whether this task began that long-running work.
+    fn knows(&self, work: &str) -> bool {
+        self.gateway.handles.knows(self.admitted.caller.task(), self.upstream(), work)
+    }
+
+    /// Leaves in `_meta` what says nothing: no policy sees it. Under which token the client hears of progress then.
+    fn narrow_tags(&mut self) -> ProgressToken {
+        let said = self.request.params.as_ref().and_then(|params| params.value().get("_meta"));
+        let left = said.and_then(|said| leaving::tags(said, |work| self.knows(work), || Some(self.gateway.progress_token())));
+        let Some(Tags { value, token }) = left else { return ProgressToken::AsSent };
+        self.request.params = self.request.params.take().map(|params| rewritten(params, |members| members.set("_meta", &value)));
+        token.map_or(ProgressToken::AsSent, ProgressToken::Of)
     }
 
     /// Sends the request and waits for its answer.
     pub(crate) async fn fly(mut self, released: Option<Released>, kind: Kind) -> Result<Reply, Refusal> {
         let watch = Stopwatch::start();
-        self.narrow_tags();
+        let progress = self.narrow_tags();
         let stateful =
             self.era.is_modern() && matches!(self.request.method.as_str(), "tools/call" | "resources/read" | "prompts/get");
         let outgoing = Outgoing {
@@ -285,7 +325,7 @@ impl Incoming {
         };
         let shape = Shape::new(kind, self.upstream());
         let flight = Flight {
-            progress: ProgressToken::AsSent,
+            progress,
             slot: self.admitted.slot.take(),
             gateway: self.gateway,
             caller: self.admitted.caller,

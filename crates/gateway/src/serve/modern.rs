@@ -6,6 +6,7 @@ use crate::admission::one;
 use crate::flight::{Reply, upstream_fault};
 use crate::hear;
 use crate::listen::{Admitted, Inner};
+use crate::mcp::leaving;
 use crate::mcp::message::{Message, Params, Payload, Raw, Request};
 use crate::mcp::object::Members;
 use crate::mcp::stream;
@@ -59,12 +60,12 @@ pub(crate) async fn serve(gateway: &Arc<Inner>, admitted: Admitted, payload: Pay
     let version = check_version(&admitted.headers, &request)?;
     check_names(&admitted.headers, &request)?;
     let capabilities = request.params.as_ref().and_then(|params| params.meta(meta::CLIENT_CAPABILITIES));
-    let Some(capabilities @ Value::Object(_)) = capabilities.cloned() else {
+    let Some(capabilities @ Value::Object(_)) = capabilities else {
         return Err(missing_meta(&request, meta::CLIENT_CAPABILITIES));
     };
+    let capabilities = leaving::capabilities(capabilities);
     let era = Era::Modern(version);
-    let info = request.params.as_ref().and_then(|params| params.meta(meta::CLIENT_INFO)).cloned().unwrap_or(Value::Null);
-    let client = ClientProfile { era, capabilities: capabilities.clone(), info, session: None };
+    let client = ClientProfile { era, capabilities: capabilities.clone(), session: None };
     let fault = |error| Refusal::from(upstream_fault(&error, Some(&request.id), era));
     let (upstream, task) = (&admitted.endpoint.upstream, admitted.caller.task());
     let connection = gateway.upstreams.connect(upstream, task, &client).await.map_err(fault)?;
@@ -209,9 +210,6 @@ pub(crate) async fn subscribe(mut incoming: Incoming) -> Result<Reply, Refusal> 
         },
     };
     let (uris, mut handles) = (strings("resourceSubscriptions")?, strings("taskIds")?);
-    if uris.is_empty() && handles.is_empty() {
-        return incoming.fly(None, Kind::Subscription).await;
-    }
     let task = incoming.admitted.caller.task();
     handles.retain(|handle| incoming.gateway.handles.knows(task, incoming.upstream(), handle));
     let mut allowed = Vec::with_capacity(uris.len());
@@ -223,18 +221,21 @@ pub(crate) async fn subscribe(mut incoming: Incoming) -> Result<Reply, Refusal> 
             allowed.push(uri);
         }
     }
-    let mut narrowed = wanted;
-    for (name, list) in [("resourceSubscriptions", json!(allowed)), ("taskIds", json!(handles))] {
-        if let Some(slot) = narrowed.get_mut(name) {
-            *slot = list;
-        }
-    }
-    let narrow = |params: Params| {
-        let mut value = params.value().clone();
-        value.insert("notifications".into(), narrowed);
-        Params::from_value(value)
+    // What nobody decided on goes nowhere.
+    let leaving = |(name, said): (&String, &Value)| {
+        let value = match name.as_str() {
+            "resourceSubscriptions" => json!(allowed),
+            "taskIds" => json!(handles),
+            "toolsListChanged" | "promptsListChanged" | "resourcesListChanged" if said.is_boolean() => said.clone(),
+            _ => return None,
+        };
+        Some((name.clone(), value))
     };
-    incoming.request.params = incoming.request.params.take().map(narrow);
+    let narrowed: Map<String, Value> = wanted.as_object().into_iter().flatten().filter_map(leaving).collect();
+    let mut value = Map::from_iter([("notifications".to_owned(), Value::Object(narrowed))]);
+    let tags = incoming.request.params.as_ref().and_then(|params| params.value().get("_meta"));
+    value.extend(tags.map(|tags| ("_meta".to_owned(), tags.clone())));
+    incoming.request.params = Some(Params::from_value(value));
     incoming.fly(None, Kind::Subscription).await
 }
 

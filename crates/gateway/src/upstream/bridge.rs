@@ -3,6 +3,7 @@
 
 use super::error::UpstreamError;
 use super::link::Link;
+use crate::mcp::leaving;
 use crate::mcp::message::Raw;
 use crate::mcp::object::Members;
 use crate::mcp::version::{Era, meta};
@@ -35,7 +36,7 @@ fn modern(link: &Link, era: Era, params: Option<&Raw>) -> Result<Raw, UpstreamEr
     tags.set(meta::PROTOCOL_VERSION, &Value::from(era.version().as_str()));
     let capabilities = if client.capabilities.is_object() { client.capabilities.clone() } else { json!({}) };
     tags.set(meta::CLIENT_CAPABILITIES, &capabilities);
-    tags.set(meta::CLIENT_INFO, &info(&client.info));
+    tags.set(meta::CLIENT_INFO, &leaving::name());
     if let Some(level) = link.inbox.log_level() {
         tags.set(meta::LOG_LEVEL, &Value::from(level));
     }
@@ -59,11 +60,6 @@ fn legacy(params: &Raw) -> Result<Raw, UpstreamError> {
         members.set_text("_meta", String::from_utf8_lossy(rest.as_bytes()).into_owned());
     }
     Ok(members.to_raw())
-}
-
-/// Who the client is; the gateway itself where it did not say.
-pub(super) fn info(client: &Value) -> Value {
-    if client.is_object() { client.clone() } else { json!({ "name": "writ", "version": env!("CARGO_PKG_VERSION") }) }
 }
 
 /// The log level that a stateless request asks for.

@@ -7,6 +7,7 @@ use super::child::Child;
 use super::error::UpstreamError;
 use super::link::{Carrier, Link, Prepared, Session, outcome_of};
 use super::profile::ServerProfile;
+use crate::mcp::leaving;
 use crate::mcp::message::Raw;
 use crate::mcp::stream;
 use crate::mcp::version::{Era, Version, code};
@@ -242,7 +243,7 @@ async fn initialize(link: &Arc<Link>, carrier: Carrier) -> Result<Session, Upstr
     let params = Raw::from_value(&json!({
         "protocolVersion": version.as_str(),
         "capabilities": capabilities,
-        "clientInfo": bridge::info(&client.info),
+        "clientInfo": leaving::name(),
     }));
     let request =
         Prepared { id: link.own_id(), method: "initialize".to_owned(), params: Some(params), headers: HeaderMap::new() };

@@ -6,6 +6,7 @@
 use super::credential;
 use super::error::UpstreamError;
 use super::pool::Settings;
+use crate::mcp::leaving::is_trace;
 use crate::mcp::message::{Id, Message, Raw};
 use bytes::{Bytes, BytesMut};
 use domain::{Injection, Transport, Upstream};
@@ -41,8 +42,6 @@ const AGENT: HeaderValue = HeaderValue::from_static(concat!("writ/", env!("CARGO
 /// The one header of a client that an upstream sees: the ids of its trace (W3C Trace Context). Everything else stays, its
 /// token first of all, and `tracestate` and `baggage` too: they are free text that no policy sees.
 const TRACE: HeaderName = HeaderName::from_static("traceparent");
-/// Length of a `traceparent`: version, trace, parent and flags, all hexadecimal.
-const TRACE_BYTES: usize = 55;
 
 /// The pool of TCP and TLS connections of all upstreams. They carry no state of a session, so tasks share them.
 #[derive(Clone)]
@@ -197,10 +196,6 @@ pub(super) fn forwarded(from: &HeaderMap, ours: Option<String>) -> HeaderMap {
     let trace = ours.or_else(|| from.get(TRACE).cloned());
     headers.extend(trace.filter(|value| is_trace(value.as_bytes())).map(|value| (TRACE, value)));
     headers
-}
-
-fn is_trace(value: &[u8]) -> bool {
-    value.len() == TRACE_BYTES && value.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-'))
 }
 
 fn content_is(response: &Response<Incoming>, expected: &str) -> bool {

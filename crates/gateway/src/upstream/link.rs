@@ -145,10 +145,10 @@ impl Link {
         if self.hub.endpoint.is_some() { Id::Text(format!("writ-{number}").into()) } else { Id::Number(number) }
     }
 
-    /// The id under which a client's request travels: the client's own where nobody else's can meet it.
+    /// The id under which a client's request travels: the client's own where nobody else's can meet it and it is no words.
     pub(super) fn wire_id(&self, id: &Id, era: Era) -> Id {
         let alone = self.hub.endpoint.is_some() && (era.is_modern() || self.client.session.is_some());
-        if alone { id.clone() } else { self.own_id() }
+        if alone && matches!(id, Id::Number(_)) { id.clone() } else { self.own_id() }
     }
 
     pub(super) fn note_asked(&self, id: &Id, to: Option<AnswerTo>) {

@@ -7,7 +7,9 @@ use super::error::UpstreamError;
 use super::exchange::{Event, Source};
 use super::http_stream::{HttpStream, Patience};
 use super::link::{Carrier, Link, Prepared, Session, spawn};
-use crate::mcp::message::Raw;
+use crate::answer;
+use crate::mcp::message::{Id, Raw};
+use crate::mcp::stream;
 use http::HeaderMap;
 use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
@@ -128,11 +130,14 @@ pub(super) fn deliver(link: &Arc<Link>, event: Event) {
     {
         link.hub.catalog.outdated();
     }
-    if let Event::Request { id, .. } = &event {
+    if let Event::Request { id, method, .. } = &event {
+        if let Some(pong) = answer::to_ping(method) {
+            return reply(link, id.clone(), Ok(pong));
+        }
         if link.client.era.is_modern() {
             // A stateless client can only be asked within a request.
             if let Some(Event::Request { id, .. }) = link.riders.give(event) {
-                refuse(link, id);
+                reply(link, id, Err(Raw::from_value(&json!({ "code": -32601, "message": "the client cannot be asked now" }))));
             }
             return;
         }
@@ -141,17 +146,20 @@ pub(super) fn deliver(link: &Arc<Link>, event: Event) {
     link.inbox.push(event);
 }
 
-fn refuse(link: &Arc<Link>, id: crate::mcp::message::Id) {
+/// Answers a question in place of the client.
+fn reply(link: &Arc<Link>, id: Id, outcome: Result<Raw, Raw>) {
     let link = Arc::clone(link);
     spawn(async move {
-        let error = Raw::from_value(&json!({ "code": -32601, "message": "the client cannot be asked now" }));
-        let message = crate::mcp::stream::error(Some(&id), &error);
+        let message = match outcome {
+            Ok(result) => stream::result(&id, &result),
+            Err(error) => stream::error(Some(&id), &error),
+        };
         let sent = match link.session().await {
             Ok(session) => link.send(&session, message).await,
             Err(error) => Err(error),
         };
         if let Err(error) = sent {
-            tracing::debug!(%error, upstream = %link.name(), "a refusal did not reach the upstream");
+            tracing::debug!(%error, upstream = %link.name(), "an answer of ours did not reach the upstream");
         }
     });
 }

@@ -191,7 +191,7 @@ impl Upstreams {
         let hub = pool.hub(&mut pool.table(), &registered)?;
         // Some tools are offered only to clients that can do these things; an operator shall see them, too.
         let capabilities = json!({ "elicitation": { "form": {}, "url": {} }, "sampling": {}, "roots": {} });
-        let client = ClientProfile { era: Era::Modern(Version::NEWEST_MODERN), capabilities, info: Value::Null, session: None };
+        let client = ClientProfile { era: Era::Modern(Version::NEWEST_MODERN), capabilities, session: None };
         // No task has this identifier, so no task can meet this connection.
         let link = Arc::new(Link::new(hub, TaskId::from_bytes([0; 16]), client, None));
         let listed = catalog::list(&link).await;
@@ -347,7 +347,7 @@ fn fingerprint(client: &ClientProfile) -> u64 {
         return 0;
     }
     let mut hasher = DefaultHasher::new();
-    (client.era, &client.capabilities, &client.info).hash(&mut hasher);
+    (client.era, &client.capabilities).hash(&mut hasher);
     hasher.finish()
 }
 

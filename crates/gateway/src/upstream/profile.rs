@@ -1,4 +1,4 @@
-//! Who speaks on either side of the gateway: what the client said of itself, and what the upstream said of itself.
+//! Who speaks on either side of the gateway: what the client can do, and what the upstream said of itself.
 //! Plain values; nothing here is trusted, and no decision rests on it.
 
 use crate::mcp::message::Raw;
@@ -15,10 +15,8 @@ pub struct SessionKey(pub Arc<str>);
 pub struct ClientProfile {
     /// How it speaks, in which revision.
     pub era: Era,
-    /// Its capabilities: of `initialize`, or of the request's `_meta`.
+    /// Its capabilities, as far as an upstream is told of them.
     pub capabilities: Value,
-    /// Its `clientInfo`; `Value::Null` if it gave none.
-    pub info: Value,
     /// Its session with the gateway; `None` for stateless clients.
     pub session: Option<SessionKey>,
 }

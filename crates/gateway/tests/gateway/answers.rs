@@ -10,6 +10,8 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use std::time::Duration;
 
+const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
 /// The setup's policies without the one that lets tickets be read.
 async fn forbid_tickets(setup: &Setup) {
     let files = testkit::fixture::policy_files().into_iter().map(|(path, text)| SourceFile {
@@ -25,6 +27,16 @@ async fn forbid_tickets(setup: &Setup) {
 
 fn allowed(setup: &Setup) -> usize {
     setup.logged("decision").iter().filter(|event| event["operation"] == "tools/call" && event["outcome"] == "allow").count()
+}
+
+/// Lets the upstream say something on its own, as soon as somebody listens.
+async fn say(setup: &Setup, message: &Value) {
+    let say = async {
+        while setup.upstream.shared.says.send(message.to_string()).is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), say).await.unwrap();
 }
 
 /// The stream of a call that asks its client something, and the question.
@@ -123,17 +135,19 @@ async fn an_answer_that_no_request_stands_behind_leaves_only_while_nothing_was_r
             client.call("get_order", json!({ "order_id": "o-1" })).await;
         }
         let id = 50 + u64::from(read);
-        let say = async {
-            while setup.upstream.shared.says.send(question(id).to_string()).is_err() {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(10), say).await.unwrap();
+        say(&setup, &question(id)).await;
         let asked = next_message(&mut stream).await.unwrap();
         let answer = client.post(reply(&asked, json!({ "roots": [{ "uri": "file:///secret" }] }))).await;
         assert_eq!(answer.status == StatusCode::ACCEPTED, leaves, "{}", answer.text);
         let sent = setup.upstream.answered().pop().unwrap();
         assert_eq!(sent.to_string().contains("secret"), leaves, "{sent}");
+        // It is in the log either way, and the entry commits to what would leave.
+        let decision = setup.logged("decision").pop().unwrap();
+        let told = ["operation", "subject", "upstream", "outcome"].map(|name| decision[name].as_str().unwrap_or_default());
+        assert_eq!(told, ["answer", "roots/list", "orders", if leaves { "allow" } else { "deny" }]);
+        assert!(decision["arguments"]["committed"]["roots"].is_string(), "{decision}");
+        let outcomes = setup.wait_logged("outcome", 1 + usize::from(read)).await;
+        assert_eq!(outcomes[0]["status"], "ok");
     }
     // Nor does one that nobody asked for.
     let before = setup.upstream.answered().len();
@@ -142,18 +156,51 @@ async fn an_answer_that_no_request_stands_behind_leaves_only_while_nothing_was_r
 }
 
 #[tokio::test]
+async fn an_answer_that_cannot_be_logged_does_not_leave() {
+    let public = "[unasked]\nuntrusted = false\nsensitivity = \"public\"\n";
+    let config = GatewayConfig { loopback: true, ..GatewayConfig::default() };
+    let setup = Setup::saying(false, config, public).await;
+    let client = setup.legacy_client().await;
+    let mut stream = client.send(client.request("GET", "")).await.into_body();
+    say(&setup, &json!({ "jsonrpc": "2.0", "id": 50, "method": "roots/list" })).await;
+    let asked = next_message(&mut stream).await.unwrap();
+    setup.world.ledger.break_with(Some(testkit::Fault::Failed));
+    let answer = client.post(reply(&asked, json!({ "roots": [{ "uri": "file:///secret" }] }))).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{}", answer.text);
+    assert!(setup.upstream.answered().iter().all(|answer| !answer.to_string().contains("secret")));
+}
+
+#[tokio::test]
+async fn a_ping_is_answered_by_the_gateway_whatever_was_read() {
+    let setup = Setup::new(false).await;
+    let client = setup.legacy_client().await;
+    client.call("get_order", json!({ "order_id": "o-1" })).await;
+    let mut stream = client.send(client.request("GET", "")).await.into_body();
+    say(&setup, &json!({ "jsonrpc": "2.0", "id": "p-1", "method": "ping" })).await;
+    say(&setup, &json!({ "jsonrpc": "2.0", "method": "notifications/tools/list_changed" })).await;
+    assert_eq!(next_message(&mut stream).await.unwrap()["method"], "notifications/tools/list_changed");
+    let answered = async {
+        while setup.upstream.answered().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), answered).await.unwrap();
+    assert_eq!(setup.upstream.answered(), [json!({ "jsonrpc": "2.0", "id": "p-1", "result": {} })]);
+}
+
+#[tokio::test]
 async fn only_what_the_protocol_defines_passes_in_meta_both_ways() {
     for (modern_client, modern_upstream) in [(false, false), (true, true), (true, false), (false, true)] {
         let setup = Setup::new(modern_upstream).await;
         let client = if modern_client { setup.client().await } else { setup.legacy_client().await };
-        let tags = json!({ "note": "smuggled", "dev.evil/x": 1, "progressToken": 7, "traceparent": "00-1-2-01" });
+        let tags = json!({ "note": "smuggled", "dev.evil/x": 1, "progressToken": 7, "traceparent": TRACE });
         for (method, mut params) in
             [("tools/call", json!({ "name": "read_ticket", "arguments": { "ticket_id": "tags" } })), ("prompts/list", json!({}))]
         {
             params["_meta"] = tags.clone();
             let answer = client.ask(method, params).await;
             let seen = setup.upstream.seen(method).pop().unwrap().params["_meta"].clone();
-            assert_eq!((&seen["progressToken"], &seen["traceparent"]), (&json!(7), &json!("00-1-2-01")), "{method} {seen}");
+            assert_eq!((&seen["progressToken"], &seen["traceparent"]), (&json!(7), &json!(TRACE)), "{method} {seen}");
             assert!(seen.get("note").is_none() && seen.get("dev.evil/x").is_none(), "{method} {seen}");
             assert!(!answer.text.contains("smuggled"), "{method}: {}", answer.text);
             if method == "tools/call" {

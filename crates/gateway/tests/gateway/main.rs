@@ -3,5 +3,6 @@
 mod answers;
 mod calls;
 mod hearing;
+mod leaving;
 mod requests;
 mod support;

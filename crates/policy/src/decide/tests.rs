@@ -394,6 +394,28 @@ fn resources_and_prompts_are_governed_by_their_own_actions() {
 }
 
 #[test]
+fn an_answer_behind_no_request_leaves_within_reach_while_nothing_but_public_data_was_read() {
+    // Whatever the policies say: none can be written about it.
+    let policy = compile(r#"@id("all") permit (principal, action, resource);"#);
+    let case = Case::refund(&policy);
+    let answer = object(json!({ "roots": [] }));
+    let (near, far) = (case.upstream.clone(), "mail".parse().unwrap());
+    let decide = |case: &Case, upstream| {
+        let operation = Operation::Answer { upstream, question: "roots/list", answer: &answer };
+        let verdict = policy.decide(&case.request(operation));
+        (verdict.outcome, verdict.reason)
+    };
+    assert_eq!(decide(&case, &near), (Outcome::Allow, None));
+    assert_eq!(decide(&case, &far), (Outcome::Deny, Some(Reason::OutOfReach)));
+    for sensitivity in ["internal", "confidential", "restricted"] {
+        let read = Case::refund(&policy).with(|case| case.facts.labels.read_sensitivity = sensitivity.parse().unwrap());
+        assert_eq!(decide(&read, &near), (Outcome::Deny, Some(Reason::NotPermitted)), "{sensitivity}");
+    }
+    let ownerless = Case::refund(&policy).with(|case| case.agent.owner = None);
+    assert_eq!(decide(&ownerless, &near), (Outcome::Deny, Some(Reason::AgentNotEligible)));
+}
+
+#[test]
 fn a_listing_never_hides_what_could_be_allowed() {
     let cases = [
         (OWN, true),

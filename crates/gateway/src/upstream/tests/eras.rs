@@ -28,13 +28,13 @@ async fn a_stateless_request_arrives_as_it_was_decided() {
     ] {
         headers.insert(name, value.parse().unwrap());
     }
-    let id = Id::Text("my id".into());
+    let id = Id::Number(7);
     let params = raw(&text);
     let outgoing = Outgoing { id: &id, method: "tools/call", params: Some(&params), headers: &headers, released: None };
     events(connection.forward(outgoing).await.unwrap()).await.unwrap();
 
     let arrived = fake.of("tools/call").pop().unwrap();
-    assert_eq!(arrived.text, format!(r#"{{"jsonrpc":"2.0","id":"my id","method":"tools/call","params":{text}}}"#));
+    assert_eq!(arrived.text, format!(r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{text}}}"#));
     assert_eq!(arrived.header("authorization"), Some("Bearer s3cret"));
     assert_eq!(arrived.header("mcp-method"), Some("tools/call"));
     assert_eq!(arrived.header("mcp-name"), Some("=?base64?w6ljaG8=?="));
@@ -148,7 +148,7 @@ async fn a_stateless_client_reaches_a_server_with_sessions() {
     assert_eq!(arrived.header("mcp-method"), None);
     assert_eq!(arrived.body()["params"], json!({ "name": "echo", "arguments": { "n": 1 } }), "no trace of the other era");
     let said = fake.of("initialize").pop().unwrap().body();
-    assert_eq!(said["params"]["clientInfo"]["name"], "tester");
+    assert_eq!(said["params"]["clientInfo"]["name"], "writ");
     assert_eq!(fake.of("notifications/initialized").len(), 1);
     // What was found out holds for the next task, too.
     call(&bench.connect(2, &modern()).await, 7, "tools/call", echo(1)).await.unwrap();
@@ -171,7 +171,7 @@ async fn a_client_with_a_session_reaches_a_stateless_server() {
     let tags = fake.of("tools/call").pop().unwrap().body()["params"]["_meta"].clone();
     assert_eq!(tags["progressToken"], 5);
     assert_eq!(tags["io.modelcontextprotocol/protocolVersion"], "2026-07-28");
-    assert_eq!(tags["io.modelcontextprotocol/clientInfo"]["name"], "tester");
+    assert_eq!(tags["io.modelcontextprotocol/clientInfo"]["name"], "writ");
     assert_eq!(tags["io.modelcontextprotocol/logLevel"], "error");
     let methods: Vec<_> = fake.seen().iter().map(Seen::rpc).collect();
     assert_eq!(methods, ["initialize", "server/discover", "tools/call"]);

@@ -111,12 +111,7 @@ fn upstream(transport: Transport) -> Upstream {
 }
 
 pub(super) fn modern() -> ClientProfile {
-    ClientProfile {
-        era: Era::Modern(Version::NEWEST_MODERN),
-        capabilities: json!({ "elicitation": {} }),
-        info: json!({ "name": "tester", "version": "1" }),
-        session: None,
-    }
+    ClientProfile { era: Era::Modern(Version::NEWEST_MODERN), capabilities: json!({ "elicitation": {} }), session: None }
 }
 
 pub(super) fn legacy(session: &str) -> ClientProfile {

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, Semaphore, broadcast, watch};
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
     pub(crate) method: String,
+    pub(crate) id: Value,
     pub(crate) params: Value,
     pub(crate) headers: HeaderMap,
 }
@@ -120,7 +121,8 @@ async fn post(shared: Arc<Shared>, headers: HeaderMap, body: Bytes) -> Response 
     let message: Value = serde_json::from_slice(&body).unwrap();
     let method = message.get("method").and_then(Value::as_str).unwrap_or_default().to_owned();
     let params = message.get("params").cloned().unwrap_or_default();
-    shared.seen.lock().unwrap().push(Seen { method: method.clone(), params: params.clone(), headers });
+    let seen_id = message.get("id").cloned().unwrap_or_default();
+    shared.seen.lock().unwrap().push(Seen { method: method.clone(), id: seen_id, params: params.clone(), headers });
     let Some(id) = message.get("id").cloned() else { return StatusCode::ACCEPTED.into_response() };
     if method.is_empty() {
         shared.answered_with.lock().unwrap().push(message.clone());
@@ -151,6 +153,10 @@ async fn post(shared: Arc<Shared>, headers: HeaderMap, body: Bytes) -> Response 
             answer(&id, &format!(r#"{{"tools":{tools},"x-unknown":1.50{complete}{cached}}}"#))
         }
         "resources/list" => answer(&id, &format!(r#"{{"resources":[{{"uri":"orders://1","name":"one"}}]{complete}{cached}}}"#)),
+        "resources/templates/list" => {
+            let next = if params.get("cursor").is_none() { r#","nextCursor":"page 2""# } else { "" };
+            answer(&id, &format!(r#"{{"resourceTemplates":[]{next}{complete}{cached}}}"#))
+        }
         "prompts/list" => answer(&id, &format!(r#"{{"prompts":[{{"name":"greet"}}]{complete}{cached}}}"#)),
         "resources/read" => answer(&id, &format!(r#"{{"contents":[{{"uri":"orders://1","text":"x"}}]{complete}{cached}}}"#)),
         "prompts/get" => answer(&id, &format!(r#"{{"messages":[]{complete}}}"#)),
@@ -239,7 +245,7 @@ async fn call(shared: Arc<Shared>, id: Value, params: &Value, complete: &str) ->
                 Some(_) => answer(&id, &format!(r#"{{"content":[],"isError":true{complete}}}"#)),
             },
             "ask" => {
-                let question = r#"{"jsonrpc":"2.0","id":"q-1","method":"elicitation/create","params":{"message":"sure?","requestedSchema":{"type":"object","properties":{}}}}"#;
+                let question = r#"{"jsonrpc":"2.0","id":"q-1","method":"elicitation/create","params":{"message":"sure?","requestedSchema":{"type":"object","properties":{}},"_meta":{"progressToken":"q-token"}}}"#;
                 let token = params.pointer("/_meta/progressToken").cloned();
                 let rest = stream::once(async move {
                     shared.answered.notified().await;
