@@ -13,6 +13,7 @@ mod child;
 mod client;
 mod options;
 mod proxy;
+mod records;
 mod report;
 mod stand;
 mod target;
@@ -22,6 +23,7 @@ mod writ;
 
 use accept::Accepting;
 use anyhow::Result;
+use child::Server;
 use client::{Load, run};
 use options::{Baseline, Command, Options};
 use report::{Row, table};
@@ -53,7 +55,7 @@ async fn serve(baseline: Baseline) -> Result<()> {
     let certificate = baseline.certificate.as_ref().map(|(cert, key)| (cert.as_path(), key.as_path()));
     let listener = Accepting::bind(certificate).await?;
     match baseline.upstream {
-        None => upstream::serve(listener).await,
+        None => upstream::serve(listener, baseline.records).await,
         Some(upstream) => proxy::serve(listener, upstream, baseline.records).await,
     }
 }
@@ -123,7 +125,11 @@ async fn decisions(writ: &Writ, folder: &Path, options: &Options) -> Result<()> 
         return Ok(());
     }
     const CERBOS: &str = "Cerbos over HTTP";
-    let mut paths = vec![("writ, AuthZEN, logged", writ.decisions().await?)];
+    // What any service over HTTP costs that keeps a record and decides nothing: nobody's decisions come faster.
+    let records = folder.join("answered").display().to_string();
+    let bound = Arc::new(Server::baseline(&["upstream", "--records", &records]).await?);
+    let mut paths =
+        vec![("no decision, synced record", Target::plain(&bound, None)), ("writ, AuthZEN, logged", writ.decisions().await?)];
     match &options.cerbos {
         Some(binary) => paths.push((CERBOS, cerbos::start(binary, &folder.join("cerbos")).await?)),
         None => println!("\nCerbos is not measured: give its binary with --cerbos (npm `@cerbos/cerbos-linux-x64`)"),

@@ -2,6 +2,7 @@
 //! told. It is as cheap as hyper allows, so that what is measured is the path to it.
 
 use crate::accept::Accepting;
+use crate::records::{self, Records};
 use anyhow::Result;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -9,7 +10,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use serde_json::{Value, json};
-use std::convert::Infallible;
+use std::path::PathBuf;
 
 /// The definition of a tool.
 pub(crate) fn definition(name: &str) -> Value {
@@ -20,18 +21,23 @@ pub(crate) fn definition(name: &str) -> Value {
     })
 }
 
-/// Serves on this listener, for good.
-pub(crate) async fn serve(listener: Accepting) -> Result<()> {
+/// Serves on this listener, for good; with a file, a record of each call is on disk before it is answered.
+pub(crate) async fn serve(listener: Accepting, records: Option<PathBuf>) -> Result<()> {
+    let records = records.map(records::open).transpose()?;
     loop {
         let Some(stream) = listener.next().await? else { continue };
-        tokio::spawn(stream.serve(service_fn(answer)));
+        let records = records.clone();
+        tokio::spawn(stream.serve(service_fn(move |request| answer(records.clone(), request))));
     }
 }
 
-async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(records: Option<Records>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>> {
     let method = request.method().clone();
     let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let message: Value = serde_json::from_slice(&body).unwrap_or_default();
+    if let Some(records) = records {
+        records::keep(&records, &message).await?;
+    }
     let result = match message.get("method").and_then(Value::as_str) {
         _ if method != hyper::Method::POST => return Ok(empty(StatusCode::METHOD_NOT_ALLOWED)),
         Some("tools/call") => {
