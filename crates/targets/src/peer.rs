@@ -1,75 +1,15 @@
-//! For tests of kinds that speak to an HTTP API: a server on loopback whose answers a test writes as a function, and
-//! surroundings with a clock that stands still. A peer is strict: what it was not written for is a 404 that the test sees.
+//! For tests of kinds that speak to an HTTP API: surroundings with a clock that stands still, and targets and plans without
+//! the rest of Writ. The other side is in `testkit::peer`, shared with the tests of the whole product.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use crate::config::{OfferConfig, Surroundings, TargetConfig};
 use authority::target::{Asked, Plan, Target, Verifier};
-use bytes::Bytes;
 use domain::{AgentId, GrantId, IntentName, Offer, Params, SecretRef, TaskId, Timestamp, ToolTraits, Value};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use secrecy::SecretString;
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-
-/// A request as the peer saw it.
-#[derive(Debug, Clone)]
-pub(crate) struct Seen {
-    pub(crate) method: Method,
-    pub(crate) path: String,
-    pub(crate) headers: http::HeaderMap,
-    pub(crate) body: Bytes,
-}
-
-impl Seen {
-    pub(crate) fn bearer(&self) -> &str {
-        let header = self.headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
-        header.strip_prefix("Bearer ").unwrap_or_default()
-    }
-
-    pub(crate) fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_default()
-    }
-
-    pub(crate) fn form(&self) -> BTreeMap<String, String> {
-        url::form_urlencoded::parse(&self.body).into_owned().collect()
-    }
-}
-
-/// Serves on a free port of loopback until the test ends; answers its URL.
-pub(crate) async fn serve<F>(answer: F) -> String
-where
-    F: Fn(Seen) -> (u16, String) + Send + Sync + 'static,
-{
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let answer = Arc::new(answer);
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let answer = Arc::clone(&answer);
-            let service = service_fn(move |request: Request<Incoming>| {
-                let answer = Arc::clone(&answer);
-                async move {
-                    let (parts, body) = request.into_parts();
-                    let body = body.collect().await.unwrap().to_bytes();
-                    let path = parts.uri.path_and_query().unwrap().to_string();
-                    let (status, text) = answer(Seen { method: parts.method, path, headers: parts.headers, body });
-                    let mut response = Response::new(Full::new(Bytes::from(text)));
-                    *response.status_mut() = StatusCode::from_u16(status).unwrap();
-                    Ok::<_, Infallible>(response)
-                }
-            });
-            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
-        }
-    });
-    url
-}
 
 /// Surroundings with secrets by name and a clock that is moved by hand.
 pub(crate) struct Still {
@@ -80,6 +20,12 @@ pub(crate) struct Still {
 impl Still {
     pub(crate) fn new(secrets: impl IntoIterator<Item = (&'static str, String)>) -> Arc<Self> {
         Arc::new(Self { secrets: secrets.into_iter().collect(), now: Mutex::new(NOW) })
+    }
+
+    /// The same clock for the other side.
+    pub(crate) fn clock(self: &Arc<Self>) -> testkit::peer::Now {
+        let still = Arc::clone(self);
+        Arc::new(move || still.now().secs())
     }
 
     pub(crate) fn advance_secs(&self, secs: u64) {
@@ -167,30 +113,4 @@ pub(crate) fn planned(
         expires_at: NOW.plus_secs(300),
         entropy: [9; 32],
     })
-}
-
-/// An RSA key in PEM, made anew.
-pub(crate) fn rsa_pem() -> String {
-    use aws_lc_rs::encoding::AsDer;
-    use base64::Engine;
-    let pair = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
-    let der = AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&pair).unwrap();
-    let text = base64::engine::general_purpose::STANDARD.encode(der.as_ref());
-    format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n")
-}
-
-/// Verifies an RS256 assertion with the key set that the other side was given, and answers its claims.
-pub(crate) fn verified(assertion: &str, key_set: &str) -> Option<serde_json::Value> {
-    use base64::Engine;
-    let decode = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).ok();
-    let (signed, signature) = assertion.rsplit_once('.')?;
-    let (header, claims) = signed.split_once('.')?;
-    let header: serde_json::Value = serde_json::from_slice(&decode(header)?).ok()?;
-    let keys: serde_json::Value = serde_json::from_str(key_set).ok()?;
-    let key = keys["keys"].as_array()?.iter().find(|key| key["kid"] == header["kid"])?;
-    let components = aws_lc_rs::rsa::PublicKeyComponents { n: decode(key["n"].as_str()?)?, e: decode(key["e"].as_str()?)? };
-    let algorithm = &aws_lc_rs::signature::RSA_PKCS1_2048_8192_SHA256;
-    (header["alg"] == "RS256").then_some(())?;
-    components.verify(algorithm, signed.as_bytes(), &decode(signature)?).ok()?;
-    serde_json::from_slice(&decode(claims)?).ok()
 }

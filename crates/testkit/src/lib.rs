@@ -8,6 +8,7 @@ pub mod fixture;
 mod grants;
 mod issuer;
 mod ledger;
+pub mod peer;
 mod server;
 mod target;
 mod world;

@@ -19,7 +19,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 
 /// A folder that is removed again.
-struct Folder(PathBuf);
+pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Folder {
     /// A new one that only `user` can enter.
@@ -32,7 +32,7 @@ impl Folder {
     }
 
     /// A new one that only we can enter.
-    fn own() -> Self {
+    pub(crate) fn own() -> Self {
         let output = Command::new("mktemp").args(["-d", "/tmp/writ-test.XXXXXXXX"]).output().unwrap();
         let path = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
         assert!(path.is_absolute(), "no temporary folder");

@@ -4,12 +4,13 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use super::*;
-use crate::peer::{NOW, Seen, Still, configured, opened, planned, serve};
+use crate::peer::{NOW, Still, configured, opened, planned};
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use std::sync::Mutex;
+use testkit::peer::{Peer, Seen};
 
 const FILE: &str = r#"
 [connect]
@@ -159,17 +160,18 @@ struct Rig {
     still: Arc<Still>,
     config: crate::config::TargetConfig,
     target: Arc<dyn Target>,
+    _peer: Peer,
 }
 
-async fn rig() -> Rig {
+fn rig() -> Rig {
     let cloud = Cloud { sessions: vec![], assumed: vec![], versions: vec![(1, deny::document(&[]))], next: 1 };
     let cloud = Arc::new(Mutex::new(cloud));
     let served = Arc::clone(&cloud);
-    let url = serve(move |seen| served.lock().unwrap().answer(&seen)).await;
+    let peer = Peer::plain(move |seen| served.lock().unwrap().answer(&seen));
     let still = Still::new([("ID", "AKIABROKER".to_owned()), ("SECRET", "broker-secret".to_owned())]);
-    let config = configured("aws", &FILE.replace("URL", &url), &["prefix"]);
+    let config = configured("aws", &FILE.replace("URL", &peer.url), &["prefix"]);
     let target = opened(&config, &still);
-    Rig { cloud, still, config, target }
+    Rig { cloud, still, config, target, _peer: peer }
 }
 
 fn handle(plan: &Plan) -> Handle<'_> {
@@ -178,7 +180,7 @@ fn handle(plan: &Plan) -> Handle<'_> {
 
 #[tokio::test]
 async fn a_session_is_cut_down_to_the_parameters_and_to_the_deadline() {
-    let rig = rig().await;
+    let rig = rig();
     let plan = planned(&*rig.target, &rig.config, "read_reports", &[("prefix", "2026/q3")], None).unwrap();
     let minted = rig.target.issue(&plan, &testkit::shown(&plan).await).await.unwrap();
     assert_eq!(minted.secrets["session_token"].expose_secret(), "token0");
@@ -196,7 +198,7 @@ async fn a_session_is_cut_down_to_the_parameters_and_to_the_deadline() {
 
 #[tokio::test]
 async fn a_parameter_cannot_widen_the_resource() {
-    let rig = rig().await;
+    let rig = rig();
     for value in ["*", "a?", "${aws:username}", "../x", "a b", "", "a\"b", "ä"] {
         let refused = planned(&*rig.target, &rig.config, "read_reports", &[("prefix", value)], None);
         assert!(matches!(refused, Err(TargetError::Unacceptable(_))), "{value}");
@@ -205,7 +207,7 @@ async fn a_parameter_cannot_widen_the_resource() {
 
 #[tokio::test]
 async fn taking_back_denies_the_session_once_and_waits_until_that_has_settled() {
-    let rig = rig().await;
+    let rig = rig();
     let plan = planned(&*rig.target, &rig.config, "read_reports", &[("prefix", "a")], None).unwrap();
     assert!(rig.target.end(Ending::Verify, &handle(&plan)).await.is_err(), "not denied yet");
     for _ in 0..2 {
@@ -226,7 +228,7 @@ async fn taking_back_denies_the_session_once_and_waits_until_that_has_settled() 
 
 #[tokio::test]
 async fn the_deny_policy_keeps_five_versions_and_forgets_sessions_that_are_over() {
-    let rig = rig().await;
+    let rig = rig();
     let plan = planned(&*rig.target, &rig.config, "read_reports", &[("prefix", "a")], None).unwrap();
     for n in 0..7_i64 {
         // A UUIDv7 of this day; the first is thirteen hours old.
@@ -248,7 +250,7 @@ async fn the_deny_policy_keeps_five_versions_and_forgets_sessions_that_are_over(
 
 #[tokio::test]
 async fn a_session_of_another_name_is_never_denied() {
-    let rig = rig().await;
+    let rig = rig();
     let plan = planned(&*rig.target, &rig.config, "read_reports", &[("prefix", "a")], None).unwrap();
     let foreign = Handle { handle: "arn:aws:iam::123456789012:role/jit/x/alice", ..handle(&plan) };
     assert!(matches!(rig.target.end(Ending::CloseAuth, &foreign).await, Err(TargetError::Unacceptable(_))));
@@ -257,7 +259,7 @@ async fn a_session_of_another_name_is_never_denied() {
 
 #[tokio::test]
 async fn a_wrong_secret_is_refused_with_the_code_alone() {
-    let rig = rig().await;
+    let rig = rig();
     let target = opened(&rig.config, &Still::new([("ID", "AKIABROKER".to_owned()), ("SECRET", "stolen?".to_owned())]));
     let plan = planned(&*target, &rig.config, "read_reports", &[("prefix", "a")], None).unwrap();
     let error = target.issue(&plan, &testkit::shown(&plan).await).await.unwrap_err().to_string();

@@ -10,7 +10,7 @@ use crate::offered;
 use authority::ShownPlan;
 use authority::target::{Acceptance, Asked, Evidence, Finding, Found, Handle, Minted, Plan, Standing, Target, TargetError};
 use domain::{Ending, OfferName};
-use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,9 @@ const AUDIENCE: &str = "api://AzureADTokenExchange";
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 /// The longest life that a token may have to be handed out, in seconds.
 const NATIVE_SECS_MAX: u64 = 90 * 60;
+
+/// Azure Storage takes bearer tokens only from callers that name a version of its API; others do not mind.
+const STORAGE_VERSION: (&str, &str) = ("x-ms-version", "2021-12-02");
 
 /// One offer, as Entra understands it.
 struct Template {
@@ -229,7 +232,9 @@ impl Target for Azure {
         let unfit = |_| TargetError::Refused("the token cannot stand in a header".to_owned());
         let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret())).map_err(unfit)?;
         bearer.set_sensitive(true);
-        let asked = resource.send(Method::GET, path, HeaderMap::from_iter([(AUTHORIZATION, bearer)]), "");
+        let version = (HeaderName::from_static(STORAGE_VERSION.0), HeaderValue::from_static(STORAGE_VERSION.1));
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, bearer), version]);
+        let asked = resource.send(Method::GET, path, headers, "");
         let slow = |_| TargetError::Unreachable("the token could not be tried in time".to_owned());
         let answer = tokio::time::timeout(within, asked).await.map_err(slow)??;
         match answer.status {

@@ -1,12 +1,12 @@
-//! Against a strict peer of the Security Token Service and of IAM credentials: it verifies the assertion with the key set
-//! of the install script, its issuer, audience, subject and age, and gives tokens only for what was bound. What it cannot
-//! show: Google's own evaluation of conditions and boundaries.
+//! Against the strict peer of Google's token services and Cloud Storage (`testkit::peer::google`), which trusts what the
+//! install script says.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use super::*;
-use crate::peer::{NOW, Seen, Still, configured, opened, planned, rsa_pem, serve, verified};
-use serde_json::Value;
+use crate::peer::{NOW, Still, configured, opened, planned};
 use std::sync::Mutex;
+use testkit::peer::google::Google;
+use testkit::peer::{Peer, rsa_pem};
 
 const FILE: &str = r#"
 [connect]
@@ -29,91 +29,36 @@ permissions = ["inRole:roles/storage.objectViewer"]
 service_account = "reader@p.iam.gserviceaccount.com"
 "#;
 
-const AUDIENCE: &str = "//iam.googleapis.com/projects/123456/locations/global/workloadIdentityPools/writ/providers/writ-prod";
-
-#[derive(Default)]
-struct Google {
-    key_set: String,
-    tokens: Vec<String>,
-    /// The boundary of the last token that was cut down.
-    boundary: Value,
-    lifetime: String,
-}
-
-impl Google {
-    fn mint(&mut self, kind: &str) -> String {
-        let token = format!("ya29.{kind}.{}", self.tokens.len());
-        self.tokens.push(token.clone());
-        token
-    }
-
-    fn answer(&mut self, seen: &Seen) -> (u16, String) {
-        let form = seen.form();
-        match seen.path.as_str() {
-            "/v1/token" if form["subject_token_type"] == JWT => {
-                let Some(claims) = verified(&form["subject_token"], &self.key_set) else { return (400, "{}".into()) };
-                let good = claims["iss"] == "https://writ.example.com/federation"
-                    && claims["aud"] == AUDIENCE
-                    && form["audience"] == AUDIENCE
-                    && claims["sub"].as_str().is_some_and(|sub| sub.starts_with("writ/") && sub.len() <= 127)
-                    && claims["exp"].as_i64() > Some(NOW.secs())
-                    && claims["writ_agent"] == "support-bot";
-                if !good {
-                    return (403, "{}".into());
-                }
-                (200, json!({ "access_token": self.mint("federated"), "expires_in": 3600 }).to_string())
-            }
-            "/v1/token" => {
-                if !self.tokens.contains(&form["subject_token"]) {
-                    return (400, "{}".into());
-                }
-                let options: Value = serde_json::from_str(&form["options"]).unwrap();
-                self.boundary = options["accessBoundary"]["accessBoundaryRules"].clone();
-                (200, json!({ "access_token": self.mint("bounded") }).to_string())
-            }
-            "/v1/projects/-/serviceAccounts/reader@p.iam.gserviceaccount.com:generateAccessToken" => {
-                if !seen.bearer().starts_with("ya29.federated") || !self.tokens.contains(&seen.bearer().to_owned()) {
-                    return (401, "{}".into());
-                }
-                self.lifetime = seen.json()["lifetime"].as_str().unwrap().to_owned();
-                (200, json!({ "accessToken": self.mint("account"), "expireTime": "2026-11-22T00:05:00Z" }).to_string())
-            }
-            "/tokeninfo" => (if self.tokens.contains(&form["access_token"]) { 200 } else { 400 }, "{}".into()),
-            _ => (404, "{}".into()),
-        }
-    }
-}
-
 struct Rig {
     google: Arc<Mutex<Google>>,
     still: Arc<Still>,
     config: crate::config::TargetConfig,
     target: Arc<dyn Target>,
+    _peer: Peer,
 }
 
-async fn rig() -> Rig {
-    let google = Arc::new(Mutex::new(Google::default()));
-    let served = Arc::clone(&google);
-    let url = serve(move |seen| served.lock().unwrap().answer(&seen)).await;
+fn rig() -> Rig {
     let still = Still::new([("KEY", rsa_pem())]);
-    let config = configured("gcp", &FILE.replace("URL", &url), &[]);
+    let google = Arc::new(Mutex::new(Google::new(still.clock())));
+    let served = Arc::clone(&google);
+    let peer = Peer::plain(move |seen| served.lock().unwrap().answer(&seen));
+    let config = configured("gcp", &FILE.replace("URL", &peer.url), &[]);
     let surroundings: Arc<dyn Surroundings> = Arc::clone(&still) as _;
-    let script = crate::install_script(&config, &surroundings).unwrap();
-    google.lock().unwrap().key_set = script.lines().find(|line| line.starts_with('{')).unwrap().to_owned();
+    google.lock().unwrap().install(&crate::install_script(&config, &surroundings).unwrap());
     let target = opened(&config, &still);
-    Rig { google, still, config, target }
+    Rig { google, still, config, target, _peer: peer }
 }
 
 #[tokio::test]
 async fn a_token_is_bounded_lives_as_decided_and_is_waited_for() {
-    let rig = rig().await;
+    let rig = rig();
     let plan = planned(&*rig.target, &rig.config, "read_reports", &[], None).unwrap();
     let minted = rig.target.issue(&plan, &testkit::shown(&plan).await).await.unwrap();
     assert!(minted.secrets["token"].expose_secret().starts_with("ya29.bounded"));
     {
         let google = rig.google.lock().unwrap();
-        assert_eq!(google.lifetime, "300s");
-        assert_eq!(google.boundary[0]["availablePermissions"][0], "inRole:roles/storage.objectViewer");
+        assert_eq!(google.vouched[0]["writ_agent"], "support-bot");
+        assert_eq!(google.lives_secs(minted.secrets["token"].expose_secret()), Some(300));
     }
     assert_eq!(rig.target.try_use(&minted, Duration::from_secs(5)).await.unwrap(), Acceptance::Accepted);
     let handle =
@@ -124,34 +69,33 @@ async fn a_token_is_bounded_lives_as_decided_and_is_waited_for() {
     assert_eq!(rig.target.end(Ending::Verify, &handle).await.unwrap().again_at, Some(NOW.plus_secs(300)));
     rig.still.advance_secs(300);
     assert_eq!(rig.target.end(Ending::Verify, &handle).await.unwrap().again_at, None);
-    rig.google.lock().unwrap().tokens.clear();
     assert_eq!(rig.target.try_use(&minted, Duration::from_secs(5)).await.unwrap(), Acceptance::Refused);
 }
 
 #[tokio::test]
 async fn an_assertion_of_another_key_gets_nothing() {
-    let rig = rig().await;
+    let rig = rig();
     let other = Still::new([("KEY", rsa_pem())]);
     let target = opened(&rig.config, &other);
     let plan = planned(&*target, &rig.config, "all_of_it", &[], None).unwrap();
     let error = target.issue(&plan, &testkit::shown(&plan).await).await.unwrap_err();
     assert!(matches!(error, TargetError::Refused(_)), "{error}");
-    assert!(rig.google.lock().unwrap().tokens.is_empty());
+    assert!(rig.google.lock().unwrap().vouched.is_empty());
 }
 
 #[tokio::test]
 async fn nobody_is_vouched_for_without_the_decision() {
-    let rig = rig().await;
+    let rig = rig();
     let decided = planned(&*rig.target, &rig.config, "read_reports", &[], None).unwrap();
     let shown = testkit::shown(&decided).await;
     let wider = planned(&*rig.target, &rig.config, "all_of_it", &[], None).unwrap();
     assert!(matches!(rig.target.issue(&wider, &shown).await, Err(TargetError::NotShown(_))));
-    assert!(rig.google.lock().unwrap().tokens.is_empty());
+    assert!(rig.google.lock().unwrap().vouched.is_empty());
 }
 
 #[tokio::test]
 async fn an_offer_without_a_boundary_is_remarked_upon() {
-    let rig = rig().await;
+    let rig = rig();
     let found = rig.target.examine().await.unwrap();
     assert!(found.iter().any(|finding| finding.check == "offer.boundary" && finding.found.contains("all_of_it")), "{found:?}");
 }

@@ -1,11 +1,11 @@
-//! Against a strict peer of GitHub's App API: it verifies the App's JWT, enforces the subset rule with 422, each token's
-//! repositories and permissions, the one hour of life and revocation. What it cannot show: how fast the real service forgets.
+//! Against the strict peer of GitHub (`testkit::peer::github`).
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use super::*;
-use crate::peer::{NOW, Seen, Still, configured, opened, planned, rsa_pem, serve, verified};
-use serde_json::{Value as Json, json};
+use crate::peer::{Still, configured, opened, planned};
 use std::sync::Mutex;
+use testkit::peer::github::Hub;
+use testkit::peer::{Peer, rsa_pem};
 
 const FILE: &str = r#"
 [connect]
@@ -24,91 +24,23 @@ repositories = { web = 101 }
 permissions = { issues = "write" }
 "#;
 
-/// GitHub: what the App may do, and the tokens that it gave.
-#[derive(Default)]
-struct Hub {
-    tokens: BTreeMap<String, Json>,
-    revoked: Vec<String>,
-    /// Answers more than was asked for.
-    generous: bool,
-}
-
-impl Hub {
-    fn answer(&mut self, seen: &Seen, key_set: &str) -> (u16, String) {
-        let error = |status: u16| (status, json!({ "message": "refused" }).to_string());
-        let as_app = || {
-            let claims = verified(seen.bearer(), key_set)?;
-            let (iat, exp) = (claims["iat"].as_i64()?, claims["exp"].as_i64()?);
-            (claims["iss"] == "Iv1.app" && exp - iat <= 600 && iat <= NOW.secs()).then_some(())
-        };
-        let by_token = self.tokens.get(seen.bearer()).cloned();
-        match (seen.method.as_str(), seen.path.as_str()) {
-            ("POST", "/app/installations/42/access_tokens") => {
-                if as_app().is_none() {
-                    return error(401);
-                }
-                let wanted = seen.json();
-                let ids: Vec<u64> = serde_json::from_value(wanted["repository_ids"].clone()).unwrap();
-                let mut permissions = wanted["permissions"].as_object().unwrap().clone();
-                let subset = permissions.iter().all(|(name, level)| (name == "contents" && level == "read") || name == "issues");
-                if !subset || ids.iter().any(|id| ![101, 102].contains(id)) {
-                    return error(422);
-                }
-                permissions.insert("metadata".into(), "read".into());
-                let ids = if self.generous { vec![101, 102] } else { ids };
-                let token = format!("ghs_{:0>516}", self.tokens.len() + 1);
-                let repositories: Vec<_> = ids.iter().map(|id| json!({ "id": id, "full_name": "o/r" })).collect();
-                let body = json!({ "token": token, "expires_at": "2026-11-22T01:00:00Z", "permissions": permissions,
-                    "repository_selection": "selected", "repositories": repositories });
-                self.tokens.insert(token, body.clone());
-                (201, body.to_string())
-            }
-            ("GET", "/installation/repositories?per_page=1") => match by_token {
-                Some(body) => (200, json!({ "repositories": body["repositories"] }).to_string()),
-                None => error(401),
-            },
-            ("DELETE", "/installation/token") => match self.tokens.remove(seen.bearer()) {
-                Some(_) => {
-                    self.revoked.push(seen.bearer().to_owned());
-                    (204, String::new())
-                }
-                None => error(401),
-            },
-            ("GET", "/app") if as_app().is_some() => {
-                (200, json!({ "permissions": { "contents": "read", "issues": "write", "administration": "write" } }).to_string())
-            }
-            ("GET", "/app/installations/42") if as_app().is_some() => {
-                (200, json!({ "id": 42, "repository_selection": "all", "suspended_at": null }).to_string())
-            }
-            ("GET", "/app/installations?per_page=100") if as_app().is_some() => {
-                (200, json!([{ "id": 42 }, { "id": 43, "account": { "login": "other" } }]).to_string())
-            }
-            _ => error(404),
-        }
-    }
-}
-
 struct Rig {
     hub: Arc<Mutex<Hub>>,
     still: Arc<Still>,
     config: crate::config::TargetConfig,
     target: Arc<dyn Target>,
+    _peer: Peer,
 }
 
-async fn rig() -> Rig {
+fn rig() -> Rig {
     let pem = rsa_pem();
-    let still = Still::new([("APP_KEY", pem)]);
-    let hub = Arc::new(Mutex::new(Hub::default()));
+    let still = Still::new([("APP_KEY", pem.clone())]);
+    let hub = Arc::new(Mutex::new(Hub::new(still.clock(), &pem)));
     let served = Arc::clone(&hub);
-    let key_set = Arc::new(Mutex::new(String::new()));
-    let keys = Arc::clone(&key_set);
-    let url = serve(move |seen| served.lock().unwrap().answer(&seen, &keys.lock().unwrap())).await;
-    let config = configured("github", &FILE.replace("URL", &url), &["repository"]);
-    let surroundings: Arc<dyn Surroundings> = Arc::clone(&still) as _;
-    let read = Config::new("github", &config, &surroundings);
-    *key_set.lock().unwrap() = AssertionKey::new(read.connect.secret("private_key")).key_set().unwrap();
+    let peer = Peer::plain(move |seen| served.lock().unwrap().answer(&seen));
+    let config = configured("github", &FILE.replace("URL", &peer.url), &["repository"]);
     let target = opened(&config, &still);
-    Rig { hub, still, config, target }
+    Rig { hub, still, config, target, _peer: peer }
 }
 
 fn handle<'a>(plan: &'a Plan, to_revoke: Option<&'a SecretString>) -> Handle<'a> {
@@ -117,7 +49,7 @@ fn handle<'a>(plan: &'a Plan, to_revoke: Option<&'a SecretString>) -> Handle<'a>
 
 #[tokio::test]
 async fn a_token_works_for_what_was_asked_and_is_dead_after_its_end() {
-    let rig = rig().await;
+    let rig = rig();
     let plan = planned(&*rig.target, &rig.config, "read_code", &[("repository", "api")], None).unwrap();
     let minted = rig.target.issue(&plan, &testkit::shown(&plan).await).await.unwrap();
     assert_eq!(minted.fields.get("repository_ids").unwrap(), "102");
@@ -135,28 +67,28 @@ async fn a_token_works_for_what_was_asked_and_is_dead_after_its_end() {
 
 #[tokio::test]
 async fn a_token_wider_than_asked_is_revoked_and_not_handed_out() {
-    let rig = rig().await;
+    let rig = rig();
     rig.hub.lock().unwrap().generous = true;
     let plan = planned(&*rig.target, &rig.config, "comment", &[], None).unwrap();
     let error = rig.target.issue(&plan, &testkit::shown(&plan).await).await.unwrap_err();
     assert!(matches!(error, TargetError::Refused(_)), "{error}");
     let hub = rig.hub.lock().unwrap();
-    assert_eq!((hub.tokens.len(), hub.revoked.len()), (0, 1));
+    assert_eq!((hub.live().len(), hub.revoked), (0, 1));
 }
 
 #[tokio::test]
 async fn only_the_plan_that_was_decided_is_carried_out() {
-    let rig = rig().await;
+    let rig = rig();
     let decided = planned(&*rig.target, &rig.config, "comment", &[], None).unwrap();
     let shown = testkit::shown(&decided).await;
     let other = planned(&*rig.target, &rig.config, "read_code", &[("repository", "web")], None).unwrap();
     assert!(matches!(rig.target.issue(&other, &shown).await, Err(TargetError::NotShown(_))));
-    assert!(rig.hub.lock().unwrap().tokens.is_empty());
+    assert!(rig.hub.lock().unwrap().live().is_empty());
 }
 
 #[tokio::test]
 async fn a_repository_outside_the_offer_cannot_be_named() {
-    let rig = rig().await;
+    let rig = rig();
     for name in ["other", "", "WEB", "101"] {
         let refused = planned(&*rig.target, &rig.config, "read_code", &[("repository", name)], None);
         assert!(matches!(refused, Err(TargetError::Unacceptable(_))), "{name}");
@@ -166,7 +98,7 @@ async fn a_repository_outside_the_offer_cannot_be_named() {
 
 #[tokio::test]
 async fn a_token_whose_answer_was_lost_is_dead_when_its_hour_is_over() {
-    let rig = rig().await;
+    let rig = rig();
     let plan = planned(&*rig.target, &rig.config, "comment", &[], None).unwrap();
     let lost = handle(&plan, None);
     for step in [Ending::CloseAuth, Ending::EndSessions, Ending::Clean] {
@@ -180,7 +112,8 @@ async fn a_token_whose_answer_was_lost_is_dead_when_its_hour_is_over() {
 
 #[tokio::test]
 async fn a_wide_app_is_found() {
-    let rig = rig().await;
+    let rig = rig();
+    rig.hub.lock().unwrap().permissions.insert("administration".into(), "write".into());
     let found = rig.target.examine().await.unwrap();
     let grave = |check: &str, gravity| found.iter().any(|finding| finding.check == check && finding.gravity == gravity);
     assert!(grave("app.permissions", authority::target::Gravity::Broken), "{found:?}");

@@ -2,7 +2,7 @@
 //! where our offers reach.
 
 use super::api::Object;
-use super::{Kubernetes, MANAGED_BY, bindings};
+use super::{BROKER, GRANT, Kubernetes, account_name, bindings};
 use crate::evidence::{broken, fine};
 use authority::target::{Finding, Standing, TargetError};
 use serde_json::{Value, json};
@@ -27,6 +27,17 @@ fn forbidden(accounts: &str) -> [(&'static str, Value); 9] {
     ]
 }
 
+/// A binding that we made: by its name, because anybody can write labels.
+fn of_a_task(binding: &Object) -> bool {
+    let grant = binding.metadata.labels.get(GRANT).and_then(|grant| grant.parse().ok());
+    grant.is_some_and(|grant| binding.metadata.name == account_name(grant))
+}
+
+/// That of the manifest.
+fn of_the_broker(binding: &Object) -> bool {
+    binding.metadata.name == BROKER && binding.role.as_ref().is_some_and(|role| role.kind == "Role" && role.name == BROKER)
+}
+
 impl Kubernetes {
     pub(super) async fn examination(&self) -> Result<Vec<Finding>, TargetError> {
         let mut found = Vec::new();
@@ -46,9 +57,10 @@ impl Kubernetes {
         }
         for (offer, template) in &self.templates {
             let resource = if template.cluster_role { "clusterroles" } else { "roles" };
+            // The server looks for `bind` in the namespace of the binding, for roles of the whole cluster, too.
             let bind = json!({
                 "verb": "bind", "group": "rbac.authorization.k8s.io", "resource": resource, "name": template.role,
-                "namespace": if template.cluster_role { "" } else { template.namespace.as_str() },
+                "namespace": template.namespace,
             });
             if !self.api.may(&bind).await? {
                 let text = format!("our account may not bind `{}`, which offer `{offer}` needs", template.role);
@@ -89,7 +101,7 @@ impl Kubernetes {
         let mut standing = Vec::new();
         for namespace in self.namespaces() {
             let all = self.api.list(&bindings(namespace)).await?;
-            let others = all.iter().filter(|binding| binding.metadata.labels.get(MANAGED_BY).is_none_or(|who| who != "writ"));
+            let others = all.iter().filter(|binding| !of_a_task(binding) && !of_the_broker(binding));
             standing.extend(others.map(|binding| self.of_binding(namespace, binding)));
         }
         Ok(standing)

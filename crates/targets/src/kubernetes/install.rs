@@ -1,7 +1,7 @@
 //! The manifest that a cluster's administrator applies once: a namespace that holds only accounts of tasks, and for our
 //! own account the right to make those, and to bind exactly the roles that the offers name (`bind`, by name).
 
-use super::Template;
+use super::{BROKER, Template};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
@@ -48,10 +48,8 @@ type Rule<'a> = (&'a str, &'a str, &'a str, Option<String>);
 
 fn role(text: &mut String, namespace: &str, rules: &[Rule<'_>]) {
     // Writing to a `String` cannot fail.
-    let _ = write!(
-        text,
-        "---\napiVersion: {RBAC}/v1\nkind: Role\nmetadata:\n  name: writ-broker\n  namespace: {namespace}\nrules:\n"
-    );
+    let _ =
+        write!(text, "---\napiVersion: {RBAC}/v1\nkind: Role\nmetadata:\n  name: {BROKER}\n  namespace: {namespace}\nrules:\n");
     for (group, resource, verbs, names) in rules {
         let names = names.as_ref().map(|names| format!(", resourceNames: [{names}]")).unwrap_or_default();
         let _ = writeln!(text, "- {{ apiGroups: [{group}], resources: [{resource}], verbs: [{verbs}]{names} }}");
@@ -61,8 +59,8 @@ fn role(text: &mut String, namespace: &str, rules: &[Rule<'_>]) {
 fn binding(text: &mut String, namespace: &str, accounts: &str) {
     let _ = write!(
         text,
-        "---\napiVersion: {RBAC}/v1\nkind: RoleBinding\nmetadata:\n  name: writ-broker\n  namespace: {namespace}\n\
-         roleRef: {{ apiGroup: {RBAC}, kind: Role, name: writ-broker }}\n\
+        "---\napiVersion: {RBAC}/v1\nkind: RoleBinding\nmetadata:\n  name: {BROKER}\n  namespace: {namespace}\n\
+         roleRef: {{ apiGroup: {RBAC}, kind: Role, name: {BROKER} }}\n\
          subjects:\n- {{ kind: ServiceAccount, name: writ, namespace: {accounts}-broker }}\n"
     );
 }

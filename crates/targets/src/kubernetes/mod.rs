@@ -27,6 +27,8 @@ const NATIVE_SECS_MIN: u64 = 600;
 const CACHE_SECS: u64 = 10;
 /// What our accounts and bindings are called: this and the hexadecimal digits of the grant.
 const PREFIX: &str = "jit-";
+/// What the manifest calls our own role and its binding.
+const BROKER: &str = "writ-broker";
 /// The label that says whose they are.
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The label that says for which grant.

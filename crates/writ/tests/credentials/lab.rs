@@ -4,17 +4,19 @@
 use crate::served::{Server, edit, serve, text, writ};
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead, BufReader, Read as _};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 /// Seconds after which a grant that nobody confirmed is taken back, and some more.
-const UNCONFIRMED_SECS: &str = "+130";
+pub(crate) const UNCONFIRMED_SECS: i64 = 130;
 
 /// A system of theirs.
 pub(crate) trait Place {
     /// The name of its target.
     const TARGET: &'static str;
+    /// Whether the system can take a credential back. If not, it goes on until it expires, and that is what must be said.
+    const TAKES_BACK: bool = true;
     /// What a task asks for, and what it says about it.
     const READ: (&'static str, Option<&'static str>);
 
@@ -29,6 +31,9 @@ pub(crate) trait Place {
 
     /// Names of ours that stand there.
     fn standing(&self) -> String;
+
+    /// Our clock is ahead by so much from now on; whoever judges by the time must see the same.
+    fn later(&self, _secs: i64) {}
 }
 
 /// Both.
@@ -143,6 +148,17 @@ impl<P: Place> Lab<P> {
         self.in_the_log(&self.credential());
     }
 
+    /// All that can be done is done, and nobody says that it is dead.
+    pub(crate) fn stays_until_it_expires(&self) {
+        self.until("what can be done is done", || at_target(&self.credential()) == "residue_cleaned");
+        assert_ne!(self.place.standing(), "", "the system cannot take it back");
+    }
+
+    /// What can be said once its task is over.
+    pub(crate) fn ended(&self) {
+        if P::TAKES_BACK { self.over() } else { self.stays_until_it_expires() }
+    }
+
     /// The decision and each step of the end have their entries, in their order. (That it is revoked is said by the entry of
     /// the end of its task.)
     pub(crate) fn in_the_log(&self, credential: &Value) {
@@ -196,6 +212,14 @@ impl<P: Place> Lab<P> {
 
     /// Dies right after the system made it, before anybody was told; once nobody can have it any more, it is gone.
     pub(crate) fn dies_right_after_issue(&mut self) {
+        self.killed_right_after_issue();
+        if self.goes_on_later(UNCONFIRMED_SECS) {
+            self.over();
+        }
+    }
+
+    /// The first half of it.
+    pub(crate) fn killed_right_after_issue(&mut self) {
         self.kill();
         let step = self.dir().join("die-at");
         self.again(|serve| {
@@ -208,24 +232,35 @@ impl<P: Place> Lab<P> {
         assert!(!output.status.success() && !marker.exists(), "nobody was told of it");
         fs::remove_file(&step).unwrap();
         self.server.process.wait().unwrap();
-        let Some(clock) = clock(UNCONFIRMED_SECS) else {
-            return eprintln!("SKIPPED: without libfaketime the rest takes two minutes");
+    }
+
+    /// The second: starts the server that was killed with its clock ahead. `false`, loudly, where that is not possible.
+    pub(crate) fn goes_on_later(&mut self, secs: i64) -> bool {
+        let Some(clock) = clock(&format!("+{secs}")) else {
+            eprintln!("SKIPPED: without libfaketime the rest takes {secs} seconds");
+            return false;
         };
+        self.place.later(secs);
         self.again(|serve| {
             serve.envs(clock);
         });
-        self.over();
+        true
     }
 
     /// Starts a script whose first line says that it is ready.
     pub(crate) fn live(&self, script: &str) -> Session {
-        let mut exec = self.command(script).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        self.live_of(&mut self.command(script))
+    }
+
+    /// The same with a command of its own.
+    pub(crate) fn live_of(&self, command: &mut Command) -> Session {
+        let mut exec = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut said = BufReader::new(exec.stdout.take().unwrap());
         let mut line = String::new();
         said.read_line(&mut line).unwrap();
         if line.is_empty() {
             let output = exec.wait_with_output().unwrap();
-            unreachable!("{script} said nothing: {}", err(&output));
+            unreachable!("{command:?} said nothing: {}", err(&output));
         }
         Session { exec, first: line.trim().to_owned(), said: Some(said) }
     }
@@ -248,6 +283,11 @@ impl Drop for Session {
 }
 
 impl Session {
+    /// Lets it go on that waits for a line.
+    pub(crate) fn go_on(&mut self) {
+        writeln!(self.exec.stdin.as_mut().unwrap()).unwrap();
+    }
+
     /// Its next line; empty at its end.
     pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();

@@ -3,10 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod aws;
+mod azure;
 mod crash;
+mod gcp;
+mod github;
+mod kubernetes;
 mod lab;
 mod mysql;
 mod outage;
+mod platform;
 mod postgresql;
 mod redis;
 mod secrets;

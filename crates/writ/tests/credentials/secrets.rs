@@ -3,7 +3,7 @@
 
 use crate::lab::{Lab, Place, out};
 use crate::served::{Server, edit, serve, writ};
-use crate::{mysql, postgresql, redis, ssh, x509};
+use crate::{azure, gcp, github, kubernetes, mysql, postgresql, redis, ssh, x509};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -71,7 +71,7 @@ fn is_nowhere<P: Place>(lab: &Lab<P>, tell: &str, in_environment: bool) {
     assert_eq!(session.line(), "");
     session.end();
     // With the task over, nothing of it appears anywhere either.
-    lab.over();
+    lab.ended();
     fs::write(&patterns, secret).unwrap();
     assert_eq!(holding(&patterns, &[dir]), Vec::<String>::new());
 }
@@ -92,6 +92,24 @@ fn no_secret_of_any_kind_is_in_logs_process_lists_state_or_core_files() {
     }
     if let Some(lab) = x509::lab() {
         is_nowhere(&lab, "sed -n 2p \"$WRIT_CREDENTIAL_INTERNAL_TLS_CALL_KEY_FILE\"", false);
+    }
+}
+
+/// Those of the first two are kept, sealed, because only they can end themselves or prove their own death.
+#[test]
+fn no_token_of_a_platform_is_in_logs_process_lists_state_or_core_files() {
+    if let Some(lab) = github::lab() {
+        is_nowhere(&lab, "printenv GH_ENTERPRISE_TOKEN", true);
+    }
+    if let Some(lab) = kubernetes::lab() {
+        is_nowhere(&lab, "cat \"$(dirname \"$KUBECONFIG\")\"/*/token", false);
+    }
+    let token = |variable: &str| format!("sed -n 's/.*\"token\": \"\\(.*\\)\".*/\\1/p' \"${variable}\"");
+    if let Some((lab, _)) = gcp::lab() {
+        is_nowhere(&lab, &token("WRIT_CREDENTIAL_REPORTS_READ_REPORTS"), false);
+    }
+    if let Some((lab, _)) = azure::lab() {
+        is_nowhere(&lab, &token("WRIT_CREDENTIAL_BLOBS_READ_BLOBS"), false);
     }
 }
 
