@@ -18,20 +18,42 @@ fn version(server: &Server) -> String {
     page.pointer("/items/0/leaf/event/detail/to").and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
+/// Makes a folder serve HTTPS, with a certificate that its own commands trust.
+fn with_certificate(dir: &Path) {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    fs::write(dir.join("cert.pem"), made.cert.pem()).unwrap();
+    fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    fs::set_permissions(dir.join("key.pem"), fs::Permissions::from_mode(0o600)).unwrap();
+    let config = dir.join("writ.toml");
+    edit(&config, "# tls = {", "tls = {");
+    edit(&config, "tls/cert.pem", "cert.pem");
+    edit(&config, "tls/key.pem", "key.pem");
+    edit(&config, "public_url = \"http:", "public_url = \"https:");
+    edit(&config, "operator_secret_file = ", "ca_file = \"cert.pem\"\noperator_secret_file = ");
+}
+
+/// One Writ is the upstream of another, which it refuses for lack of a token: but only after a handshake.
+#[test]
+fn an_upstream_is_trusted_by_the_certificates_that_its_configuration_names() {
+    let upstream = Server::start_with(with_certificate);
+    let config = fs::read_to_string(upstream.dir.path().join("writ.toml")).unwrap();
+    let address = config.split("public_url = \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap().to_owned();
+    let certificate = upstream.dir.path().join("cert.pem");
+    for (named, fault) in [(true, "401"), (false, "certificate")] {
+        let server = Server::start_with(|dir| {
+            let ca_file = if named { format!("\nca_file = \"{}\"", certificate.display()) } else { String::new() };
+            let url = format!("url = \"{address}/mcp/helpdesk\"{ca_file}");
+            edit(&dir.join("writ.toml"), "url = \"http://127.0.0.1:8701/mcp\"", &url);
+        });
+        let tools = writ(server.dir.path(), &["upstream", "tools", "helpdesk"]);
+        let said = String::from_utf8_lossy(&tools.stderr);
+        assert!(!tools.status.success() && said.contains(fault), "{said}");
+    }
+}
+
 #[test]
 fn https_is_served_with_the_configured_certificate_and_no_plain_http() {
-    let server = Server::start_with(|dir| {
-        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-        fs::write(dir.join("cert.pem"), made.cert.pem()).unwrap();
-        fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
-        fs::set_permissions(dir.join("key.pem"), fs::Permissions::from_mode(0o600)).unwrap();
-        let config = dir.join("writ.toml");
-        edit(&config, "# tls = {", "tls = {");
-        edit(&config, "tls/cert.pem", "cert.pem");
-        edit(&config, "tls/key.pem", "key.pem");
-        edit(&config, "public_url = \"http:", "public_url = \"https:");
-        edit(&config, "operator_secret_file = ", "ca_file = \"cert.pem\"\noperator_secret_file = ");
-    });
+    let server = Server::start_with(with_certificate);
     let listed = writ(server.dir.path(), &["agent", "list"]);
     assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
     // Another certificate takes the place of the first, without a restart.
