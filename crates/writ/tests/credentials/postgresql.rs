@@ -138,8 +138,10 @@ fn the_secret_is_on_no_command_line_in_no_log_and_not_with_writ() {
 #[test]
 fn if_exec_is_killed_its_files_go_and_the_credential_dies() {
     let Some(lab) = lab() else { return };
-    let script = "echo \"$PGPASSFILE\"; exec sleep 600";
-    let mut exec = lab.command(script).stdout(Stdio::piped()).spawn().unwrap();
+    let script = "echo \"$PGPASSFILE\"; read _";
+    let mut exec = lab.command(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    // Held to the end of the test: the command goes on without its `exec`.
+    let _input = exec.stdin.take();
     let mut line = String::new();
     BufReader::new(exec.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let file = Path::new(line.trim()).to_owned();
