@@ -186,13 +186,15 @@ struct Bench {
     target: Arc<dyn Target>,
     offer: Offer,
     pool: PgPool,
-    bao: Option<Arc<Bao>>,
+    /// On a disk, and in memory.
+    bao: Option<[Arc<Bao>; 2]>,
     rounds: usize,
 }
 
 impl Bench {
     async fn compare(&self, clients: u64) {
-        let (mut all, mut unflushed, mut alone, mut cheap, mut usual, mut theirs) = Default::default();
+        let (mut all, mut unflushed, mut alone, mut cheap, mut usual) = Default::default();
+        let (mut theirs, mut theirs_unflushed) = Default::default();
         // Connections come up and statements are prepared before anything counts.
         whole(clients, &self.stand, &mut Figures::default()).await;
         driver(clients, &self.target, &self.offer, &mut Figures::default()).await;
@@ -205,8 +207,9 @@ impl Bench {
             }
             driver(clients, &self.target, &self.offer, &mut alone).await;
             bare(clients, &self.pool, "a-password-in-clear", &mut usual).await;
-            if let Some(bao) = &self.bao {
-                openbao(clients, bao, &mut theirs).await;
+            if let Some([on_disk, in_memory]) = &self.bao {
+                openbao(clients, on_disk, &mut theirs).await;
+                openbao(clients, in_memory, &mut theirs_unflushed).await;
             }
         }
         println!("\n-- {clients} client(s), {} credentials of each kind --", all.count());
@@ -222,11 +225,18 @@ impl Bench {
         println!("   p50 of Writ / bare with a password:              {:.2}", all.quantile(50) / usual.quantile(50));
         println!("   p50 of the driver / bare with such a verifier:   {:.2}", alone.quantile(50) / cheap.quantile(50));
         if self.bao.is_some() {
-            theirs.say("OpenBao: database/creds");
-            println!("   rate of Writ / OpenBao's:                        {:.1}", all.rate() / theirs.rate());
-            println!("   the same, neither writes its log to a disk:      {:.1}", unflushed.rate() / theirs.rate());
+            theirs.say("OpenBao: storage and audit log on a disk");
+            theirs_unflushed.say("OpenBao: development mode, nothing on a disk");
+            println!("   rate of Writ / OpenBao's, both on a disk:        {:.1}", all.rate() / theirs.rate());
+            println!("   the same, neither on a disk:                     {:.1}", unflushed.rate() / theirs_unflushed.rate());
+            println!("   the same, Writ alone on a disk:                  {:.1}", all.rate() / theirs_unflushed.rate());
         }
     }
+}
+
+async fn bao(binary: &Path, database: u16, folder: &Path) -> Option<[Arc<Bao>; 2]> {
+    let on_disk = Bao::on_disk(binary, database, folder).await?;
+    Some([Arc::new(on_disk), Arc::new(Bao::in_memory(binary, database).await?)])
 }
 
 /// All kinds at one client and at eight.
@@ -265,7 +275,7 @@ pub(crate) async fn measure(options: &Options) {
         offer: config.offers.values().next().unwrap().offer.clone(),
         target: Arc::clone(&target),
         pool: PgPoolOptions::new().max_connections(16).connect_with(account).await.unwrap(),
-        bao: Bao::start(&options.openbao, server.port()).await.map(Arc::new),
+        bao: bao(&options.openbao, server.port(), &folder.path().join("openbao")).await,
         rounds: options.rounds,
     };
     if bench.bao.is_none() {
