@@ -57,6 +57,14 @@ impl Seen {
         }
     }
 
+    /// What was shown with it that nobody else may learn.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<String> {
+        let form = self.form();
+        let named = ["subject_token", "client_assertion", "access_token"].into_iter().filter_map(|name| form.get(name).cloned());
+        named.chain([self.bearer()]).filter(|secret| !secret.is_empty()).collect()
+    }
+
     /// The body as JSON; null if it is none.
     #[must_use]
     pub fn json(&self) -> Value {
@@ -225,11 +233,28 @@ pub fn rsa_pem() -> String {
     format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"))
 }
 
+fn pair(pem: &str) -> aws_lc_rs::rsa::KeyPair {
+    let text: String = pem.lines().filter(|line| !line.starts_with("---")).collect();
+    aws_lc_rs::rsa::KeyPair::from_pkcs8(&STANDARD.decode(text).unwrap()).unwrap()
+}
+
+/// An RS256 assertion, as anybody makes it who has such a key.
+#[must_use]
+pub fn signed(pem: &str, key_set: &str, claims: &Value) -> String {
+    let pair = pair(pem);
+    let keys: Value = serde_json::from_str(key_set).unwrap_or_default();
+    let header = serde_json::json!({ "alg": "RS256", "kid": keys.pointer("/keys/0/kid") });
+    let text = [&header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
+    let mut signature = vec![0; pair.public_modulus_len()];
+    let (algorithm, random) = (&aws_lc_rs::signature::RSA_PKCS1_SHA256, aws_lc_rs::rand::SystemRandom::new());
+    pair.sign(algorithm, &random, text.as_bytes(), &mut signature).unwrap();
+    format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
 /// The public half of such a key, as a key set.
 fn key_set(pem: &str) -> String {
     use aws_lc_rs::signature::KeyPair as _;
-    let text: String = pem.lines().filter(|line| !line.starts_with("---")).collect();
-    let pair = aws_lc_rs::rsa::KeyPair::from_pkcs8(&STANDARD.decode(text).unwrap()).unwrap();
+    let pair = pair(pem);
     let public = aws_lc_rs::rsa::PublicKeyComponents::<Vec<u8>>::from(pair.public_key());
     let [n, e] = [public.n, public.e].map(|number| URL_SAFE_NO_PAD.encode(number));
     serde_json::json!({ "keys": [{ "kty": "RSA", "n": n, "e": e }] }).to_string()

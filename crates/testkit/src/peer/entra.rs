@@ -27,7 +27,8 @@ struct Issued {
 pub struct Entra {
     now: Now,
     tenant: String,
-    key_set: String,
+    /// What assertions are verified with.
+    pub key_set: String,
     /// Federated credentials by application, as `az` takes them.
     trusted: BTreeMap<String, Value>,
     /// Which container an application may read.
@@ -58,6 +59,8 @@ impl Entra {
     /// It is not what was expected.
     pub fn install(&mut self, script: &str) {
         self.key_set = script.lines().find_map(|line| line.strip_prefix("# {")).map(|keys| format!("{{{keys}")).unwrap();
+        let mut commands = script.lines().filter(|line| line.starts_with("az "));
+        assert!(commands.all(|line| line.starts_with("az ad app federated-credential create ")), "{script}");
         for command in script.split("az ad app federated-credential create ").skip(1) {
             let application = command.split('\'').nth(1).unwrap().to_owned();
             let parameters = command.split('\'').nth(3).unwrap();

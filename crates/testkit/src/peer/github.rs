@@ -27,7 +27,8 @@ struct Issued {
 pub struct Hub {
     now: Now,
     app: String,
-    key_set: String,
+    /// What the App's assertions are verified with.
+    pub key_set: String,
     /// What its administrator downloaded.
     pub private_key: String,
     installation: u64,

@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+/// How an account is lent.
+const BIND: &str = "gcloud iam service-accounts add-iam-policy-binding ";
 /// The longest that an assertion or an access token may live, in seconds.
 const SECS_MAX: i64 = 3_600;
 
@@ -19,8 +21,8 @@ const SECS_MAX: i64 = 3_600;
 enum Holder {
     /// A principal of the provider, by its subject.
     Principal,
-    /// A service account, within these buckets if it was cut down.
-    Account { email: String, buckets: Option<BTreeSet<String>> },
+    /// A service account with these scopes, within these buckets and for reading alone if it was cut down.
+    Account { email: String, scopes: Vec<String>, buckets: Option<BTreeSet<String>> },
 }
 
 #[derive(Debug, Clone)]
@@ -34,13 +36,16 @@ struct Issued {
 /// One project.
 pub struct Google {
     now: Now,
-    /// Which buckets an account may read, by its e-mail address.
+    /// Which buckets an account may read and write, by its e-mail address.
     pub roles: BTreeMap<String, BTreeSet<String>>,
     /// Claims of the assertions that were taken.
     pub vouched: Vec<Value>,
     issuer: String,
     audience: String,
-    key_set: String,
+    /// What the provider's condition wants subjects to begin with.
+    subjects: String,
+    /// What the provider verifies with.
+    pub key_set: String,
     bound: BTreeSet<String>,
     tokens: BTreeMap<String, Issued>,
 }
@@ -55,6 +60,7 @@ impl Google {
             vouched: Vec::new(),
             issuer: String::new(),
             audience: String::new(),
+            subjects: String::new(),
             key_set: String::new(),
             bound: BTreeSet::new(),
             tokens: BTreeMap::new(),
@@ -70,10 +76,16 @@ impl Google {
         self.key_set = script.lines().find(|line| line.starts_with('{')).unwrap().to_owned();
         self.issuer = option("--issuer-uri=");
         self.audience = option("--allowed-audiences=");
-        assert_eq!(option("--attribute-condition="), "assertion.sub.startsWith(\"writ/\")");
+        let pools = "gcloud iam workload-identity-pools";
+        let known = [&format!("{pools} create "), &format!("{pools} providers create-oidc "), BIND];
+        let mut commands = script.lines().filter(|line| line.starts_with("gcloud "));
+        assert!(commands.all(|line| known.iter().any(|known| line.starts_with(*known))), "{script}");
+        // A provider without a condition takes everybody whom its issuer names.
+        let condition = script.split("--attribute-condition=").nth(1).unwrap_or_default();
+        self.subjects = condition.split('"').nth(1).unwrap_or_default().to_owned();
         let pool = self.audience.trim_start_matches("//iam.googleapis.com/").split("/providers/").next().unwrap();
         let principals = format!("principalSet://iam.googleapis.com/{pool}/*");
-        for command in script.split("service-accounts add-iam-policy-binding ").skip(1) {
+        for command in script.split(BIND).skip(1) {
             assert!(command.contains(&principals) && command.contains("roles/iam.workloadIdentityUser"), "{command}");
             self.bound.insert(command.split('\'').nth(1).unwrap().to_owned());
         }
@@ -108,11 +120,12 @@ impl Google {
                 let known = self.known(seen.form().get("access_token").map(String::as_str).unwrap_or_default()).is_some();
                 if known { Answer::json(200, &json!({ "expires_in": "1" })) } else { refused(400, "invalid_token") }
             }
-            ("GET", [.., "b", bucket, "o", object]) => self.read(seen, bucket, object),
-            (_, [.., "b", _, "o", _] | [.., "b", _, "o"] | [.., "b"]) => match self.account(seen) {
-                Some(_) => refused(403, "forbidden"),
-                None => refused(401, "authError"),
-            },
+            ("GET", [.., "b", bucket, "o", object]) => {
+                self.forbids(seen, bucket, false).unwrap_or_else(|| read(seen, bucket, object))
+            }
+            ("POST", [.., "b", bucket, "o"]) => self.forbids(seen, bucket, true).unwrap_or_else(|| read(seen, bucket, "new")),
+            // No account lists the buckets of the project.
+            ("GET", [.., "b"]) => self.forbids(seen, "", false).unwrap_or_else(|| refused(403, "forbidden")),
             _ => refused(404, "notFound"),
         }
     }
@@ -134,7 +147,7 @@ impl Google {
             && claims["iss"] == self.issuer.as_str()
             && claims["aud"] == self.audience.as_str()
             && form["audience"] == self.audience
-            && subject.starts_with("writ/")
+            && subject.starts_with(&self.subjects)
             && subject.len() <= 127
             && in_time(&claims, (self.now)(), SECS_MAX);
         if !good {
@@ -157,14 +170,16 @@ impl Google {
         let asked = seen.json();
         let secs = asked["lifetime"].as_str().and_then(|text| text.strip_suffix('s')).and_then(|text| text.parse().ok());
         let Some(secs) = secs.filter(|secs| (1..=SECS_MAX).contains(secs)) else { return refused(400, "INVALID_ARGUMENT") };
-        let token = self.mint("account", &agent, Holder::Account { email: email.to_owned(), buckets: None }, secs);
+        let scopes =
+            asked["scope"].as_array().into_iter().flatten().filter_map(|scope| scope.as_str().map(str::to_owned)).collect();
+        let token = self.mint("account", &agent, Holder::Account { email: email.to_owned(), scopes, buckets: None }, secs);
         Answer::json(200, &json!({ "accessToken": token, "expireTime": rfc3339((self.now)() + secs) }))
     }
 
     fn cut_down(&mut self, form: &BTreeMap<String, String>) -> Answer {
         let now = (self.now)();
         let Some(issued) = self.known(&form["subject_token"]).cloned() else { return refused(400, "invalid_grant") };
-        let Holder::Account { email, buckets: None } = issued.holder else { return refused(400, "invalid_grant") };
+        let Holder::Account { email, scopes, buckets: None } = issued.holder else { return refused(400, "invalid_grant") };
         let options: Value = serde_json::from_str(&form["options"]).unwrap_or_default();
         let rules = options["accessBoundary"]["accessBoundaryRules"].as_array().cloned().unwrap_or_default();
         let viewer = |rule: &Value| rule["availablePermissions"] == json!(["inRole:roles/storage.objectViewer"]);
@@ -174,31 +189,32 @@ impl Google {
             return refused(400, "invalid_request");
         }
         // What is cut down lives no longer than what it was cut from.
-        let token = self.mint("bounded", &issued.agent, Holder::Account { email, buckets }, issued.expires_at - now);
+        let token = self.mint("bounded", &issued.agent, Holder::Account { email, scopes, buckets }, issued.expires_at - now);
         Answer::json(200, &json!({ "access_token": token, "token_type": "Bearer" }))
     }
 
-    /// Who asks, and within which buckets.
-    fn account(&self, seen: &Seen) -> Option<(&str, Option<&BTreeSet<String>>)> {
-        match &self.known(&seen.bearer())?.holder {
-            Holder::Account { email, buckets } => Some((email, buckets.as_ref())),
-            Holder::Principal => None,
-        }
+    /// What stands in the way of this: who asks, what its account may, what its token is for.
+    fn forbids(&self, seen: &Seen, bucket: &str, writes: bool) -> Option<Answer> {
+        let holder = self.known(&seen.bearer()).map(|issued| &issued.holder);
+        let Some(Holder::Account { email, scopes, buckets }) = holder else { return Some(refused(401, "authError")) };
+        let role = self.roles.get(email).is_some_and(|own| own.contains(bucket));
+        let scope = scopes.iter().filter_map(|scope| scope.rsplit('/').next()).any(|scope| match scope {
+            "cloud-platform" | "devstorage.read_write" => true,
+            "devstorage.read_only" => !writes,
+            _ => false,
+        });
+        let boundary = buckets.as_ref().is_none_or(|buckets| !writes && buckets.contains(bucket));
+        (!(role && scope && boundary)).then(|| refused(403, "forbidden"))
     }
+}
 
-    fn read(&self, seen: &Seen, bucket: &str, object: &str) -> Answer {
-        let Some((email, within)) = self.account(seen) else { return refused(401, "authError") };
-        let may = self.roles.get(email).is_some_and(|buckets| buckets.contains(bucket));
-        if !may || within.is_some_and(|buckets| !buckets.contains(bucket)) {
-            return refused(403, "forbidden");
-        }
-        let content = format!("the object {object}");
-        if seen.path.contains("alt=media") {
-            return Answer::bytes(200, "application/octet-stream", content.into_bytes());
-        }
-        let size = content.len().to_string();
-        Answer::json(200, &json!({ "kind": "storage#object", "bucket": bucket, "name": object, "size": size }))
+fn read(seen: &Seen, bucket: &str, object: &str) -> Answer {
+    let content = format!("the object {object}");
+    if seen.path.contains("alt=media") {
+        return Answer::bytes(200, "application/octet-stream", content.into_bytes());
     }
+    let size = content.len().to_string();
+    Answer::json(200, &json!({ "kind": "storage#object", "bucket": bucket, "name": object, "size": size }))
 }
 
 fn refused(status: u16, why: &str) -> Answer {

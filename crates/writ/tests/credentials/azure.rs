@@ -2,12 +2,17 @@
 //! end of a task ends, and what it does not, is said here as it is.
 
 use crate::lab::{Lab, Place, UNCONFIRMED_SECS, install_script, secret};
-use crate::platform::{Platform, lines, python_with};
+use crate::platform::{Platform, lines, of_tasks, programs, python_with};
+use crate::served::text;
+use std::fs;
 use std::path::{Path, PathBuf};
 use testkit::peer::entra::Entra;
-use testkit::peer::rsa_pem;
+use testkit::peer::{rsa_pem, signed};
 
+const TENANT: &str = "11111111-2222-3333-4444-555555555555";
 const APPLICATION: &str = "aaaaaaaa-0000-0000-0000-000000000001";
+/// Of the same tenant, and nothing to us.
+const OTHER_APPLICATION: &str = "bbbbbbbb-0000-0000-0000-000000000002";
 /// Longer than Entra lets a token live after the offer's own life, in seconds.
 const TOKEN_IS_OVER_SECS: i64 = UNCONFIRMED_SECS + 2 * 5_400;
 
@@ -44,7 +49,7 @@ kind = "azure"
 owner = "support"
 description = "Blobs."
 [connect]
-tenant = "11111111-2222-3333-4444-555555555555"
+tenant = "TENANT"
 issuer = "https://writ.example.com/federation"
 assertion_key = { file = "secrets/assertion.pem" }
 login = { url = "URL", ca_file = "platform.pem" }
@@ -57,6 +62,7 @@ scope = "https://storage.azure.com/.default"
 try_path = "/?comp=list"
 "#
         .replace("URL", &self.peer.url)
+        .replace("TENANT", TENANT)
         .replace("APPLICATION", APPLICATION)
     }
 
@@ -72,11 +78,8 @@ try_path = "/?comp=list"
         self.state().install(&install_script(dir, "blobs"));
     }
 
-    /// Tokens of tasks that work; those of probes live on in the same way.
     fn standing(&self) -> String {
-        let mut live = self.state().live();
-        live.retain(|agent| agent != "writ-probe");
-        live.join("\n")
+        of_tasks(self.state().live())
     }
 
     fn later(&self, secs: i64) {
@@ -87,7 +90,9 @@ try_path = "/?comp=list"
 pub(crate) fn lab() -> Option<(Lab<Platform<Entra>>, PathBuf)> {
     let python = python_with("azure.storage.blob")?;
     let platform = Platform::start(Entra::new, Entra::answer);
-    platform.state().roles.insert(APPLICATION.to_owned(), "shop".to_owned());
+    for (application, container) in [(APPLICATION, "shop"), (OTHER_APPLICATION, "payroll")] {
+        platform.state().roles.insert(application.to_owned(), container.to_owned());
+    }
     Some((Lab::start(platform), python))
 }
 
@@ -141,19 +146,44 @@ fn a_token_that_entra_lets_live_too_long_is_not_handed_out_and_a_good_one_is_dea
 
 #[test]
 fn killed_while_a_token_is_live_or_right_after_its_issue_writ_waits_for_its_end_and_then_nothing_is_left() {
-    let Some((mut lab, python)) = lab() else { return };
-    let session = lab.live(&uses(&lab, &python, &["get shop", "wait"]));
-    lab.kill();
-    drop(session);
-    lab.again(|_| {});
-    lab.stays_until_it_expires();
-    lab.killed_right_after_issue();
-    if !lab.goes_on_later(UNCONFIRMED_SECS) {
-        return;
+    let Some((lab, python)) = lab() else { return };
+    let uses = uses(&lab, &python, &["get shop", "wait"]);
+    lab.waits_after_kills(&uses, TOKEN_IS_OVER_SECS);
+}
+
+#[test]
+fn a_broker_turned_evil_is_the_applications_that_trust_it_and_nobody_else() {
+    let Some((lab, _)) = lab().filter(|_| programs(&["curl"])) else { return };
+    let pem = fs::read_to_string(lab.dir().join("secrets/assertion.pem")).unwrap();
+    let asks = |application: &str, changed: (&str, &str), secs: i64, scope: &str| {
+        let issuer = "https://writ.example.com/federation";
+        let audience = "api://AzureADTokenExchange";
+        let claims = lab.place.claims(&[("iss", issuer), ("aud", audience), ("sub", "writ/blobs/read_blobs"), changed], secs);
+        let assertion = signed(&pem, &lab.place.state().key_set, &claims);
+        let form = format!(
+            "grant_type=client_credentials&client_id={application}&scope={scope}&client_assertion={assertion}&\
+             client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+        );
+        let (status, document) = lab.place.asked(lab.dir(), &format!("/{TENANT}/oauth2/v2.0/token"), &["-d", &form]);
+        (status, text(&document, "access_token").to_owned())
+    };
+    let (storage, as_it_is) = ("https://storage.azure.com/.default", ("sub", "writ/blobs/read_blobs"));
+    for (application, changed, secs) in [
+        (OTHER_APPLICATION, as_it_is, 120),
+        (APPLICATION, ("sub", "writ/blobs/other"), 120),
+        (APPLICATION, ("iss", "https://ci.example.com"), 120),
+        (APPLICATION, ("aud", "https://storage.azure.com"), 120),
+        (APPLICATION, as_it_is, 86_400),
+    ] {
+        assert_eq!(asks(application, changed, secs, storage).0, 401, "{application} {changed:?} {secs}");
     }
-    lab.stays_until_it_expires();
-    lab.kill();
-    if lab.goes_on_later(TOKEN_IS_OVER_SECS) {
-        lab.over();
-    }
+    let reads = |token: &str, container: &str| {
+        let bearer = format!("Authorization: Bearer {token}");
+        lab.place.asked(lab.dir(), &format!("/blobs/{container}/a"), &["-H", &bearer, "-H", "x-ms-version: 2021-12-02"]).0
+    };
+    // What is left to it, as the page says: the application with its roles, for each resource a token of its own.
+    let token = asks(APPLICATION, as_it_is, 120, storage).1;
+    assert_eq!(["shop", "payroll"].map(|container| reads(&token, container)), [200, 403]);
+    let elsewhere = asks(APPLICATION, as_it_is, 120, "https://management.azure.com/.default").1;
+    assert_eq!(reads(&elsewhere, "shop"), 401);
 }

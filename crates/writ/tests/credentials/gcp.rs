@@ -2,11 +2,13 @@
 //! what the end of a task ends, and what it does not, is said here as it is.
 
 use crate::lab::{Lab, Place, UNCONFIRMED_SECS, install_script, secret};
-use crate::platform::{Platform, lines, python_with};
+use crate::platform::{Platform, lines, of_tasks, programs, python_with};
 use crate::served::text;
+use serde_json::json;
+use std::fs;
 use std::path::{Path, PathBuf};
 use testkit::peer::google::Google;
-use testkit::peer::rsa_pem;
+use testkit::peer::{rsa_pem, signed};
 
 /// Longer than a token of the offer lives, in seconds.
 const TOKEN_IS_OVER_SECS: i64 = UNCONFIRMED_SECS + 300 + 60;
@@ -63,13 +65,18 @@ service_account = "reader@p.iam.gserviceaccount.com"
 [[offers.read_reports.boundary]]
 resource = "//storage.googleapis.com/projects/_/buckets/reports"
 permissions = ["inRole:roles/storage.objectViewer"]
+[offers.browse]
+description = "Reads all that the account reads."
+lifetime_secs = 300
+service_account = "reader@p.iam.gserviceaccount.com"
+scopes = ["https://www.googleapis.com/auth/devstorage.read_only"]
 "#
         .replace("URL", &self.peer.url)
     }
 
     fn policy(&self) -> String {
         r#"@id("read-reports")
-        permit (principal is Intent::Work, action == Reports::Action::"read_reports", resource is Writ::Credential)
+        permit (principal is Intent::Work, action in [Reports::Action::"browse", Reports::Action::"read_reports"], resource is Writ::Credential)
         when { principal.subject == "eu" };"#
             .to_owned()
     }
@@ -79,11 +86,8 @@ permissions = ["inRole:roles/storage.objectViewer"]
         self.state().install(&install_script(dir, "reports"));
     }
 
-    /// Tokens of tasks that work; those of probes live on in the same way.
     fn standing(&self) -> String {
-        let mut live = self.state().live();
-        live.retain(|agent| agent != "writ-probe");
-        live.join("\n")
+        of_tasks(self.state().live())
     }
 
     fn later(&self, secs: i64) {
@@ -94,7 +98,7 @@ permissions = ["inRole:roles/storage.objectViewer"]
 pub(crate) fn lab() -> Option<(Lab<Platform<Google>>, PathBuf)> {
     let python = python_with("google.cloud.storage")?;
     let platform = Platform::start(Google::new, Google::answer);
-    // The account reads more than the offer gives.
+    // The account may more than the offers give.
     let buckets = ["reports", "secrets"].map(str::to_owned).into();
     platform.state().roles.insert("reader@p.iam.gserviceaccount.com".to_owned(), buckets);
     Some((Lab::start(platform), python))
@@ -137,6 +141,9 @@ fn the_official_sdk_reads_what_its_task_may_and_nothing_else_and_after_the_task_
 #[test]
 fn a_token_is_dead_at_google_when_writ_says_so() {
     let Some((lab, python)) = lab() else { return };
+    let browses = uses(&lab, &python, &["get secrets", "put secrets"]);
+    let said = lines(&mut lab.command_with("eu", &[("browse", None)], &browses));
+    assert_eq!(said, ["the object a", "403"], "without a boundary its scope says what it is for");
     let mut session = lab.live(&uses(&lab, &python, &["get reports", "wait", "get reports"]));
     assert_eq!(session.first, "the object a");
     // As long as the offer says, whatever the account could have.
@@ -152,19 +159,52 @@ fn a_token_is_dead_at_google_when_writ_says_so() {
 
 #[test]
 fn killed_while_a_token_is_live_or_right_after_its_issue_writ_waits_for_its_end_and_then_nothing_is_left() {
-    let Some((mut lab, python)) = lab() else { return };
-    let session = lab.live(&uses(&lab, &python, &["get reports", "wait"]));
-    lab.kill();
-    drop(session);
-    lab.again(|_| {});
-    lab.stays_until_it_expires();
-    lab.killed_right_after_issue();
-    if !lab.goes_on_later(UNCONFIRMED_SECS) {
-        return;
+    let Some((lab, python)) = lab() else { return };
+    let uses = uses(&lab, &python, &["get reports", "wait"]);
+    lab.waits_after_kills(&uses, TOKEN_IS_OVER_SECS);
+}
+
+#[test]
+fn a_broker_turned_evil_is_the_accounts_that_were_bound_to_it_and_nobody_else() {
+    let Some((lab, _)) = lab().filter(|_| programs(&["curl"])) else { return };
+    let pem = fs::read_to_string(lab.dir().join("secrets/assertion.pem")).unwrap();
+    let audience = "//iam.googleapis.com/projects/123456/locations/global/workloadIdentityPools/writ/providers/writ-prod";
+    let federated = |changed: (&str, &str), secs: i64| {
+        let issuer = "https://writ.example.com/federation";
+        let claims = lab.place.claims(&[("iss", issuer), ("aud", audience), ("sub", "writ/read_reports/grt_0"), changed], secs);
+        let assertion = signed(&pem, &lab.place.state().key_set, &claims);
+        let form = format!(
+            "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&audience={audience}&subject_token={assertion}&\
+             subject_token_type=urn:ietf:params:oauth:token-type:jwt"
+        );
+        lab.place.asked(lab.dir(), "/v1/token", &["-d", &form])
+    };
+    for (changed, secs) in [
+        (("sub", "admin"), 120),
+        (("sub", "writ"), 120),
+        (("aud", "//iam.googleapis.com/projects/123456/locations/global/workloadIdentityPools/ci/providers/ci"), 120),
+        (("iss", "https://ci.example.com"), 120),
+        (("sub", "writ/read_reports/grt_1"), 86_400),
+    ] {
+        assert_eq!(federated(changed, secs).0, 403, "{changed:?} {secs}");
     }
-    lab.stays_until_it_expires();
-    lab.kill();
-    if lab.goes_on_later(TOKEN_IS_OVER_SECS) {
-        lab.over();
-    }
+    let (_, document) = federated(("sub", "writ/mine/grt_2"), 120);
+    let bearer = |token: &str| format!("Authorization: Bearer {token}");
+    let principal = bearer(text(&document, "access_token"));
+    let asks = |bearer: &str, path: &str, body: &str| {
+        let args = if body.is_empty() { &["-H", bearer][..] } else { &["-H", bearer, "-d", body] };
+        lab.place.asked(lab.dir(), path, args)
+    };
+    let account = |name: &str| format!("/v1/projects/-/serviceAccounts/{name}@p.iam.gserviceaccount.com:generateAccessToken");
+    let all = "https://www.googleapis.com/auth/cloud-platform";
+    let hour = json!({ "scope": [all], "lifetime": "3600s" }).to_string();
+    assert_eq!(asks(&principal, &account("owner"), &hour).0, 403, "an account that was not bound");
+    assert_eq!(asks(&principal, &account("reader"), &hour.replace("3600", "43200")).0, 400, "a longer life");
+    assert_eq!(asks(&principal, "/storage/v1/b/reports/o/a", "").0, 401, "the principal itself reads nothing");
+    // What is left to it, as the page says: the account as a whole, for an hour.
+    let (_, document) = asks(&principal, &account("reader"), &hour);
+    let reader = bearer(text(&document, "accessToken"));
+    let reads = ["reports", "secrets", "payroll"].map(|bucket| asks(&reader, &format!("/storage/v1/b/{bucket}/o/a"), "").0);
+    assert_eq!(reads, [200, 200, 403]);
+    assert_eq!(asks(&reader, &account("owner"), &hour).0, 403);
 }

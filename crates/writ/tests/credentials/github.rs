@@ -3,9 +3,11 @@
 use crate::lab::{Lab, Place, UNCONFIRMED_SECS, at_target, install_script, secret};
 use crate::platform::{Platform, lines, programs};
 use crate::served::text;
+use serde_json::json;
+use std::fs;
 use std::path::Path;
 use testkit::peer::github::Hub;
-use testkit::peer::rsa_pem;
+use testkit::peer::{rsa_pem, signed};
 
 /// When no token lives any more whose answer was lost: its hour and the offer's life after that, in seconds.
 const TOKEN_IS_OVER_SECS: i64 = UNCONFIRMED_SECS + 3_600 + 300;
@@ -36,6 +38,11 @@ permissions = { contents = "read" }
 type = "string"
 one_of = ["web", "api"]
 description = "Which."
+[offers.comment]
+description = "Comments issues."
+lifetime_secs = 300
+repositories = { web = 101 }
+permissions = { issues = "write" }
 "#
         .replace("URL", &self.peer.url)
     }
@@ -66,7 +73,7 @@ description = "Which."
 }
 
 pub(crate) fn lab() -> Option<Lab<Platform<Hub>>> {
-    if !programs(&["git", "gh"]) {
+    if !programs(&["curl", "git", "gh"]) {
         return None;
     }
     let pem = rsa_pem();
@@ -142,4 +149,31 @@ fn killed_while_a_token_is_live_it_is_revoked_and_one_whose_answer_was_lost_is_w
         lab.over();
     }
     assert_eq!(at_target(&lab.credential()), "verified_dead");
+}
+
+#[test]
+fn a_broker_turned_evil_gets_from_the_app_what_its_permissions_say_and_no_more() {
+    let Some(lab) = lab() else { return };
+    let pem = fs::read_to_string(lab.dir().join("secrets/app.pem")).unwrap();
+    let vouched = |secs: i64| {
+        let claims = lab.place.claims(&[("iss", "Iv1.app")], secs);
+        format!("Authorization: Bearer {}", signed(&pem, &lab.place.state().key_set, &claims))
+    };
+    let asks = |vouched: &str, path: &str, args: &[&str]| lab.place.asked(lab.dir(), path, &[&["-H", vouched], args].concat());
+    let tokens = "/api/v3/app/installations/42/access_tokens";
+    for (wanted, status) in [
+        (json!({ "permissions": { "contents": "write" } }), 422),
+        (json!({ "permissions": { "contents": "read", "administration": "write" } }), 422),
+        (json!({ "permissions": { "secrets": "read" }, "repository_ids": [101] }), 422),
+        (json!({ "permissions": { "contents": "read" }, "repository_ids": [101, 103] }), 422),
+    ] {
+        let answered = asks(&vouched(540), tokens, &["-d", &wanted.to_string()]);
+        assert_eq!(answered.0, status, "{wanted}: {answered:?}");
+    }
+    assert_eq!(asks(&vouched(86_400), tokens, &["-d", "{}"]).0, 401, "an assertion for a day");
+    assert_eq!(asks(&vouched(540), "/api/v3/repos/o/web/contents/README.md", &[]).0, 401, "the key itself reads nothing");
+    // What is left to it, as the page says: all that the App may, on all that it is installed on.
+    let (status, all) = asks(&vouched(540), tokens, &["-d", "{}"]);
+    assert_eq!(status, 201);
+    assert_eq!(all.get("permissions"), Some(&json!({ "contents": "read", "issues": "write", "metadata": "read" })));
 }

@@ -1,11 +1,13 @@
 //! A platform that cannot be had here, played by a strict peer over TLS, and what is the same for all of them: a clock that
 //! goes ahead with ours, a credential asked for over REST, and interpreters for the official SDKs. Knows no platform.
 
-use crate::lab::{Lab, Place, err, out};
+use crate::lab::{Lab, Place, UNCONFIRMED_SECS, err, out};
 use crate::served::text;
+use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 use testkit::peer::{Answer, Now, Peer, Seen};
@@ -15,6 +17,9 @@ pub(crate) struct Platform<P> {
     pub(crate) peer: Peer,
     played: Arc<Mutex<P>>,
     ahead: Arc<AtomicI64>,
+    now: Now,
+    shown: Arc<Mutex<BTreeSet<String>>>,
+    echoes: Arc<AtomicBool>,
 }
 
 impl<P: Send + 'static> Platform<P> {
@@ -23,10 +28,19 @@ impl<P: Send + 'static> Platform<P> {
         let clock = Arc::clone(&ahead);
         #[expect(clippy::disallowed_methods, reason = "the peer lives in the same time as the server that is tested")]
         let system = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-        let now = move || i64::try_from(system()).unwrap() + clock.load(Ordering::SeqCst);
-        let played = Arc::new(Mutex::new(new(Arc::new(now))));
-        let served = Arc::clone(&played);
-        Self { peer: Peer::tls(move |seen| answer(&mut served.lock().unwrap(), &seen)), played, ahead }
+        let now: Now = Arc::new(move || i64::try_from(system()).unwrap() + clock.load(Ordering::SeqCst));
+        let played = Arc::new(Mutex::new(new(Arc::clone(&now))));
+        let (shown, echoes) = <(Arc<Mutex<BTreeSet<String>>>, Arc<AtomicBool>)>::default();
+        let (served, heard, echoing) = (Arc::clone(&played), Arc::clone(&shown), Arc::clone(&echoes));
+        let peer = Peer::tls(move |seen| {
+            heard.lock().unwrap().extend(seen.secrets());
+            if echoing.load(Ordering::SeqCst) {
+                let body = String::from_utf8_lossy(&seen.body);
+                return Answer::from((400, format!("no: {} {body}", seen.secrets().join(" "))));
+            }
+            answer(&mut served.lock().unwrap(), &seen)
+        });
+        Self { peer, played, ahead, now, shown, echoes }
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, P> {
@@ -36,6 +50,33 @@ impl<P: Send + 'static> Platform<P> {
     /// Our clock is ahead by so much.
     pub(crate) fn set_ahead(&self, secs: i64) {
         self.ahead.store(secs, Ordering::SeqCst);
+    }
+
+    /// What an assertion may say, for so long; of two members with the same name the last one counts.
+    pub(crate) fn claims(&self, said: &[(&str, &str)], secs: i64) -> Value {
+        let now = (self.now)();
+        let times = [("iat", now), ("exp", now + secs)].map(|(name, at)| (name.to_owned(), Value::from(at)));
+        said.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value))).chain(times).collect()
+    }
+
+    /// What curl is answered: the status, and the document.
+    pub(crate) fn asked(&self, dir: &Path, path: &str, args: &[&str]) -> (u16, Value) {
+        let mut curl = Command::new("curl");
+        curl.args(["-s", "-w", "\n%{http_code}", "--cacert"]).arg(dir.join("platform.pem")).args(args);
+        let output = curl.arg(format!("{}{path}", self.peer.url)).output().unwrap();
+        let said = out(&output);
+        let (body, status) = said.rsplit_once('\n').unwrap();
+        (status.parse().unwrap(), serde_json::from_str(body).unwrap_or_default())
+    }
+
+    /// Everything that was shown to it so far and that nobody else may learn, a line each.
+    pub(crate) fn shown(&self) -> String {
+        self.shown.lock().unwrap().iter().map(|secret| format!("{secret}\n")).collect()
+    }
+
+    /// From now on it refuses everything, and repeats what it was sent; or no longer.
+    pub(crate) fn echo(&self, echoes: bool) {
+        self.echoes.store(echoes, Ordering::SeqCst);
     }
 
     /// Its authority's certificate in a file of our server's folder.
@@ -73,11 +114,36 @@ impl<P: Place> Lab<P> {
         assert_eq!(self.credentials().len(), before);
     }
 
+    /// Both kills, where nobody can take a token back: while one is live, and right after its issue. It is waited for; when
+    /// our clock is ahead by so much, nothing is left.
+    pub(crate) fn waits_after_kills(mut self, uses: &str, over_secs: i64) {
+        let session = self.live(uses);
+        self.kill();
+        drop(session);
+        self.again(|_| {});
+        self.stays_until_it_expires();
+        self.killed_right_after_issue();
+        if !self.goes_on_later(UNCONFIRMED_SECS) {
+            return;
+        }
+        self.stays_until_it_expires();
+        self.kill();
+        if self.goes_on_later(over_secs) {
+            self.over();
+        }
+    }
+
     /// The operator's view: nothing is broken.
     pub(crate) fn doctor_is_content(&self) {
         let found = self.json(&["target", "doctor", P::TARGET]);
         assert!(["fine", "warning"].contains(&text(&found, "verdict")), "{found:#}");
     }
+}
+
+/// For whom tokens work, without the probes': those live on in the same way.
+pub(crate) fn of_tasks(mut live: Vec<String>) -> String {
+    live.retain(|agent| agent != "writ-probe");
+    live.join("\n")
 }
 
 /// A Python that has this module: the official SDKs are packages of it.
