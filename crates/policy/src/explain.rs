@@ -200,9 +200,17 @@ impl Words<'_> {
         Some(operand)
     }
 
-    /// Literals, and claims of the workload.
+    /// Literals, sums and products, and claims of the workload.
     fn computed(&self, expr: &Expr, value: Option<String>) -> Option<Operand> {
         match expr.expr_kind() {
+            ExprKind::BinaryApp { op: op @ (BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul), arg1, arg2 } => {
+                let (left, right) = (self.operand(arg1)?, self.operand(arg2)?);
+                // What is computed of something tells of it.
+                let sayable = left.value.is_some() && right.value.is_some();
+                let name = format!("{} {op} {}", left.part(arg1)?, right.part(arg2)?);
+                let changeable = left.changeable || right.changeable;
+                Some(Operand { name: Some(name), value: value.filter(|_| sayable), changeable })
+            }
             ExprKind::BinaryApp { op: BinaryOp::GetTag, arg2, .. } => {
                 let claim = self.operand(arg2)?.value?;
                 Some(Operand { name: Some(format!("the workload's claim {claim}")), value: None, changeable: false })
@@ -245,6 +253,13 @@ impl Operand {
             (Some(name), None) => Some(name.clone()),
             (None, value) => value.clone(),
         }
+    }
+
+    /// As a part of a sum or product.
+    fn part(&self, expr: &Expr) -> Option<String> {
+        let part = self.name.as_ref().or(self.value.as_ref())?;
+        let nested = matches!(expr.expr_kind(), ExprKind::BinaryApp { op, .. } if *op != BinaryOp::GetTag);
+        Some(if nested { format!("({part})") } else { part.clone() })
     }
 }
 

@@ -1,8 +1,8 @@
 //! Claims about single decisions, attacks among them. Whole folders and their diagnostics are tested beside `policy.rs`.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use crate::Policy;
 use crate::fixture::{Case, compile, object, sources};
+use crate::{Policy, Sources};
 use domain::{Binding, Operation, Outcome, Params, Reason, Value as Param};
 use serde_json::{Value, json};
 
@@ -47,6 +47,22 @@ fn a_denial_holds_no_argument_value_that_is_not_labelled_clear() {
 }
 
 #[test]
+fn a_denial_holds_nothing_computed_of_what_it_may_not_hold() {
+    let mut sources = sources(
+        r#"@id("n") permit (principal is Intent::RefundOrder, action == Orders::Action::"refund", resource)
+           when { context.input.amount_cents * 2 <= 100 };"#,
+    );
+    let shown = |sources: &Sources| {
+        let policy = Policy::compile(sources).unwrap().policy;
+        Case::refund(&policy).decide(&policy).explanation
+    };
+    assert!(shown(&sources).contains("`amount_cents` * 2 must be at most 100 and is 200"));
+    let labels = sources.files.iter_mut().find(|file| file.path == "tools/orders.toml").unwrap();
+    labels.text = labels.text.replace("clear_arguments = [\"amount_cents\"]", "");
+    assert_eq!(shown(&sources), "`orders/refund` is not permitted: for `n` `amount_cents` * 2 must be at most 100");
+}
+
+#[test]
 fn a_denial_holds_no_value_of_a_sensitive_parameter() {
     let policy = compile(
         r#"@id("n") permit (principal is Intent::RefundOrder, action == Orders::Action::"refund", resource)
@@ -88,6 +104,11 @@ fn conditions_are_told_in_words() {
         (
             r#"context.input has fraction && context.input.fraction.lessThan(decimal("1.5"))"#,
             "the argument `fraction` must be given",
+        ),
+        ("context.input.amount_cents * 2 <= 150", "`amount_cents` * 2 must be at most 150 and is 200"),
+        (
+            "90 >= context.input.amount_cents - context.facts.calls_used * 2",
+            "`amount_cents` - (`facts.calls_used` * 2) must be at most 90 and is 94",
         ),
         (r#"principal.tags.containsAll([context.input.order_id])"#, "another condition"),
     ];

@@ -214,7 +214,7 @@ fn cut(text: &str) -> String {
 /// Milliseconds since 1970 as RFC 3339.
 fn moment(at: Option<&Value>) -> String {
     let millis = at.and_then(Value::as_i64).and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
-    millis.map(|at| at.to_string()).unwrap_or_default()
+    millis.map(|at| format!("{at:.3}")).unwrap_or_default()
 }
 
 fn tell(entry: &Value) {
@@ -222,14 +222,14 @@ fn tell(entry: &Value) {
     let published =
         if entry.get("published").and_then(Value::as_bool) == Some(true) { "published" } else { "durable, not yet published" };
     output::line(&painted(&format!("entry {} ({published})", member(entry, "/index")), Paint::Strong, colour));
-    output::line(&format!("{:<12} {}", "at", moment(entry.pointer("/leaf/event/at"))));
+    output::line(&format!("{:<13} {}", "at", moment(entry.pointer("/leaf/event/at"))));
     let event = entry.pointer("/leaf/event").and_then(Value::as_object);
     for (name, value) in event.into_iter().flatten().filter(|(name, _)| name.as_str() != "at") {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        output::line(&format!("{name:<12} {}", output::tame(&text)));
+        output::line(&format!("{name:<13} {}", output::tame(&text)));
     }
     for (name, value) in entry.get("openings").and_then(Value::as_object).into_iter().flatten() {
-        output::line(&format!("{:<12} {} = {}", "opened", output::tame(name), output::tame(&value.to_string())));
+        output::line(&format!("{:<13} {} = {}", "opened", output::tame(name), output::tame(&value.to_string())));
     }
 }
 
