@@ -17,7 +17,7 @@ pub use fake_target::{At, Fails, FakeTarget, configured, credential_files, profi
 
 pub use issuer::{Holder, TestIssuer};
 pub use ledger::{Fault, Hold, MemoryLedger};
-pub use server::{RealMariadb, RealPostgresql, RealRedis, RealSshd, RealTls, free_port};
+pub use server::{RealKubernetes, RealMariadb, RealPostgresql, RealRedis, RealSshd, RealTls, free_port};
 pub use target::shown;
 pub use world::{Backing, GRANTS_KEPT_SECS, ISSUER, StaticKeys, World, agent, task_request};
 

@@ -199,13 +199,18 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, answer: Arc<Res
 }
 
 /// An authority, and a certificate of it for `localhost`.
-struct Certificates {
-    ca_pem: String,
+pub(crate) struct Certificates {
+    /// The authority, in PEM.
+    pub(crate) ca_pem: String,
+    /// The certificate, in PEM.
+    pub(crate) certificate_pem: String,
+    /// Its key, in PEM.
+    pub(crate) key_pem: String,
     acceptor: TlsAcceptor,
 }
 
 impl Certificates {
-    fn make() -> Self {
+    pub(crate) fn make() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         // Of the same name as its server it would count as the server's own signature.
@@ -216,9 +221,10 @@ impl Certificates {
         let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &authority).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let (certificate_pem, key_pem) = (certificate.pem(), key.serialize_pem());
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let config = config.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key).unwrap();
-        Self { ca_pem: authority.pem(), acceptor: TlsAcceptor::from(Arc::new(config)) }
+        Self { ca_pem: authority.pem(), certificate_pem, key_pem, acceptor: TlsAcceptor::from(Arc::new(config)) }
     }
 }
 

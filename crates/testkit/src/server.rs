@@ -2,10 +2,12 @@
 //! when dropped. Knows nothing of Writ; a test that finds no server program skips loudly, or fails if
 //! `WRIT_REQUIRE_SERVICES` is set.
 
+mod kubernetes;
 mod redis;
 mod ssh;
 mod tls;
 
+pub use kubernetes::RealKubernetes;
 pub use redis::RealRedis;
 pub use ssh::RealSshd;
 pub use tls::RealTls;
