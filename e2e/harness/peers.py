@@ -20,6 +20,8 @@ CACHE = Path(os.environ.get("WRIT_E2E_CACHE", ROOT / "target" / "e2e"))
 USER_CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "writ-e2e"
 # Building SPIRE takes four minutes on two idle cores; past this something is wrong.
 SPIRE_SECONDS_MAX = int(os.environ.get("WRIT_E2E_SPIRE_SECONDS", "1500"))
+# Building kube-apiserver took half an hour of processor time.
+KUBERNETES_SECONDS_MAX = int(os.environ.get("WRIT_E2E_KUBERNETES_SECONDS", "7200"))
 # What could not be installed in this run, and why: it is not tried again for every scenario that needs it.
 _LACKING = {}
 
@@ -185,6 +187,21 @@ def spire():
         # Four gigabytes of sources and objects, kept only as long as another try can go on from them.
         shutil.rmtree(work, ignore_errors=True)
     return folder
+
+
+def kube_apiserver():
+    """The program `kube-apiserver`, built once per user. Only `e2e/kubernetes/run` asks for it."""
+    source = PINS / "kubernetes"
+    digest = _digest(source / "go.mod", source / "go.sum")
+    folder = USER_CACHE / "kubernetes"
+    program = folder / "kube-apiserver"
+    if not _installed(folder, digest):
+        print("building kube-apiserver from its Go module; this takes half an hour of processor time, once", flush=True)
+        version = re.search(r"k8s\.io/kubernetes (v[0-9.]+)", (source / "go.mod").read_text()).group(1)
+        flags = f"-ldflags=-s -w -X k8s.io/component-base/version.gitVersion={version}"
+        build = [_go(), "build", "-mod=readonly", "-trimpath", flags, "-o", program, "k8s.io/kubernetes/cmd/kube-apiserver"]
+        _install(f"kube-apiserver {version}", folder, digest, [(build, source, {})], seconds=KUBERNETES_SECONDS_MAX)
+    return program
 
 
 def install_all():

@@ -79,17 +79,14 @@ fn is_nowhere<P: Place>(lab: &Lab<P>, tell: &str, in_environment: bool) {
 
 /// What Writ held only for a moment: assertions, and tokens on the way to the one that is handed out. Neither does an error
 /// tell of them, when a platform that refuses repeats what it was sent.
-fn is_not_repeated<P: Send + 'static>(lab: &Lab<Platform<P>>)
-where
-    Platform<P>: Place,
-{
-    lab.place.echo(true);
+fn is_not_repeated<L: Place, P: Send + 'static>(lab: &Lab<L>, platform: &Platform<P>) {
+    platform.echo(true);
     let output = lab.run("echo it ran");
     assert!(!output.status.success() && out(&output).is_empty(), "the platform refused");
-    lab.place.echo(false);
-    let shown = lab.place.shown();
+    platform.echo(false);
+    let shown = platform.shown();
     assert!(!shown.is_empty());
-    let doctor = writ(lab.dir(), &["target", "doctor", Platform::<P>::TARGET]);
+    let doctor = writ(lab.dir(), &["target", "doctor", L::TARGET]);
     for said in [&output, &doctor].map(|output| format!("{}{}", out(output), err(output))) {
         assert!(shown.lines().all(|secret| !said.contains(secret)), "{said}");
     }
@@ -124,20 +121,23 @@ fn no_secret_of_any_kind_is_in_logs_process_lists_state_or_core_files() {
 fn no_token_of_a_platform_is_in_logs_process_lists_state_or_core_files() {
     if let Some(lab) = github::lab() {
         is_nowhere(&lab, "printenv GH_ENTERPRISE_TOKEN", true);
-        is_not_repeated(&lab);
+        is_not_repeated(&lab, &lab.place);
     }
     if let Some(lab) = kubernetes::lab() {
         is_nowhere(&lab, "cat \"$(dirname \"$KUBECONFIG\")\"/*/token", false);
-        is_not_repeated(&lab);
+        // A real server cannot be told to repeat what it was sent.
+        if let kubernetes::Api::Played(platform) = &lab.place {
+            is_not_repeated(&lab, platform);
+        }
     }
     let token = |variable: &str| format!("sed -n 's/.*\"token\": \"\\(.*\\)\".*/\\1/p' \"${variable}\"");
     if let Some((lab, _)) = gcp::lab() {
         is_nowhere(&lab, &token("WRIT_CREDENTIAL_REPORTS_READ_REPORTS"), false);
-        is_not_repeated(&lab);
+        is_not_repeated(&lab, &lab.place);
     }
     if let Some((lab, _)) = azure::lab() {
         is_nowhere(&lab, &token("WRIT_CREDENTIAL_BLOBS_READ_BLOBS"), false);
-        is_not_repeated(&lab);
+        is_not_repeated(&lab, &lab.place);
     }
 }
 
