@@ -26,7 +26,9 @@ const told = async (answer) => {
 const send = async (url, options, { ahead = 0, nonce, dpop, token, patience = 15 }) => {
   const more = { ahead, ...(nonce ? { nonce } : {}), ...(token ? { ath: ath(token) } : {}) };
   const headers = { ...options.headers, dpop: dpop ?? proof(url, more), ...(token ? { authorization: `DPoP ${token}` } : {}) };
-  return told(await fetch(url, { ...options, method: "POST", headers, signal: AbortSignal.timeout(patience * 1000) }));
+  const began = performance.now();
+  const answer = await told(await fetch(url, { ...options, method: "POST", headers, signal: AbortSignal.timeout(patience * 1000) }));
+  return { ...answer, ms: performance.now() - began };
 };
 
 const exchange = (command, details) => {
@@ -41,7 +43,7 @@ const exchange = (command, details) => {
 
 const declared = { intent: job.details[0].intent, parameters: job.details[0].parameters };
 const commands = {
-  open: (command) => exchange(command, declared),
+  open: (command) => exchange(command, command.declared ?? declared),
   renew: (command) => exchange(command, { task: command.task }),
   replace: (command) => exchange(command, { ...declared, replaces: command.task }),
   end: (command) => send(`${job.issuer}/v1/tasks/${command.task}/end`, {}, command),

@@ -13,7 +13,7 @@ from . import peers
 class Agent:
     """One agent with one key (`clients/agent.mjs`), living until the `with` block ends.
 
-    Each command answers `{"status", "body"}`, or `{"lost": why}` if no answer came.
+    Each command answers `{"status", "body", "ms"}`, or `{"lost": why}` if no answer came.
     """
 
     def __init__(self, writ, upstream):
@@ -23,7 +23,7 @@ class Agent:
         self.environment = None
 
     def __enter__(self):
-        command = [peers.node(), peers.npm() / "clients" / "agent.mjs", self.writ.job(self.upstream)]
+        command = [peers.node(), peers.ROOT / "e2e" / "clients" / "agent.mjs", self.writ.job(self.upstream)]
         self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         return self
 

@@ -46,7 +46,7 @@ AGENT_FILE = """
 owner = "e2e"
 purpose = "Runs the end-to-end scenarios."
 review_by = "2099-01-01"
-intents = ["everything"]
+intents = {intents}
 """
 
 
@@ -58,13 +58,16 @@ class Writ:
     serves HTTPS with a certificate of its own (`ca`) and asks clients for theirs; `tokens` is more text for that section.
     """
 
+    program = PROGRAM
+    policy = POLICY
+
     def __init__(self, folder, upstreams, providers="", identities=(), nonce="optional", tls=False, tokens=""):
         self.folder = folder / "writ"
         self.upstreams = upstreams
         self.port = free_port()
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self.ca = self.folder / "server.pem" if tls else None
-        run([PROGRAM, "init", self.folder])
+        run([self.program, "init", self.folder])
         secret = (self.folder / "operator.secret").read_text().strip()
         self.operator = {"name": "admin", "secret": secret}
         text = CONFIG.format(
@@ -79,7 +82,7 @@ class Writ:
         self._write_agent([("dev", {"sub": AGENT}), *identities])
         self._write_policy()
         log = folder / "writ.log"
-        self.service = Service([PROGRAM, "serve", "--config", self.config], log, ready=self._ready, seconds=30)
+        self.service = Service([self.program, "serve", "--config", self.config], log, ready=self._ready, seconds=30)
 
     def _make_certificate(self):
         run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
@@ -121,11 +124,12 @@ class Writ:
             + ", ".join(f"{json.dumps(name)} = {json.dumps(value)}" for name, value in claims.items()) + " }\n"
             for provider, claims in identities
         )
-        (self.folder / "agents" / f"{AGENT}.toml").write_text(AGENT_FILE + rules)
+        intents = json.dumps(sorted(path.stem for path in (self.policy / "intents").glob("*.toml")))
+        (self.folder / "agents" / f"{AGENT}.toml").write_text(AGENT_FILE.format(intents=intents) + rules)
 
     def _write_policy(self):
         shutil.rmtree(self.folder / "policy")
-        shutil.copytree(POLICY, self.folder / "policy")
+        shutil.copytree(self.policy, self.folder / "policy")
         for labels in (self.folder / "policy" / "tools").glob("*.toml"):
             if labels.stem not in self.upstreams:
                 labels.unlink()
@@ -168,7 +172,7 @@ class Writ:
 
     def command(self, *words, **options):
         """Runs `writ` with this configuration."""
-        return run([PROGRAM, *words, "--config", self.config], **options)
+        return run([self.program, *words, "--config", self.config], **options)
 
     def resource(self, upstream):
         """The MCP endpoint of an upstream."""
@@ -202,7 +206,7 @@ class Writ:
 
     def exec(self, upstream, *words):
         """The command line that runs words with access to an upstream."""
-        return [PROGRAM, "exec", "--config", self.config, "--intent", "everything", "--upstream", upstream, "--dev", AGENT,
+        return [self.program, "exec", "--config", self.config, "--intent", "everything", "--upstream", upstream, "--dev", AGENT,
                 *(["--", *words] if words else ["--stdio", upstream])]
 
 
