@@ -20,6 +20,7 @@ HERE = Path(__file__).resolve().parent
 POLICY = HERE / "policy"
 TASKS = HERE / "tasks.toml"
 APPROVED = "context.facts.approved"
+EVERYTHING = '@id("everything")\npermit (principal, action, resource);\n'
 
 
 def frozen():
@@ -39,16 +40,24 @@ def declarations():
     }
 
 
-def granted(policies):
-    """Policies as they stand once every question was answered with yes."""
-    return re.sub(r"^@approvers.*\n", "", policies, flags=re.MULTILINE).replace(APPROVED, "true")
+def policies(end):
+    """The policy files of an end: `denied` as they stand, so that a question is a refusal; `granted` as they stand once
+    every question was answered with yes; `everything` for the baseline, which shows that nothing else stops a call.
+    """
+    if end == "everything":
+        return {"everything.cedar": EVERYTHING}
+    written = {path.name: path.read_text(encoding="utf-8") for path in POLICY.glob("*.cedar")}
+    if end == "granted":
+        written = {name: re.sub(r"^@approvers.*\n", "", text, flags=re.MULTILINE).replace(APPROVED, "true")
+                   for name, text in written.items()}
+    return written
 
 
 class Replayed(Writ):
-    """Writ with the policy of the replay, as it is or with every question granted."""
+    """Writ with the policy of an end of the replay."""
 
     policy = POLICY
-    granted = False
+    end = "denied"
 
     def _write_policy(self):
         # Policies name tools, which must be approved first.
@@ -58,11 +67,10 @@ class Replayed(Writ):
     def __enter__(self):
         super().__enter__()
         try:
-            for path in POLICY.glob("*.cedar"):
-                text = path.read_text(encoding="utf-8")
-                (self.folder / "policy" / path.name).write_text(granted(text) if self.granted else text)
+            for name, text in policies(self.end).items():
+                (self.folder / "policy" / name).write_text(text)
             self.command("policy", "check", self.folder / "policy")
-            if not self.granted:
+            if self.end == "denied":
                 self.command("policy", "test", self.folder / "policy")
             self.command("policy", "reload")
         except BaseException:
@@ -129,13 +137,13 @@ def replay_case(case, declared, agent, upstream):
     return {name: case.get(name) for name in ("id", "kind", "suite", "paper629")} | {"task": case["task"]["id"], "steps": steps}
 
 
-def replay(folder, data, program, granted):
-    """All cases through one server; gives what became of them, and how long decisions took by the server's own count."""
+def replay(folder, data, program, end):
+    """All cases through one server with the policy of an end; gives what became of them, and how long decisions took by the server's own count."""
     offered, _ = tools(data)
     declared, done, began = declarations(), [], time.monotonic()
-    stage = folder / ("granted" if granted else "denied")
+    stage = folder / end
     stage.mkdir()
-    Server = type("Server", (Replayed,), {"program": program, "granted": granted})
+    Server = type("Server", (Replayed,), {"program": program, "end": end})
     with Upstream(offered["workspace"]) as workspace, Upstream(offered["banking"]) as banking:
         upstreams = {"workspace": workspace, "banking": banking}
         with Server(stage, {name: upstream.url for name, upstream in upstreams.items()}) as writ, \

@@ -6,7 +6,11 @@ Z95 = 1.959963984540054
 
 
 def wilson(hits, of):
-    """The Wilson 95 % interval of a share, in per cent."""
+    """The Wilson 95 % interval of a share, in per cent.
+
+    >>> wilson(8, 10), wilson(0, 0)
+    ((49.0, 94.3), (0.0, 100.0))
+    """
     if of == 0:
         return (0.0, 100.0)
     share, z2 = hits / of, Z95 * Z95
@@ -21,7 +25,11 @@ def part(hits, of):
 
 
 def percentile(values, at):
-    """The nearest-rank percentile."""
+    """The nearest-rank percentile.
+
+    >>> percentile([3, 1, 2], 50), percentile(range(1, 201), 99), percentile([], 50)
+    (2, 198, None)
+    """
     ordered = sorted(values)
     return round(ordered[max(0, math.ceil(at / 100 * len(ordered)) - 1)], 2) if ordered else None
 

@@ -232,7 +232,7 @@ impl Catalog {
         }
         if reported.insert(tool.pin) {
             tracing::warn!(upstream = %self.upstream, tool = %name, pin = %tool.pin,
-                "a tool is quarantined: its definition is not the one that was approved; look at it with `writ upstream show`");
+                "a tool is quarantined: its definition is not the one that was approved; look at it with `writ upstream diff`");
         }
     }
 
