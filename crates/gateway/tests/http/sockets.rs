@@ -5,7 +5,7 @@
 use super::support::*;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use gateway::http::{HttpApis, HttpLimits};
 use http::HeaderValue;
 use hyper::service::service_fn;
@@ -234,6 +234,45 @@ async fn what_the_task_read_meanwhile_limits_what_it_may_send() {
     assert!(setup.upstream.frames.lock().unwrap().iter().all(|(_, payload)| payload != b"what was read"));
 }
 
+fn no_sockets() -> String {
+    let forbidden = POLICIES.replace(
+        "permit (principal is Intent::Triage, action == Api::Action::\"socket\"",
+        "forbid (principal, action == Api::Action::\"socket\"",
+    );
+    assert_ne!(forbidden, POLICIES);
+    forbidden
+}
+
+#[tokio::test]
+async fn nothing_comes_down_while_the_opening_is_decided_again() {
+    for (policies, stays) in [(POLICIES.to_owned(), true), (no_sockets(), false)] {
+        let setup = Setup::new().await;
+        setup.upstream.answer(|seen| match seen.line().contains("/socket") {
+            true => Answer::Socket(String::new(), Box::new(echo)),
+            false => ok("content-type: application/json\r\n", "{}"),
+        });
+        let (client, other) = (setup.client().await, setup.client().await);
+        let mut socket = open(&client).await;
+        setup.reload_policies(&policies).await;
+        let hold = setup.world.ledger.hold_next_commit();
+        setup.apis.replace(vec![setup.target.clone()]).unwrap();
+        hold.written().await;
+        setup.upstream.speaks.notify_one();
+        // What the API says is at the gateway before these, which come and go.
+        for _ in 0..3 {
+            assert_eq!(other.get("/http/api/echo").await.status, 200);
+        }
+        assert!(socket.next().now_or_never().is_none(), "it is not decided yet");
+        hold.go();
+        if stays {
+            assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("unasked"));
+        } else {
+            let (got, close) = rest(&mut socket).await;
+            assert!(got.is_empty() && close.unwrap().1.contains("refused"));
+        }
+    }
+}
+
 #[tokio::test]
 async fn other_policies_decide_an_open_socket_again_and_another_description_ends_it() {
     let setup = echoing().await;
@@ -250,12 +289,7 @@ async fn other_policies_decide_an_open_socket_again_and_another_description_ends
         decided.filter(|event| event["outcome"] == "allow").count()
     };
     assert_eq!(allowed(), 4, "the opening twice, each message once");
-    let forbidden = POLICIES.replace(
-        "permit (principal is Intent::Triage, action == Api::Action::\"socket\"",
-        "forbid (principal, action == Api::Action::\"socket\"",
-    );
-    assert_ne!(forbidden, POLICIES);
-    setup.reload(&forbidden, &setup.target).await;
+    setup.reload(&no_sockets(), &setup.target).await;
     let (got, close) = rest(&mut socket).await;
     let close = close.unwrap();
     assert!(got.is_empty() && close.0 == CloseCode::Policy && close.1.contains("refused"), "nobody needs to speak: {close:?}");

@@ -209,6 +209,8 @@ pub(crate) struct Upstream {
     pub(crate) closed: Notify,
     /// Told when an answer hangs.
     pub(crate) hanging: Notify,
+    /// Tells it to say `unasked` on a WebSocket, between two messages of the task.
+    pub(crate) speaks: Notify,
 }
 
 impl Upstream {
@@ -237,6 +239,7 @@ impl Upstream {
             accepted: AtomicUsize::new(0),
             closed: Notify::new(),
             hanging: Notify::new(),
+            speaks: Notify::new(),
         });
         for listener in [listener, other] {
             let (served, acceptor) = (Arc::clone(&upstream), acceptor.clone());
@@ -307,7 +310,14 @@ impl Upstream {
                 }
                 tokio::task::yield_now().await;
             }
-            let Some((opcode, payload)) = next_frame(&mut stream).await else { break };
+            let next = tokio::select! {
+                () = self.speaks.notified() => {
+                    said = vec![frame(true, 1, "unasked")];
+                    continue;
+                }
+                next = next_frame(&mut stream) => next,
+            };
+            let Some((opcode, payload)) = next else { break };
             said = talk(Some((opcode, &payload)));
             self.frames.lock().unwrap().push((opcode, payload));
         }
@@ -426,11 +436,16 @@ impl Setup {
 
     /// Reloads: these policies, and the one target as this.
     pub(crate) async fn reload(&self, policies: &str, target: &HttpTarget) {
+        self.reload_policies(policies).await;
+        self.apis.replace(vec![target.clone()]).unwrap();
+    }
+
+    /// The first half of it.
+    pub(crate) async fn reload_policies(&self, policies: &str) {
         let files = [("intents/triage.toml", INTENT), ("main.cedar", policies), ("targets/api.toml", TARGET)];
         let file = |(path, text): (&str, &str)| SourceFile { path: path.into(), text: text.into() };
         let policy = Policy::compile(&Sources { files: files.map(file).into() }).unwrap().policy;
         self.world.authority.reload_policy(policy, &Actor::System).await.unwrap();
-        self.apis.replace(vec![target.clone()]).unwrap();
     }
 
     /// A client of agent `bot` with an open task about repository `r1`.

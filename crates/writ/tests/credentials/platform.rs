@@ -122,10 +122,12 @@ impl<P: Place> Lab<P> {
         drop(session);
         self.again(|_| {});
         self.stays_until_it_expires();
+        let known = self.tasks_credentials();
         self.killed_right_after_issue();
         if !self.goes_on_later(UNCONFIRMED_SECS) {
             return;
         }
+        assert_eq!(self.tasks_credentials().len(), known.len() + 1, "what was about to be made is remembered");
         self.stays_until_it_expires();
         self.kill();
         if self.goes_on_later(over_secs) {
