@@ -139,6 +139,7 @@ fn killed_while_a_token_is_live_it_is_revoked_and_one_whose_answer_was_lost_is_w
     lab.dies_while_it_is_live(&shell(&lab, "gh api installation/repositories --jq .total_count; read _"));
     assert!(lab.place.state().revoked > revoked);
     lab.killed_right_after_issue();
+    lab.is_taken_back_by_the_next_start();
     if !lab.goes_on_later(UNCONFIRMED_SECS) {
         return;
     }

@@ -159,16 +159,20 @@ impl<P: Place> Lab<P> {
         if P::TAKES_BACK { self.over() } else { self.stays_until_it_expires() }
     }
 
-    /// The decision and each step of the end have their entries, in their order. (That it is revoked is said by the entry of
+    /// The decision and each step of the end have their entries, in their order; a step that was done again counts the last
+    /// time. (That it is revoked is said by the entry of
     /// the end of its task.)
     pub(crate) fn in_the_log(&self, credential: &Value) {
         let entries = self.entries();
         let of = |entry: &&Value| ["grant", "detail/grant"].iter().any(|member| event(entry, member) == text(credential, "id"));
-        let mut seen: Vec<String> = entries.iter().filter(of).map(kind).collect();
-        seen.reverse();
         let expected = ["decision", "close_auth", "end_sessions", "clean", "verify"];
-        seen.retain(|kind| expected.contains(&kind.as_str()));
-        seen.dedup();
+        let mut seen: Vec<String> = Vec::new();
+        for kind in entries.iter().filter(of).map(kind) {
+            if expected.contains(&kind.as_str()) && !seen.contains(&kind) {
+                seen.push(kind);
+            }
+        }
+        seen.reverse();
         assert_eq!(seen, expected, "{credential:#}");
     }
 

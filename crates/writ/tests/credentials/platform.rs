@@ -114,6 +114,16 @@ impl<P: Place> Lab<P> {
         assert_eq!(self.credentials().len(), before);
     }
 
+    /// After [`Self::killed_right_after_issue`]: somebody might have it, so nobody waits until it is overdue.
+    pub(crate) fn is_taken_back_by_the_next_start(&mut self) {
+        self.again(|_| {});
+        self.until("it is taken back", || text(&self.credential(), "revoked_because") == "not_handed_out");
+        let credential = self.credential();
+        let [granted, revoked] = ["granted_at", "revoked_at"].map(|at| text(&credential, at).parse::<jiff::Timestamp>().unwrap());
+        assert!(revoked.as_second() - granted.as_second() < 120, "only because it was overdue: {credential:#}");
+        self.kill();
+    }
+
     /// Both kills, where nobody can take a token back: while one is live, and right after its issue. It is waited for; when
     /// our clock is ahead by so much, nothing is left.
     pub(crate) fn waits_after_kills(mut self, uses: &str, over_secs: i64) {
@@ -124,6 +134,7 @@ impl<P: Place> Lab<P> {
         self.stays_until_it_expires();
         let known = self.tasks_credentials();
         self.killed_right_after_issue();
+        self.is_taken_back_by_the_next_start();
         if !self.goes_on_later(UNCONFIRMED_SECS) {
             return;
         }
