@@ -107,16 +107,20 @@ impl Session {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a request that the client may cancel, until the value is dropped.
-    pub(crate) fn start(self: &Arc<Self>, request: &Request) -> Underway {
+    /// Notes a request that the client may cancel, until the value is dropped. `None`: one with its id is under way (MCP
+    /// "Requests": an id is used once). What was asked for the one must not be answered under the decision of the other.
+    pub(crate) fn start(self: &Arc<Self>, request: &Request) -> Option<Underway> {
         let cancel = CancellationToken::new();
         let asking = Asking::of(&request.method, request.params.as_ref());
         let mut state = self.state();
         state.used = Instant::now();
+        if state.in_flight.contains_key(&request.id) {
+            return None;
+        }
         state.started += 1;
         let in_flight = InFlight { cancel: cancel.clone(), number: state.started, asking };
         state.in_flight.insert(request.id.clone(), in_flight);
-        Underway { session: Arc::clone(self), id: request.id.clone(), cancel }
+        Some(Underway { session: Arc::clone(self), id: request.id.clone(), cancel })
     }
 
     /// Remembers that the client is asked something: because of this request, or else of the newest that is decided.
@@ -139,7 +143,7 @@ impl Session {
         let mut state = self.state();
         let Question { method, behind, .. } = state.questions.remove(question)?;
         let Some(request) = behind else { return Some(Behind::Nothing(method)) };
-        Some(match state.in_flight.get(&request) {
+        Some(match state.in_flight.get(&request).filter(|in_flight| !in_flight.cancel.is_cancelled()) {
             Some(in_flight) => in_flight.asking.clone().map_or(Behind::Nothing(method), Behind::Request),
             None => Behind::Over,
         })
@@ -165,10 +169,11 @@ impl Session {
         self.state().subscribed.remove(uri)
     }
 
-    /// The client cancels a request of its own. Unknown ones are ignored (MCP "Cancellation").
+    /// The client cancels a request of its own. Unknown ones are ignored (MCP "Cancellation"). Its id is free once nothing of
+    /// it is left.
     pub(crate) fn cancel(&self, id: &Id) {
         let mut state = self.state();
-        if let Some(in_flight) = state.in_flight.remove(id) {
+        if let Some(in_flight) = state.in_flight.get(id) {
             in_flight.cancel.cancel();
         }
         let parked: Vec<_> = state.parked.extract_if(|_, (flight, _)| flight.id == *id).collect();

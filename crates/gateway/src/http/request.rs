@@ -153,7 +153,7 @@ impl Reader<'_> {
             let path = std::slice::from_ref(name);
             if let Some(param) = rule.params.get(path) {
                 self.text(place, name, param, value.clone())?;
-            } else if !rule.pass.contains(path) && (!rule.pass_others || resembles(rule, name)) {
+            } else if !rule.pass.contains(path) && (!rule.pass_others || self.route.resembles(name)) {
                 return Err(AskFault::Unknown { place, name: shown(name) });
             }
         }
@@ -243,20 +243,13 @@ impl Reader<'_> {
                 self.object(at, inner, rule)?;
             } else if leads_on {
                 return Err(AskFault::Type { place: "body", name: shown(&at.join(".")), expected: "an object" });
-            } else if !rule.pass_others || resembles(rule, &at.join(".")) {
+            } else if !rule.pass_others || self.route.resembles(&at.join(".")) {
                 return Err(AskFault::Unknown { place: "body", name: shown(&at.join(".")) });
             }
             at.pop();
         }
         Ok(())
     }
-}
-
-/// Whether a name that would go along unseen could be read as one that policy sees: by a server that folds case, trims,
-/// or takes `name[]` for a list.
-fn resembles(rule: &Fields, name: &str) -> bool {
-    let plain = |name: &str| name.split('[').next().unwrap_or_default().trim().to_lowercase();
-    rule.params.keys().any(|path| plain(&path.join(".")) == plain(name))
 }
 
 /// A name as an error may show it.

@@ -131,6 +131,19 @@ impl Route {
         Ok(route)
     }
 
+    /// Whether a name that would go along unseen could be read as one that policy sees, by a server that folds case, takes
+    /// `orderId`, `order-id` or `order id` for `order_id`, `name[]` for a list, or fields of query and body for one set; or
+    /// as the method.
+    pub(crate) fn resembles(&self, name: &str) -> bool {
+        let in_body = match &self.body {
+            BodyRule::Json(fields) | BodyRule::Form(fields) => Some(fields),
+            BodyRule::Nothing | BodyRule::Anything => None,
+        };
+        let plain = plain(name);
+        let mut seen = self.query.params.keys().chain(in_body.into_iter().flat_map(|fields| fields.params.keys()));
+        METHOD_FIELDS.contains(&&*plain) || seen.any(|path| self::plain(&path.join(".")) == plain)
+    }
+
     /// Each parameter stands in one place, each place is of a parameter, and can hold its type.
     fn check_places(&self) -> Result<(), String> {
         let in_body = match &self.body {
@@ -168,6 +181,19 @@ impl Route {
         }
         Ok(())
     }
+}
+
+/// Fields that frameworks take for the method of a request, as [`plain`] gives them.
+const METHOD_FIELDS: [&str; 4] = ["_method", "xhttpmethodoverride", "xhttpmethod", "xmethodoverride"];
+
+/// A name of a field as the most lenient server reads it. Letters are folded both ways: `\u{17f}` is an `s` and `\u{212a}` a `k`
+/// for servers that fold Unicode.
+fn plain(name: &str) -> String {
+    let name = name.split('[').next().unwrap_or_default().trim();
+    let inner = name.trim_start_matches('_');
+    let begin = name.len() - inner.len();
+    let kept = |letter: &char| !(matches!(letter, '_' | '-' | '.') || letter.is_whitespace() || letter.is_control());
+    "_".repeat(begin) + &inner.chars().filter(kept).collect::<String>().to_uppercase().to_lowercase()
 }
 
 fn method(text: &str) -> Result<Method, String> {

@@ -146,12 +146,17 @@ async fn request_of(
     if request.method == "ping" {
         return Ok(Reply::Message(StatusCode::OK, stream::result(&request.id, &Raw::from_value(&json!({})))));
     }
+    let Some(underway) = session.start(&request) else {
+        // Not an answer to this id: the client would take it for that of the other request.
+        let text = "a request with this id is under way; use each id once";
+        return Err(Fault::new(StatusCode::BAD_REQUEST, None, code::INVALID_REQUEST, text).into());
+    };
     let incoming = Incoming {
         gateway: Arc::clone(gateway),
         connection: session.connection.clone(),
         era: Era::Legacy(session.version),
         capabilities: session.capabilities.clone(),
-        underway: Some(session.start(&request)),
+        underway: Some(underway),
         admitted,
         request,
     };

@@ -84,6 +84,28 @@ async fn an_answer_that_policy_does_not_allow_any_more_does_not_leave() {
 }
 
 #[tokio::test]
+async fn a_second_request_with_the_id_of_the_one_that_asked_does_not_stand_behind_the_answer() {
+    let setup = Setup::new(false).await;
+    let client = setup.legacy_client().await;
+    let (_stream, question) = asked(&client).await;
+    forbid_tickets(&setup).await;
+    // A call that is still allowed, under way, with the same id.
+    let arguments = json!({ "order_id": "o-1", "amount_cents": 1 });
+    let twin = client.post(client.body(1, "tools/call", json!({ "name": "refund", "arguments": arguments })));
+    let mut twin = std::pin::pin!(twin);
+    tokio::select! {
+        answer = &mut twin => {
+            assert_eq!((answer.status, answer.code()), (StatusCode::BAD_REQUEST, -32_600), "{}", answer.text);
+            assert_eq!(answer.json()["id"], Value::Null);
+        }
+        began = setup.upstream.shared.began.acquire() => began.unwrap().forget(),
+    }
+    client.post(reply(&question, json!({ "action": "accept", "content": { "secret": "x" } }))).await;
+    let sent = setup.upstream.answered();
+    assert!(!sent.iter().any(|answer| answer.to_string().contains("secret")), "{sent:?}");
+}
+
+#[tokio::test]
 async fn an_answer_of_an_ended_task_does_not_leave() {
     let setup = Setup::new(false).await;
     let client = setup.legacy_client().await;
