@@ -3,6 +3,7 @@
 //! effect and is tried again by the sweep, because refusing is always safe.
 
 use crate::Authority;
+use crate::admin::to_the_end;
 use crate::caller::Caller;
 use crate::error::{Error, IssueError};
 use crate::event::{EndEvent, RefusalEvent, WorkloadRecord, encode};
@@ -64,7 +65,8 @@ impl Authority {
         if let Some(reason) = live.ended() {
             return Err(Error::TaskEnded(reason));
         }
-        self.end(&live, reason, &by.name()).await
+        let (this, by) = (self.clone(), by.name());
+        to_the_end(async move { this.end(&live, reason, &by).await }).await
     }
 
     pub(crate) async fn end(&self, live: &Arc<LiveTask>, reason: EndReason, by: &str) -> Result<(), Error> {

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use token::UnixSeconds;
 use token::claims::{AccessClaims, CanonicalClaims, Confirmation};
 use token::dpop::TargetUri;
+use tracing::Instrument;
 
 /// How often the signer's view may move on under a request before it gives up.
 const SIGN_ATTEMPTS_MAX: usize = 16;
@@ -336,7 +337,12 @@ impl Authority {
         write.changes = std::mem::take(&mut draft.changes);
         write.changes.extend(opening);
         write.changes.extend(attested.use_once.map(|(key, expires)| Change::UseEvidence { key, expires }));
-        self.include_and_sign(draft, write, now).await
+        // INVARIANT(logged-is-in-force): whoever asked may go away from here on. A task that the log says was replaced, and that
+        // goes on, would be worse than none.
+        let this = self.clone();
+        let whole = async move { this.include_and_sign(draft, write, now).await };
+        let done = tokio::spawn(whole.instrument(tracing::Span::current())).await;
+        done.unwrap_or_else(|_| Err(IssueError::Unavailable("it broke off".into())))
     }
 
     /// CRASH(issue.decided): nothing happened; the evidence is unused.

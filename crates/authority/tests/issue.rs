@@ -283,6 +283,51 @@ async fn a_crash_after_a_changed_course_leaves_only_the_new_task_open() {
     assert_eq!(world.ledger.events().iter().filter(|event| ended(event)).count(), 1, "the log says that the old one ended");
 }
 
+/// Waits until it is so.
+async fn until(what: &str, so: impl Fn() -> bool) {
+    let waiting = async {
+        while !so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(tokio::time::timeout(std::time::Duration::from_secs(10), waiting).await.is_ok(), "{what}");
+}
+
+#[tokio::test]
+async fn what_is_in_the_log_takes_effect_although_whoever_asked_went_away() {
+    let world = World::fixture().await;
+    let old = world.issue("bot", task_request("mail", json!({}))).await.unwrap();
+    let TaskRequest::Open { intent, parameters, lifetime_secs, .. } = refund() else { panic!() };
+    let changed = TaskRequest::Open { intent, parameters, lifetime_secs, replaces: Some(old.task.task().id) };
+    let hold = world.ledger.hold_next_commit();
+    tokio::select! {
+        _ = world.issue("bot", changed) => panic!("it was held"),
+        () = hold.written() => {}
+    }
+    hold.go();
+    until("the task that was replaced has ended", || old.task.ended() == Some(EndReason::Superseded)).await;
+    until("the one that replaced it is open", || world.authority.open_tasks() == 1).await;
+}
+
+#[tokio::test]
+async fn an_end_is_logged_once_although_whoever_asked_went_away() {
+    let world = World::fixture().await;
+    let task = world.issue("bot", refund()).await.unwrap().task.task().id;
+    let hold = world.ledger.hold_next_commit();
+    tokio::select! {
+        _ = world.authority.end_task(task, &Actor::System, EndReason::Completed) => panic!("it was held"),
+        () = hold.written() => {}
+    }
+    hold.go();
+    // Whoever is asked next, does it once more only if it did not get to its end.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    world.authority.sweep().await.unwrap();
+    let ended = world.ledger.events().into_iter().filter(|event| event["type"] == "task.ended");
+    assert_eq!(ended.count(), 1);
+}
+
 #[tokio::test]
 async fn a_token_lives_no_longer_than_its_task() {
     let world = World::fixture().await;

@@ -113,11 +113,21 @@ impl MemoryLedger {
         *self.unanchored.lock().unwrap() = broken;
     }
 
-    /// The next commit is written at once and answered only when the hold says so.
+    /// The next commit (or decision that is included) is written at once and answered only when the hold says so.
     pub fn hold_next_commit(&self) -> Arc<Hold> {
         let hold = Arc::<Hold>::default();
         *self.hold.lock().unwrap() = Some(Arc::clone(&hold));
         hold
+    }
+
+    /// Like a real one it answers later, and whoever waits may have gone by then.
+    async fn held(&self) {
+        let hold = self.hold.lock().unwrap().take();
+        if let Some(hold) = hold {
+            hold.written.notify_one();
+            hold.go.notified().await;
+        }
+        tokio::task::yield_now().await;
     }
 
     /// Puts a file onto the published read path; nothing is published by itself.
@@ -202,13 +212,7 @@ impl State {
 impl Ledger for MemoryLedger {
     async fn commit(&self, write: Write) -> Result<u64, LedgerError> {
         let written = self.write(write);
-        let hold = self.hold.lock().unwrap().take();
-        if let Some(hold) = hold {
-            hold.written.notify_one();
-            hold.go.notified().await;
-        }
-        // Like a real one it answers later, and whoever waits may have gone by then.
-        tokio::task::yield_now().await;
+        self.held().await;
         written
     }
 
@@ -231,7 +235,7 @@ impl Ledger for MemoryLedger {
 
     async fn include(&self, write: Write, seen: u64) -> Result<Inclusion, LedgerError> {
         let written = self.write(write);
-        tokio::task::yield_now().await;
+        self.held().await;
         let index = written?;
         let state = self.state.lock().unwrap();
         let head = Head { size: state.frontier_size(), root: state.frontier.root() };

@@ -44,14 +44,31 @@ fn the_command_gets_endpoints_and_a_task_but_no_token() {
 #[test]
 fn a_signal_reaches_the_command_and_ends_the_task() {
     let server = Server::start();
-    let script = "trap 'exit 42' TERM; echo ready; while :; do sleep 0.05; done";
-    let mut exec = server.exec(&REFUND, &["--", "sh", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut ready = String::new();
-    BufReader::new(exec.stdout.take().unwrap()).read_line(&mut ready).unwrap();
-    assert_eq!(text(&server.task(), "state"), "open");
-    assert!(Command::new("kill").args(["-TERM", &exec.id().to_string()]).status().unwrap().success());
-    assert_eq!(exec.wait().unwrap().code(), Some(42));
-    assert_eq!(text(&server.task(), "end_reason"), "completed");
+    // USR1 would end `exec` itself, and leave the command with an open task.
+    for signal in ["TERM", "USR1"] {
+        let script = format!("trap 'exit 42' {signal}; echo ready; while :; do sleep 0.05; done");
+        let mut exec = server.exec(&REFUND, &["--", "sh", "-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut ready = String::new();
+        BufReader::new(exec.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+        assert_eq!(text(&server.task(), "state"), "open");
+        assert!(Command::new("kill").args([&format!("-{signal}"), &exec.id().to_string()]).status().unwrap().success());
+        assert_eq!(exec.wait().unwrap().code(), Some(42), "{signal}");
+        assert_eq!(text(&server.task(), "end_reason"), "completed", "{signal}");
+    }
+}
+
+#[test]
+fn text_that_looks_like_a_number_is_explained() {
+    let server = Server::start();
+    let refund = |order: &str| {
+        let order = format!("order_id={order}");
+        let declared = ["refund-order", "--param", &order, "--param", "max_amount_cents=5000"];
+        server.exec(&declared, &["--", "true"]).output().unwrap()
+    };
+    let refused = refund("1001");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("--param 'NAME=\"5\"'"), "{said}");
+    assert!(refund("\"1001\"").status.success());
 }
 
 #[test]

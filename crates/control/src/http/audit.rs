@@ -16,13 +16,16 @@ use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use domain::Timestamp;
+use domain::{Outcome, Timestamp};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// Fields that entries can be searched by (`authority::ports::LogQuery`).
-const TERMS: [&str; 9] = ["agent", "task", "intent", "upstream", "subject", "owner", "outcome", "type", "decision"];
+const TERMS: [&str; 11] =
+    ["agent", "task", "intent", "upstream", "target", "subject", "owner", "outcome", "type", "decision", "grant"];
+/// The outcomes that entries have. A word that none of them has would find nothing, which reads like *it never happened*.
+const OUTCOMES: [Outcome; 4] = [Outcome::Allow, Outcome::Deny, Outcome::Ask, Outcome::Failed];
 
 /// `GET /v1/audit/entries`: newest first.
 pub(crate) async fn search(State(app): State<App>, request: Request) -> Result<Json<Value>, Problem> {
@@ -30,6 +33,10 @@ pub(crate) async fn search(State(app): State<App>, request: Request) -> Result<J
     let once = [&TERMS[..], &["since", "until", "before", "limit"]].concat();
     let query = Query::read(request.uri().query(), &once, &["resource"])?;
     let limit = page::limit(&query)?;
+    if query.get("outcome").is_some_and(|outcome| OUTCOMES.iter().all(|known| known.as_str() != outcome)) {
+        let detail = format!("expected `{}`", OUTCOMES.map(Outcome::as_str).join("`, `"));
+        return Err(Problem::faults(vec![Fault { at: "outcome".to_owned(), detail }]));
+    }
     let terms = TERMS.iter().filter_map(|term| query.get(term).map(|value| ((*term).to_owned(), value.to_owned())));
     let resources = query.all("resource").map(|value| ("resource".to_owned(), value.to_owned()));
     let wanted = LogQuery {

@@ -236,6 +236,9 @@ impl Reader<'_> {
             at.push(key.clone());
             let leads_on = rule.params.keys().chain(&rule.pass).any(|path| path.len() > at.len() && path.starts_with(at));
             if let Some(param) = rule.params.get(at.as_slice()) {
+                if ends_early(value) {
+                    return Err(AskFault::Type { place: "body", name: shown(&at.join(".")), expected: "text" });
+                }
                 self.arguments.insert(param.clone(), value.clone());
             } else if rule.pass.contains(at.as_slice()) {
                 // Goes along unseen.
@@ -249,6 +252,15 @@ impl Reader<'_> {
             at.pop();
         }
         Ok(())
+    }
+}
+
+/// Whether a text that policy sees would end before its end for some servers.
+fn ends_early(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(ends_early),
+        _ => false,
     }
 }
 

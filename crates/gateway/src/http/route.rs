@@ -141,7 +141,12 @@ impl Route {
         };
         let plain = plain(name);
         let mut seen = self.query.params.keys().chain(in_body.into_iter().flat_map(|fields| fields.params.keys()));
-        METHOD_FIELDS.contains(&&*plain) || seen.any(|path| self::plain(&path.join(".")) == plain)
+        // What lies within a field that is respelt would be taken for what lies within the field.
+        let begins = |path: &Vec<String>| {
+            let heads = (1..=path.len()).filter_map(|some| path.get(..some));
+            heads.map(|head| self::plain(&head.join("."))).any(|head| head == plain)
+        };
+        METHOD_FIELDS.contains(&&*plain) || seen.any(begins)
     }
 
     /// Each parameter stands in one place, each place is of a parameter, and can hold its type.

@@ -139,7 +139,7 @@ async fn a_subscription_holds_only_what_was_decided() {
     let setup = Setup::new(true).await;
     let client = setup.client().await;
     let wanted = json!({ "toolsListChanged": true, "promptsListChanged": "secret", "note": "secret", "taskIds": ["secret"],
-        "resourceSubscriptions": ["orders://1", "secrets://1", "orders://a/../b"] });
+        "resourceSubscriptions": ["orders://a/../b", "orders://1", "secrets://1"] });
     let body = client.body(1, "subscriptions/listen", json!({ "notifications": wanted, "note": "secret" }));
     let mut stream = client.send(client.request("POST", body)).await.into_body();
     next_message(&mut stream).await.unwrap();

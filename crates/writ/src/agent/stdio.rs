@@ -45,11 +45,13 @@ pub(crate) async fn run(sender: Sender, upstream: String) {
         running: Mutex::default(),
         repeated: Repeated::default(),
     });
-    let mut under_way = JoinSet::new();
+    // What listens has no end of its own: at the end nothing waits for it.
+    let (mut under_way, mut listening) = (JoinSet::new(), JoinSet::new());
     while let Some(line) = input.recv().await {
-        bridge.read(&mut under_way, line).await;
+        bridge.read((&mut under_way, &mut listening), line).await;
         while under_way.try_join_next().is_some() {}
     }
+    listening.shutdown().await;
     let rest = async { while under_way.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(LAST_ANSWERS, rest).await;
     under_way.shutdown().await;
@@ -60,13 +62,24 @@ pub(crate) async fn run(sender: Sender, upstream: String) {
 
 fn read_lines(given: &mpsc::Sender<Vec<u8>>) {
     let mut input = std::io::stdin().lock();
-    loop {
-        let mut line = Vec::new();
-        let read = input.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
-        if !matches!(read, Ok(1..)) || given.blocking_send(line).is_err() {
+    while let Some(line) = next_line(&mut input, LINE_BYTES_MAX) {
+        if given.blocking_send(line).is_err() {
             return;
         }
     }
+}
+
+/// The next line; of one that is too long its beginning, which is no message. What follows it is never taken for a line.
+fn next_line(input: &mut impl BufRead, bytes_max: u64) -> Option<Vec<u8>> {
+    let mut line = Vec::new();
+    let read = input.by_ref().take(bytes_max).read_until(b'\n', &mut line);
+    if !matches!(read, Ok(1..)) {
+        return None;
+    }
+    if line.len() as u64 == bytes_max && !line.ends_with(b"\n") {
+        input.skip_until(b'\n').ok()?;
+    }
+    Some(line)
 }
 
 fn write_lines(mut written: mpsc::Receiver<String>) {
@@ -101,7 +114,7 @@ impl StdioBridge {
     }
 
     /// One line of the client.
-    async fn read(self: &Arc<Self>, under_way: &mut JoinSet<()>, line: Vec<u8>) {
+    async fn read(self: &Arc<Self>, (under_way, listening): (&mut JoinSet<()>, &mut JoinSet<()>), line: Vec<u8>) {
         let text = Bytes::from(line);
         if text.iter().all(u8::is_ascii_whitespace) {
             return;
@@ -120,7 +133,7 @@ impl StdioBridge {
             // What follows depends on these, so they go one after the other.
             this.exchange(&message, text).await;
             if method == "notifications/initialized" {
-                under_way.spawn(async move { this.listen().await });
+                listening.spawn(async move { this.listen().await });
             }
             return;
         }
@@ -336,6 +349,13 @@ impl Events {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_rest_of_a_line_that_is_too_long_is_no_line() {
+        let mut input = &b"{}\n1234567890{\"id\":1}\n12345678\n1234567\nlast"[..];
+        let lines: Vec<_> = std::iter::from_fn(|| next_line(&mut input, 8)).collect();
+        assert_eq!(lines, [&b"{}\n"[..], b"12345678", b"12345678", b"1234567\n", b"last"]);
+    }
 
     #[test]
     fn events_are_found_however_the_bytes_are_cut() {

@@ -87,7 +87,10 @@ pub(crate) struct SearchArgs {
     /// By upstream.
     #[arg(long)]
     upstream: Option<String>,
-    /// By tool, resource or prompt.
+    /// By target.
+    #[arg(long)]
+    target: Option<String>,
+    /// By tool, resource, prompt or offer.
     #[arg(long)]
     subject: Option<String>,
     /// By owner.
@@ -102,6 +105,9 @@ pub(crate) struct SearchArgs {
     /// By decision, `dec_…`.
     #[arg(long)]
     decision: Option<String>,
+    /// By credential, `grt_…`.
+    #[arg(long)]
+    grant: Option<String>,
     /// By a declared parameter or clear argument.
     #[arg(long, value_name = "NAME=VALUE")]
     resource: Option<String>,
@@ -159,11 +165,13 @@ fn pairs(args: SearchArgs) -> Vec<(&'static str, Option<String>)> {
         ("task", args.task),
         ("intent", args.intent),
         ("upstream", args.upstream),
+        ("target", args.target),
         ("subject", args.subject),
         ("owner", args.owner),
         ("outcome", args.outcome),
         ("type", args.kind),
         ("decision", args.decision),
+        ("grant", args.grant),
         ("resource", args.resource),
         ("since", args.since),
         ("until", args.until),

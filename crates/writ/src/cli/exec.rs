@@ -159,7 +159,12 @@ pub(crate) async fn run(common: &Common, args: ExecArgs) -> Result<ExitCode, Fai
         Declared { intent: args.intent.clone(), parameters: parameters(&args.params), lifetime_secs: args.lifetime, upstreams };
     // From here on a signal must not end this process before the task is ended.
     let signals = Signals::new()?;
-    let agent = Agent::open(server, connector.clone(), evidence, declared).await?;
+    let given_as_json = declared.parameters.values().any(|value| !value.is_string());
+    let opened = Agent::open(server, connector.clone(), evidence, declared).await;
+    let agent = opened.map_err(|failure| match given_as_json && failure.to_string().contains("must be of type string") {
+        true => failure.next("a value that is JSON counts as such; for text put it in quotes: --param 'NAME=\"5\"'"),
+        false => failure,
+    })?;
     let keeper = tokio::spawn(agent.clone().keep_alive());
     let outcome = match args.stdio.clone() {
         Some(upstream) => serve_stdio(&agent, connector, upstream, signals).await,
@@ -321,22 +326,28 @@ async fn wait(mut child: Child, mut signals: Signals) -> std::io::Result<ExitSta
 }
 
 /// The signals that are handed on.
-struct Signals([(Signal, i32); 4]);
+struct Signals([(Signal, i32); 6]);
 
 impl Signals {
     fn new() -> anyhow::Result<Self> {
         let on = |kind: SignalKind| anyhow::Ok((signal(kind)?, kind.as_raw_value()));
-        Ok(Self([on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::hangup())?, on(SignalKind::quit())?]))
+        let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::quit()];
+        let [terminate, interrupt, hangup, quit] = kinds.map(on);
+        // Those that would end this process, and leave the task open, although the command may live with them.
+        let [one, two] = [SignalKind::user_defined1(), SignalKind::user_defined2()].map(on);
+        Ok(Self([terminate?, interrupt?, hangup?, quit?, one?, two?]))
     }
 
     /// The number of the next one.
     async fn next(&mut self) -> i32 {
-        let [terminate, interrupt, hangup, quit] = &mut self.0;
+        let [terminate, interrupt, hangup, quit, one, two] = &mut self.0;
         tokio::select! {
             _ = terminate.0.recv() => terminate.1,
             _ = interrupt.0.recv() => interrupt.1,
             _ = hangup.0.recv() => hangup.1,
             _ = quit.0.recv() => quit.1,
+            _ = one.0.recv() => one.1,
+            _ = two.0.recv() => two.1,
         }
     }
 }

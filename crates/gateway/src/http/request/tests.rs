@@ -183,6 +183,8 @@ fn a_json_body_with_anything_else_in_it_is_refused() {
         r#"{"to": "a", "options": [{"priority": 1}]}"#,
         r#"{"to": "a", "text": 1e999}"#,
         r#"{"to": "a", "text": "\ud800"}"#,
+        r#"{"to": "evil@x\u0000@ours"}"#,
+        r#"{"to": "a", "options": {"tags": ["x\u0000"]}}"#,
         "[]",
         "null",
         "",
@@ -255,6 +257,8 @@ fn another_spelling_of_a_field_that_policy_sees_does_not_pass_unseen() {
         "amount_cents[0]",
         "bank.\u{212a}ey",
         "bank_key",
+        // What lies in it would be taken for what lies in `bank`.
+        "Bank",
     ] {
         assert!(ask(name).is_err(), "{name:?}");
     }
