@@ -278,6 +278,14 @@ impl Authority {
     /// # Errors
     /// [`Error::NotFound`] if there is nothing to redact, or the ledger's.
     pub async fn redact(&self, entry: &LogEntry, name: &str, why: &str, by: &Actor) -> Result<(), Error> {
+        let (this, entry, by) = (self.clone(), entry.clone(), by.clone());
+        let (name, why) = (name.to_owned(), why.to_owned());
+        to_the_end(async move { this.close_opening(&entry, &name, &why, &by).await }).await
+    }
+
+    async fn close_opening(&self, entry: &LogEntry, name: &str, why: &str, by: &Actor) -> Result<(), Error> {
+        // What remains is written anew: two at a time would each put back what the other took out.
+        let _one_at_a_time = self.0.admin.lock().await;
         let nothing = || Error::NotFound { what: "opening", name: format!("{} of entry {}", name.escape_debug(), entry.index) };
         let (mut openings, _, sealing) = self.openings(entry).await?.ok_or_else(nothing)?;
         if !openings.redact(name) {

@@ -331,6 +331,23 @@ async fn sensitive_values_open_for_an_auditor_until_they_are_redacted_and_the_lo
 }
 
 #[tokio::test]
+async fn two_redactions_of_one_entry_at_once_both_hold() {
+    let world = World::fixture().await;
+    let issued = world.issue("bot", task_request("mail", json!({}))).await.unwrap();
+    let caller = world.present(&issued, "orders").unwrap();
+    let mail = json!({ "to": "doe@outside.example", "body": "Ms Doe, Elm Street" });
+    let Decision::Allow(permit) = call(&world, &caller, "send_email", mail).await else { panic!() };
+    let entry = world.ledger.decision(permit.decision()).await.unwrap().unwrap();
+    drop(permit);
+    let olga = Actor::Operator("olga".into());
+    assert_eq!(world.authority.opened(&entry, &olga).await.unwrap().len(), 2);
+    let redact = |name: &'static str| world.authority.redact(&entry, name, "erasure", &olga);
+    let (to, body) = tokio::join!(redact("to"), redact("body"));
+    assert!(to.is_ok() && body.is_ok());
+    assert!(world.authority.opened(&entry, &olga).await.unwrap().is_empty(), "what was redacted does not come back");
+}
+
+#[tokio::test]
 async fn a_redacted_parameter_is_gone_from_the_task_as_well() {
     let world = World::fixture().await;
     let parameters = json!({ "order_id": "1001", "max_amount_cents": 5000, "reason": "Ms Doe is ill" });

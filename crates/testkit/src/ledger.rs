@@ -306,9 +306,14 @@ impl Archive for MemoryLedger {
     }
 
     async fn opening(&self, index: u64) -> Result<Option<(Vec<u8>, Vec<u8>)>, ArchiveError> {
-        let state = self.state.lock().unwrap();
-        let opening = state.openings.get(&index);
-        Ok(opening.and_then(|(task, sealed)| Some((sealed.clone(), state.tasks.get(task)?.1.clone()))))
+        let opening = {
+            let state = self.state.lock().unwrap();
+            let opening = state.openings.get(&index);
+            opening.and_then(|(task, sealed)| Some((sealed.clone(), state.tasks.get(task)?.1.clone())))
+        };
+        // Like a real one it answers later, and others may have written by then.
+        tokio::task::yield_now().await;
+        Ok(opening)
     }
 
     async fn decision(&self, id: DecisionId) -> Result<Option<LogEntry>, ArchiveError> {
