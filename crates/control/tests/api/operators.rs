@@ -412,9 +412,13 @@ async fn the_log_is_searched_shown_and_redacted() {
     let after = served.operate(ADMIN, "GET", &path, Value::Null).await.json();
     assert_eq!(after["leaf_base64"], admin["leaf_base64"], "the entry stays as it is");
     assert_eq!(served.world.ledger.events().pop().unwrap()["by"], "operator:ada");
-    for query in ["colour=red", "since=soon", "before=x", "agent=a&agent=b", "limit=0"] {
+    for query in ["colour=red", "since=soon", "before=x", "agent=a&agent=b", "limit=0", "outcome=denied"] {
         let answer = served.operate(AUDITOR, "GET", &format!("/v1/audit/entries?{query}"), Value::Null).await;
         assert_eq!(answer.refusal(), (422, "invalid_value".into()), "{query}");
+    }
+    for query in ["outcome=deny", "target=orders-db", "grant=grt_0"] {
+        let answer = served.operate(AUDITOR, "GET", &format!("/v1/audit/entries?{query}"), Value::Null).await;
+        assert_eq!((answer.status.as_u16(), answer.json()["items"].as_array().map(Vec::len)), (200, Some(0)), "{query}");
     }
     for index in ["999999", "x", "-1", "18446744073709551615", "99999999999999999999999"] {
         let answer = served.operate(AUDITOR, "GET", &format!("/v1/audit/entries/{index}"), Value::Null).await;
