@@ -282,8 +282,14 @@ impl Authority {
                 return self.ask_again(&record, again_at).await;
             }
             at = step.reaches();
-            if at > record.grant.state && self.record_step(&record, step, &evidence, !left_over).await.is_err() {
-                return Walked::Stuck;
+            if at <= record.grant.state {
+                continue;
+            }
+            let waits = step == Ending::Clean && evidence.again_at.is_some() && !left_over;
+            match self.record_step(&record, step, &evidence, !left_over).await {
+                Ok(()) if waits => return Walked::Later,
+                Ok(()) => {}
+                Err(_) => return Walked::Stuck,
             }
         }
         // CRASH(credential.dead): it is dead, and that is in the log.
@@ -340,11 +346,17 @@ impl Authority {
             ("step", step.as_str().into()),
         ];
         let event = about(&record.grant, "credential.step", "writ", now, detail)?;
-        let reached = counts.then_some(Change::GrantStep { grant: record.grant.id, state, at: now });
-        let write = Write { events: vec![event], changes: reached.into_iter().collect() };
-        // Only the last one is waited for: a lost record of an earlier step means that the step is done again.
+        let grant = record.grant.id;
+        let mut changes: Vec<_> = counts.then_some(Change::GrantStep { grant, state, at: now }).into_iter().collect();
+        // With the step: a proof of death that was asked for too early would be none.
+        let proof_at = evidence.again_at.filter(|_| counts && step == Ending::Clean).map(|at| again_at(now, at));
+        changes.extend(proof_at.map(|try_at| Change::GrantRetry { grant, try_at, tries: 0 }));
+        let write = Write { events: vec![event], changes };
+        // Only the last one, before the end or a pause, is waited for: a lost record of an earlier step means that the step
+        // is done again.
         let written = match state {
             GrantState::VerifiedDead => self.0.ledger.commit(write).await.map(drop),
+            _ if proof_at.is_some() => self.0.ledger.commit(write).await.map(drop),
             _ => self.0.ledger.post(write),
         };
         written.inspect_err(
@@ -367,8 +379,7 @@ impl Authority {
 
     /// The target can only wait for its native expiry.
     async fn ask_again(&self, record: &GrantRecord, at: Timestamp) -> Walked {
-        let now = self.0.clock.now();
-        self.try_at(record.grant.id, at.clamp(now.plus_secs(1), now.plus_secs(AGAIN_SECS_MAX)), 0).await
+        self.try_at(record.grant.id, again_at(self.0.clock.now(), at), 0).await
     }
 
     async fn try_at(&self, grant: GrantId, try_at: Timestamp, tries: u32) -> Walked {
@@ -384,6 +395,11 @@ impl Authority {
         let opened = self.0.wrapping.open_secret(record.grant.id, sealed);
         opened.inspect_err(|error| tracing::error!(%error, grant = %record.grant.id, "what revokes a credential cannot be read; it dies by its expiry")).ok()
     }
+}
+
+/// The instant that a target wants to be asked again at, within bounds.
+fn again_at(now: Timestamp, at: Timestamp) -> Timestamp {
+    at.clamp(now.plus_secs(1), now.plus_secs(AGAIN_SECS_MAX))
 }
 
 /// When an attempt to issue it cannot be under way any more, at the target's side either.

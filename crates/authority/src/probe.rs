@@ -171,7 +171,7 @@ impl Authority {
             let record = self.0.archive.grant(grant).await.map_err(|error| error.to_string())?;
             let waits = record.is_some_and(|record| record.grant.state == GrantState::ResidueCleaned && record.tries == 0);
             return match waits {
-                true => Ok(Shown { note: Some("dies by its own expiry"), lists }),
+                true => Ok(Shown { note: Some("its death is proved later"), lists }),
                 false => Err("a credential could not be taken back".into()),
             };
         }

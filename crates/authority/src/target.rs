@@ -147,7 +147,8 @@ pub struct Evidence {
     /// Names and values.
     pub facts: BTreeMap<&'static str, String>,
     /// For [`Ending::Verify`]: whether the credential is dead at the target *now*. A target that can only wait for the
-    /// native expiry answers `Some(instant)` and is asked again then.
+    /// native expiry answers `Some(instant)` and is asked again then. For [`Ending::Clean`]: when at the earliest a proof can
+    /// be asked for, because what was taken away is still remembered in places that one question does not reach.
     pub again_at: Option<Timestamp>,
 }
 

@@ -45,7 +45,7 @@ pub enum Health {
     Healthy {
         /// When.
         at: Timestamp,
-        /// What the probe could not show, if anything: `dies by its own expiry`, `examined only`.
+        /// What the probe could not show, if anything: `its death is proved later`, `examined only`.
         note: Option<&'static str>,
         /// The target lists what bears our mark: what is not listed is not there.
         lists: bool,

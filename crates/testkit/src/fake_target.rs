@@ -71,6 +71,7 @@ struct State {
     secretive: bool,
     stubborn: bool,
     by_name: bool,
+    proof_at: Option<Timestamp>,
     revoked_with: Vec<String>,
     calls: u64,
     issued: u64,
@@ -125,6 +126,11 @@ impl FakeTarget {
     /// What it makes is taken back by its name alone: there is nothing to be kept for it.
     pub fn by_name(&self, by_name: bool) {
         self.state().by_name = by_name;
+    }
+
+    /// What it takes away from now on is remembered elsewhere until then.
+    pub fn proof_at(&self, at: Timestamp) {
+        self.state().proof_at = Some(at);
     }
 
     /// Holds issuing up until [`FakeTarget::go_on`].
@@ -286,7 +292,10 @@ impl Target for FakeTarget {
                     return Err(TargetError::Refused("it still lets its holder in".into()));
                 }
                 Ending::EndSessions => return Ok(saw("sessions", std::mem::take(&mut account.sessions))),
-                Ending::Clean => drop(state.accounts.remove(handle.handle)),
+                Ending::Clean => {
+                    state.accounts.remove(handle.handle);
+                    return Ok(Evidence { again_at: state.proof_at, ..saw("done", true) });
+                }
                 Ending::Verify => return Err(TargetError::Refused("it is still there".into())),
             }
             Ok(saw("done", true))

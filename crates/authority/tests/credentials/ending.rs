@@ -32,6 +32,26 @@ async fn the_end_of_a_task_revokes_its_credentials_in_the_same_transaction() {
 }
 
 #[tokio::test]
+async fn what_is_remembered_elsewhere_is_not_called_dead_before_that_is_over() {
+    let rig = Rig::new().await;
+    let (_, caller) = rig.task().await;
+    rig.read_orders(&caller).await.unwrap();
+    rig.orders.proof_at(rig.world.authority.now().plus_secs(12));
+    rig.end(&caller).await;
+    for _ in 0..2 {
+        rig.world.authority.run_credentials().await;
+        assert!(rig.orders.standing().is_empty());
+        assert_eq!(rig.only_grant().await.grant.state, GrantState::ResidueCleaned);
+    }
+    let rig = rig.restarted().await;
+    rig.world.authority.run_credentials().await;
+    assert_eq!(rig.only_grant().await.grant.state, GrantState::ResidueCleaned);
+    rig.world.clock.advance_secs(13);
+    rig.world.authority.run_credentials().await;
+    assert_eq!(rig.only_grant().await.grant.state, GrantState::VerifiedDead);
+}
+
+#[tokio::test]
 async fn a_replaced_task_loses_its_credentials_too() {
     let rig = Rig::new().await;
     let (issued, caller) = rig.task().await;

@@ -132,6 +132,16 @@ impl Api {
         if answer.status == StatusCode::CREATED { Ok(()) } else { Err(answer.unwanted("creating an object")) }
     }
 
+    /// Whether the server would create the object: nothing is stored.
+    pub(super) async fn would_create(&self, path: &str, object: &Value) -> Result<bool, TargetError> {
+        let answer = self.send(Method::POST, &format!("{path}?dryRun=All"), Some(object)).await?;
+        match answer.status {
+            StatusCode::CREATED => Ok(true),
+            StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::UNPROCESSABLE_ENTITY => Ok(false),
+            _ => Err(answer.unwanted("asking what the server would create")),
+        }
+    }
+
     pub(super) async fn read(&self, path: &str) -> Result<Option<Object>, TargetError> {
         let answer = self.send(Method::GET, path, None).await?;
         match answer.status {

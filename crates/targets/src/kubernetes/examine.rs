@@ -2,9 +2,10 @@
 //! where our offers reach.
 
 use super::api::Object;
-use super::{BROKER, GRANT, Kubernetes, account_name, bindings};
-use crate::evidence::{broken, fine};
-use authority::target::{Finding, Standing, TargetError};
+use super::{BROKER, GRANT, Kubernetes, account_name, binding, bindings};
+use crate::evidence::{broken, fine, warning};
+use authority::target::{Finding, Gravity, Standing, TargetError};
+use domain::GrantId;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -67,10 +68,39 @@ impl Kubernetes {
                 found.push(broken("broker.needs", text, "apply the manifest of `writ target install`"));
             }
         }
-        if found.is_empty() {
+        self.bindings_of_offers(&mut found).await?;
+        if found.iter().all(|finding| finding.gravity != Gravity::Broken) {
             found.push(fine("broker.rights", "our account may do what its offers need; what it must not do was refused"));
         }
         Ok(found)
+    }
+
+    /// What a review does not tell, because admission decides after rights: each offer's binding would be taken, and none that
+    /// gives a role to anybody but a task, or our own to anybody.
+    async fn bindings_of_offers(&self, found: &mut Vec<Finding>) -> Result<(), TargetError> {
+        let task = account_name(GrantId::from_bytes([0; 16]));
+        let metadata = json!({ "name": task });
+        let mut open = BTreeSet::new();
+        let (nobody, ours) = ((self.accounts.as_str(), task.as_str()), format!("{}-broker", self.accounts));
+        for (offer, template) in &self.templates {
+            let path = bindings(&template.namespace);
+            let role = (if template.cluster_role { "ClusterRole" } else { "Role" }, template.role.as_str());
+            if !self.api.would_create(&path, &binding(&metadata, role, nobody)).await? {
+                let text = format!("a binding of `{}` as offer `{offer}` needs it would be refused", template.role);
+                found.push(broken("broker.needs", text, "apply the manifest of `writ target install`, and look for the role"));
+            }
+            let others = [(("Role", BROKER), nobody), (role, (ours.as_str(), "writ"))];
+            for (role, subject) in others {
+                if self.api.would_create(&path, &binding(&metadata, role, subject)).await? {
+                    open.insert(template.namespace.as_str());
+                }
+            }
+        }
+        let remedy = "apply the ValidatingAdmissionPolicy of `writ target install`; it needs Kubernetes 1.30 or later";
+        found.extend(open.into_iter().map(|namespace| {
+            warning("broker.bindings", format!("our account may bind roles in `{namespace}` to others than tasks"), remedy)
+        }));
+        Ok(())
     }
 
     fn needed(&self) -> Vec<(String, Value)> {

@@ -1,7 +1,8 @@
 //! The manifest that a cluster's administrator applies once: a namespace that holds only accounts of tasks, and for our
-//! own account the right to make those, and to bind exactly the roles that the offers name (`bind`, by name).
+//! own account the right to make those, and to bind exactly the roles that the offers name (`bind`, by name). RBAC cannot say
+//! to whom, and lets everybody bind what they hold themselves: a ValidatingAdmissionPolicy (Kubernetes 1.30) says the rest.
 
-use super::{BROKER, Template};
+use super::{BROKER, PREFIX, Template};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
@@ -40,7 +41,43 @@ pub(super) fn manifest(accounts: &str, templates: &[Template]) -> String {
         role(&mut text, namespace, &rules);
         binding(&mut text, namespace, accounts);
     }
+    policy(&mut text, accounts, templates);
     text
+}
+
+/// What our account does at all is for a task: no name but those of tasks, no role but those of offers, no subject but the
+/// task's own account. It is about our account alone; nobody else is looked at.
+fn policy(text: &mut String, accounts: &str, templates: &[Template]) {
+    let kind = |template: &Template| if template.cluster_role { "ClusterRole" } else { "Role" };
+    // None of these words can hold a quote or a slash.
+    let offered: BTreeSet<_> = templates.iter().map(|one| format!("'{}/{}/{}'", one.namespace, kind(one), one.role)).collect();
+    let offered = offered.into_iter().collect::<Vec<_>>().join(", ");
+    // Writing to a `String` cannot fail.
+    let _ = write!(
+        text,
+        "---\napiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingAdmissionPolicy\n\
+         metadata:\n  name: {accounts}-broker\n\
+         spec:\n  failurePolicy: Fail\n  matchConstraints:\n    resourceRules:\n\
+         \x20   - {{ apiGroups: [{RBAC}], apiVersions: [\"*\"], operations: [\"*\"], resources: [\"*\"] }}\n\
+         \x20   - {{ apiGroups: [\"\"], apiVersions: [\"*\"], operations: [\"*\"], resources: [serviceaccounts, serviceaccounts/token] }}\n\
+         \x20 matchConditions:\n  - name: by-the-broker\n\
+         \x20   expression: request.userInfo.username == 'system:serviceaccount:{accounts}-broker:writ'\n\
+         \x20 validations:\n\
+         \x20 - expression: >-\n\
+         \x20     request.resource.resource in ['rolebindings', 'serviceaccounts'] && request.name.matches('^{PREFIX}[0-9a-f]{{32}}$')\n\
+         \x20   message: the broker touches nothing but accounts and bindings of tasks\n    reason: Forbidden\n\
+         \x20 - expression: >-\n\
+         \x20     request.resource.resource != 'rolebindings' || request.operation == 'DELETE' ||\n\
+         \x20     (request.namespace + '/' + object.roleRef.kind + '/' + object.roleRef.name) in [{offered}]\n\
+         \x20   message: the broker binds only the roles of its offers\n    reason: Forbidden\n\
+         \x20 - expression: >-\n\
+         \x20     request.resource.resource != 'rolebindings' || request.operation == 'DELETE' ||\n\
+         \x20     object.subjects.map(who, who.kind + '/' + who.namespace + '/' + who.name) ==\n\
+         \x20     ['ServiceAccount/{accounts}/' + request.name]\n\
+         \x20   message: the broker binds roles only to accounts of tasks\n    reason: Forbidden\n\
+         ---\napiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingAdmissionPolicyBinding\n\
+         metadata:\n  name: {accounts}-broker\nspec: {{ policyName: {accounts}-broker, validationActions: [Deny] }}\n"
+    );
 }
 
 /// A rule: API group, resource, verbs, and the only names that it is for.

@@ -23,8 +23,10 @@ use std::time::Duration;
 
 /// The shortest life that the API server gives a token.
 const NATIVE_SECS_MIN: u64 = 600;
-/// How long the API server may remember that a token was good (its success cache; measured).
+/// How long an API server may remember that a token was good (its success cache; measured).
 const CACHE_SECS: u64 = 10;
+/// When the last of several API servers has noticed a deletion, and forgotten. A question reaches one of them alone.
+const EVERYWHERE_SECS: u64 = CACHE_SECS + 2;
 /// What our accounts and bindings are called: this and the hexadecimal digits of the grant.
 const PREFIX: &str = "jit-";
 /// What the manifest calls our own role and its binding.
@@ -188,6 +190,15 @@ fn bindings(namespace: &str) -> String {
     format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings")
 }
 
+/// The binding of a role to an account.
+fn binding(metadata: &serde_json::Value, role: (&str, &str), account: (&str, &str)) -> serde_json::Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": metadata,
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": role.0, "name": role.1 },
+        "subjects": [{ "kind": "ServiceAccount", "namespace": account.0, "name": account.1 }],
+    })
+}
+
 impl Carried {
     fn metadata(&self, namespace: &str) -> serde_json::Value {
         json!({
@@ -215,11 +226,8 @@ impl Kubernetes {
         });
         let token = self.api.token(&format!("{accounts}/{}/token", carried.name), &request).await?;
         let kind = if carried.cluster_role { "ClusterRole" } else { "Role" };
-        let binding = json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": carried.metadata(&carried.namespace),
-            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": carried.role },
-            "subjects": [{ "kind": "ServiceAccount", "name": carried.name, "namespace": carried.accounts }],
-        });
+        let metadata = carried.metadata(&carried.namespace);
+        let binding = binding(&metadata, (kind, &carried.role), (&carried.accounts, &carried.name));
         self.api.create(&bindings(&carried.namespace), &binding).await?;
         Ok(token)
     }
@@ -295,7 +303,10 @@ impl Target for Kubernetes {
                 let binding = self.remove(&place.binding(), handle.grant).await?;
                 Ok(evidence([("binding", binding), ("open_watches", "until_the_server_closes_them")]))
             }
-            Ending::Clean => Ok(evidence([("residue", "none")])),
+            Ending::Clean => {
+                let again_at = Some(self.surroundings.now().plus_secs(EVERYWHERE_SECS));
+                Ok(Evidence { again_at, ..evidence([("residue", "none")]) })
+            }
             Ending::Verify => self.verify(&place, handle).await,
         }
     }

@@ -110,9 +110,37 @@ async fn a_token_that_the_server_remembers_is_not_dead_yet() {
     for step in [Ending::CloseAuth, Ending::EndSessions, Ending::Clean] {
         rig.target.end(step, &handle).await.unwrap();
     }
-    assert_eq!(rig.target.end(Ending::Verify, &handle).await.unwrap().again_at, Some(NOW.plus_secs(CACHE_SECS)));
+    let cached = rig.target.end(Ending::Verify, &handle).await.unwrap();
+    assert_eq!((cached.facts["token"].as_str(), cached.again_at), ("cached", Some(NOW.plus_secs(CACHE_SECS))));
     rig.cluster.lock().unwrap().remember(false);
     assert_eq!(rig.target.end(Ending::Verify, &handle).await.unwrap().again_at, None);
+}
+
+/// The one that is asked may have forgotten what another one remembers.
+#[tokio::test]
+async fn no_proof_is_asked_for_before_every_server_has_forgotten() {
+    let rig = rig();
+    let plan = planned(&*rig.target, &rig.config, "read_orders", &[], None).unwrap();
+    rig.target.issue(&plan, &testkit::shown(&plan).await).await.unwrap();
+    let cleaned = rig.target.end(Ending::Clean, &handle(&plan, None)).await.unwrap();
+    assert_eq!(cleaned.again_at, Some(NOW.plus_secs(EVERYWHERE_SECS)));
+}
+
+#[tokio::test]
+async fn an_account_that_waits_for_a_finalizer_is_not_dead() {
+    let rig = rig();
+    let plan = planned(&*rig.target, &rig.config, "read_orders", &[], None).unwrap();
+    let minted = rig.target.issue(&plan, &testkit::shown(&plan).await).await.unwrap();
+    let account = format!("/api/v1/namespaces/writ-leases/serviceaccounts/{}", account_name(plan.grant));
+    rig.cluster.lock().unwrap().objects.get_mut(&account).unwrap()["metadata"]["finalizers"] = json!(["example.org/wait"]);
+    let handle = handle(&plan, minted.to_revoke.as_ref());
+    for step in [Ending::CloseAuth, Ending::EndSessions, Ending::Clean] {
+        rig.target.end(step, &handle).await.unwrap();
+    }
+    assert!(rig.target.end(Ending::Verify, &handle).await.is_err(), "its tokens live for a minute more");
+    assert_eq!(rig.ours(), [account.as_str()], "it has no rights");
+    rig.cluster.lock().unwrap().objects.remove(&account);
+    assert_eq!(rig.target.end(Ending::Verify, &handle).await.unwrap().facts["token"], "refused");
 }
 
 #[tokio::test]
@@ -146,7 +174,10 @@ async fn an_issue_that_broke_off_has_no_rights_and_is_taken_back() {
 async fn a_broker_that_may_more_than_it_needs_is_found() {
     let rig = rig();
     let found = rig.target.examine().await.unwrap();
-    assert!(found.iter().all(|finding| finding.gravity == authority::target::Gravity::Fine), "{found:?}");
+    let checks: Vec<_> = found.iter().map(|finding| finding.check).collect();
+    assert_eq!(checks, ["broker.bindings", "broker.rights"], "without the policy of admission, that is not all: {found:?}");
+    assert!(found.iter().all(|finding| finding.gravity != authority::target::Gravity::Broken), "{found:?}");
+    assert!(rig.ours().is_empty(), "asking makes nothing");
     let everything = json!({ "kind": "ClusterRole", "metadata": { "name": "cluster-admin" },
         "rules": [{ "apiGroups": ["*"], "resources": ["*"], "verbs": ["*"] }] });
     let binding = json!({ "kind": "ClusterRoleBinding", "metadata": { "name": "oops" },
@@ -181,6 +212,7 @@ fn the_manifest_binds_by_name_and_gives_no_secrets() {
     let manifest = crate::install_script(&config, &surroundings).unwrap();
     assert!(manifest.contains("resources: [roles], verbs: [bind], resourceNames: [orders-reader]"), "{manifest}");
     assert!(!manifest.contains("secrets") && !manifest.contains("clusterrolebindings"));
+    assert!(manifest.contains("in ['shop/ClusterRole/view', 'shop/Role/orders-reader']"), "{manifest}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! A Kubernetes API server as far as Writ and `kubectl` need one: objects with uids and labels, deletion with preconditions,
-//! TokenRequest with its floor of ten minutes, tokens that die with their account (after a cache), discovery, and RBAC over
-//! the roles and bindings that stand there, `bind` included. What it cannot show: watches that go on, and whatever the real
-//! server does beside that.
+//! A Kubernetes API server as far as Writ and `kubectl` need one: objects with uids and labels, deletion with preconditions and
+//! finalizers, TokenRequest with its floor of ten minutes, tokens that die with their account (after a cache), dry runs,
+//! discovery, and RBAC over the roles and bindings that stand there, `bind` included; each as a kube-apiserver 1.34 answered.
+//! What it cannot show: watches that go on, and policies of admission, which stand here and are not asked.
 #![expect(clippy::indexing_slicing, reason = "test support fails by panicking")]
 
 use super::{Answer, Now, Seen, rfc3339, token};
@@ -9,8 +9,11 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 const RBAC: &str = "rbac.authorization.k8s.io";
+const ADMISSION: &str = "admissionregistration.k8s.io";
 /// The shortest life of a token, in seconds.
 const TOKEN_SECS_MIN: i64 = 600;
+/// How long a token is good whose account is being deleted and waits for a finalizer, in seconds.
+const DELETED_SECS: i64 = 60;
 /// The bearer token of the cluster's administrator.
 pub const ADMIN: &str = "the-token-of-the-administrator";
 
@@ -59,9 +62,10 @@ impl Cluster {
 
     /// Puts an object there, as an administrator does.
     pub fn create(&mut self, path: &str, mut object: Value) -> Answer {
-        let place = format!("{path}/{}", object["metadata"]["name"].as_str().unwrap());
+        let name = object["metadata"]["name"].as_str().unwrap();
+        let place = format!("{path}/{name}");
         if self.objects.contains_key(&place) {
-            return status(409, "AlreadyExists");
+            return status(409, "AlreadyExists", &format!("{} \"{name}\" already exists", resource_at(path)));
         }
         self.uids += 1;
         object["metadata"]["uid"] = format!("uid-{}", self.uids).into();
@@ -101,7 +105,7 @@ impl Cluster {
 
     /// Answers one request.
     pub fn answer(&mut self, seen: &Seen) -> Answer {
-        let Some(user) = self.user(&seen.bearer()) else { return status(401, "Unauthorized") };
+        let Some(user) = self.user(&seen.bearer()) else { return status(401, "Unauthorized", "Unauthorized") };
         let (path, query) = seen.path.split_once('?').unwrap_or((&seen.path, ""));
         if let Some(document) = discovery(path) {
             return Answer::json(200, &document);
@@ -109,18 +113,21 @@ impl Cluster {
         if path.ends_with("/selfsubjectaccessreviews") {
             return self.review(&user, &seen.json());
         }
-        let Some(asked) = Asked::of(seen.method.as_str(), path) else { return status(404, "NotFound") };
+        let Some(asked) = Asked::of(seen.method.as_str(), path) else {
+            return status(404, "NotFound", "the server could not find the requested resource");
+        };
         if !self.may(&user, &asked) {
-            return status(403, "Forbidden");
+            return asked.forbidden(&user);
         }
         match (asked.verb.as_str(), asked.resource.as_str()) {
             ("create", "serviceaccounts/token") => self.token_request(&asked, &seen.json()),
-            ("create", "rolebindings") if !self.may_bind(&user, &asked, &seen.json()) => status(403, "Forbidden"),
+            ("create", "rolebindings") if !self.may_bind(&user, &asked, &seen.json()) => asked.forbidden(&user),
+            ("create", _) if query.contains("dryRun=All") => Answer::json(201, &seen.json()),
             ("create", _) => self.create(path, seen.json()),
-            ("get", _) => self.objects.get(path).map_or_else(|| status(404, "NotFound"), |object| Answer::json(200, object)),
+            ("get", _) => self.objects.get(path).map_or_else(|| not_found(path), |object| Answer::json(200, object)),
             ("list", _) => self.list(path, query, &asked),
             ("delete", _) => self.delete(path, &seen.json(), user == User::Admin),
-            _ => status(405, "MethodNotAllowed"),
+            _ => status(405, "MethodNotAllowed", "the server does not allow this method on the requested resource"),
         }
     }
 
@@ -130,7 +137,10 @@ impl Cluster {
         }
         let issued = self.tokens.get(token)?;
         let account = self.objects.get(&format!("/api/v1/namespaces/{}/serviceaccounts/{}", issued.namespace, issued.name));
-        let stands = account.is_some_and(|account| account["metadata"]["uid"] == issued.uid);
+        let going = |account: &Value| account["metadata"]["deletionTimestamp"].as_str().map(seconds);
+        let stands = account.is_some_and(|account| {
+            account["metadata"]["uid"] == issued.uid && going(account).is_none_or(|at| (self.now)() < at + DELETED_SECS)
+        });
         let good = stands || self.cache.iter().any(|cached| cached == token);
         (good && issued.expires_at > (self.now)())
             .then(|| User::Account { namespace: issued.namespace.clone(), name: issued.name.clone() })
@@ -212,10 +222,12 @@ impl Cluster {
     fn token_request(&mut self, asked: &Asked, request: &Value) -> Answer {
         let secs = request["spec"]["expirationSeconds"].as_i64().unwrap_or(3_600);
         if secs < TOKEN_SECS_MIN {
-            return status(422, "may not specify a duration less than 10 minutes");
+            let why = format!("Invalid value: {secs}: may not specify a duration less than 10 minutes");
+            let why = format!("TokenRequest.authentication.k8s.io \"\" is invalid: spec.expirationSeconds: {why}");
+            return status(422, "Invalid", &why);
         }
         match self.issue(&asked.namespace, &asked.name, secs) {
-            None => status(404, "NotFound"),
+            None => status(404, "NotFound", &format!("serviceaccounts \"{}\" not found", asked.name)),
             Some(token) => Answer::json(
                 201,
                 &json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
@@ -242,13 +254,25 @@ impl Cluster {
         Answer::json(200, &json!({ "apiVersion": "v1", "kind": kind, "metadata": {}, "items": items }))
     }
 
+    /// Stricter than the real one: who is no administrator must say which object it means.
     fn delete(&mut self, path: &str, options: &Value, freely: bool) -> Answer {
-        let Some(object) = self.objects.get(path) else { return status(404, "NotFound") };
+        let now = (self.now)();
+        let Some(object) = self.objects.get_mut(path) else { return not_found(path) };
         if !freely && options["preconditions"]["uid"] != object["metadata"]["uid"] {
-            return status(409, "Conflict");
+            let why = "Operation cannot be fulfilled: the UID in the precondition does not match the UID in record";
+            return status(409, "Conflict", why);
         }
-        self.objects.remove(path);
-        Answer::json(200, &json!({ "apiVersion": "v1", "kind": "Status", "status": "Success" }))
+        if object["metadata"]["finalizers"].as_array().is_some_and(|waits_for| !waits_for.is_empty()) {
+            if object["metadata"]["deletionTimestamp"].is_null() {
+                object["metadata"]["deletionTimestamp"] = rfc3339(now).into();
+            }
+            return Answer::json(200, object);
+        }
+        let object = self.objects.remove(path).unwrap_or_default();
+        match resource_at(path.rsplit_once('/').map_or("", |(list, _)| list)).as_str() {
+            "serviceaccounts" | "pods" => Answer::json(200, &object),
+            _ => Answer::json(200, &json!({ "apiVersion": "v1", "kind": "Status", "status": "Success" })),
+        }
     }
 }
 
@@ -282,6 +306,41 @@ impl Asked {
     }
 }
 
+impl Asked {
+    fn forbidden(&self, user: &User) -> Answer {
+        let user = match user {
+            User::Admin => "admin".to_owned(),
+            User::Account { namespace, name } => format!("system:serviceaccount:{namespace}:{name}"),
+        };
+        let place = match self.namespace.as_str() {
+            "" => "at the cluster scope".to_owned(),
+            namespace => format!("in the namespace \"{namespace}\""),
+        };
+        let Self { verb, group, resource, .. } = self;
+        let why = format!("cannot {verb} resource \"{resource}\" in API group \"{group}\" {place}");
+        status(403, "Forbidden", &format!("{resource} is forbidden: User \"{user}\" {why}"))
+    }
+}
+
+/// What a list at this path is of, with its group as the server names it.
+fn resource_at(path: &str) -> String {
+    let parts: Vec<_> = path.trim_matches('/').split('/').collect();
+    match parts.as_slice() {
+        ["apis", group, _, .., resource] => format!("{resource}.{group}"),
+        [.., resource] => (*resource).to_owned(),
+        [] => String::new(),
+    }
+}
+
+fn not_found(path: &str) -> Answer {
+    let (list, name) = path.rsplit_once('/').unwrap_or_default();
+    status(404, "NotFound", &format!("{} \"{name}\" not found", resource_at(list)))
+}
+
+fn seconds(time: &str) -> i64 {
+    time.parse::<jiff::Timestamp>().unwrap().as_second()
+}
+
 fn allows(rule: &Value, asked: &Asked) -> bool {
     let names = |member: &str, wanted: &str| {
         let listed = rule[member].as_array().cloned().unwrap_or_default();
@@ -313,21 +372,29 @@ fn discovery(path: &str) -> Option<Value> {
         ("rolebindings", "RoleBinding", true),
         ("roles", "Role", true),
     ];
-    let version = json!({ "groupVersion": format!("{RBAC}/v1"), "version": "v1" });
+    let admission = [
+        ("validatingadmissionpolicies", "ValidatingAdmissionPolicy", false),
+        ("validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", false),
+    ];
+    let group = |name: &str| {
+        let version = json!({ "groupVersion": format!("{name}/v1"), "version": "v1" });
+        json!({ "name": name, "versions": [version], "preferredVersion": version })
+    };
     match path.trim_end_matches('/') {
         "/api" => Some(json!({ "kind": "APIVersions", "versions": ["v1"] })),
         "/api/v1" => Some(list("v1", &core)),
         "/apis" => Some(json!({ "kind": "APIGroupList", "apiVersion": "v1",
-            "groups": [{ "name": RBAC, "versions": [version], "preferredVersion": version }] })),
+            "groups": [group(RBAC), group(ADMISSION)] })),
         "/apis/rbac.authorization.k8s.io/v1" => Some(list("rbac.authorization.k8s.io/v1", &rbac)),
+        "/apis/admissionregistration.k8s.io/v1" => Some(list("admissionregistration.k8s.io/v1", &admission)),
         _ => None,
     }
 }
 
-fn status(code: u16, reason: &str) -> Answer {
+fn status(code: u16, reason: &str, message: &str) -> Answer {
     Answer::json(
         code,
         &json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "reason": reason, "message": reason, "code": code }),
+        "reason": reason, "message": message, "code": code }),
     )
 }

@@ -5,11 +5,14 @@ use super::{Folder, find, free_port, missing};
 use crate::peer::kubernetes::ADMIN;
 use crate::peer::{Certificates, rsa_pem};
 use serde_json::Value;
+use std::ffi::OsString;
 use std::process::{Child, Command, Stdio};
 
 /// One server on loopback.
 pub struct RealKubernetes {
     folder: Folder,
+    program: OsString,
+    etcd: u16,
     port: u16,
     ca_pem: String,
     processes: Vec<Child>,
@@ -36,13 +39,13 @@ impl RealKubernetes {
             ("server.key", made.key_pem),
             ("accounts.key", rsa_pem()),
             ("header", format!("authorization: Bearer {ADMIN}\n")),
-            ("tokens.csv", format!("{},admin,admin,\"system:masters\"\n", ADMIN)),
+            ("tokens.csv", format!("{ADMIN},admin,admin,\"system:masters\"\n")),
         ];
         for (name, content) in files {
             std::fs::write(folder.0.join(name), content).unwrap();
         }
-        let mut server = Self { folder, port: free_port(), ca_pem: made.ca_pem, processes: Vec::new() };
         let (clients, peers) = (free_port(), free_port());
+        let mut server = Self { folder, program, etcd: clients, port: free_port(), ca_pem: made.ca_pem, processes: Vec::new() };
         server.run(Command::new(etcd).args([
             "--data-dir=etcd".to_owned(),
             "--unsafe-no-fsync".to_owned(),
@@ -52,9 +55,23 @@ impl RealKubernetes {
             format!("--initial-advertise-peer-urls=http://127.0.0.1:{peers}"),
             format!("--initial-cluster=default=http://127.0.0.1:{peers}"),
         ]));
-        let port = server.port;
-        server.run(Command::new(program).args([
-            format!("--etcd-servers=http://127.0.0.1:{clients}"),
+        server.serve(server.port);
+        Some(server)
+    }
+
+    /// Starts another one before the same store, as clusters have several; its URL.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn another(&mut self) -> String {
+        let port = free_port();
+        self.serve(port);
+        url(port)
+    }
+
+    fn serve(&mut self, port: u16) {
+        self.run(Command::new(&self.program).args([
+            format!("--etcd-servers=http://127.0.0.1:{}", self.etcd),
             format!("--secure-port={port}"),
             "--bind-address=127.0.0.1".to_owned(),
             "--endpoint-reconciler-type=none".to_owned(),
@@ -70,14 +87,13 @@ impl RealKubernetes {
             // Without controllers nothing makes the account `default` that it would give to every pod.
             "--disable-admission-plugins=ServiceAccount".to_owned(),
         ]));
-        server.ready();
-        Some(server)
+        self.ready(port);
     }
 
     /// Its URL.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("https://localhost:{}", self.port)
+        url(self.port)
     }
 
     /// The authority that signed its certificate, in PEM.
@@ -92,7 +108,7 @@ impl RealKubernetes {
     /// There is no such list.
     #[must_use]
     pub fn below(&self, path: &str) -> Vec<String> {
-        let output = self.curl(path).output().unwrap();
+        let output = self.curl(self.port, path).output().unwrap();
         let list: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         let items = list.get("items").and_then(Value::as_array).unwrap();
         let name = |item: &Value| item.pointer("/metadata/name").and_then(Value::as_str).unwrap().to_owned();
@@ -100,10 +116,10 @@ impl RealKubernetes {
     }
 
     /// A request of the administrator.
-    fn curl(&self, path: &str) -> Command {
+    fn curl(&self, port: u16, path: &str) -> Command {
         let mut curl = Command::new("curl");
         curl.args(["-sf", "--max-time", "10", "-H"]).arg(format!("@{}", self.folder.0.join("header").display()));
-        curl.arg("--cacert").arg(self.folder.0.join("ca.pem")).arg(format!("{}{path}", self.url()));
+        curl.arg("--cacert").arg(self.folder.0.join("ca.pem")).arg(format!("{}{path}", url(port)));
         curl
     }
 
@@ -115,8 +131,8 @@ impl RealKubernetes {
 
     /// It lists, under `/readyz`, that its own roles are there, too.
     #[expect(clippy::disallowed_methods, reason = "a server of others does not say when it is ready")]
-    fn ready(&self) {
-        let ask = || self.curl("/readyz").output().is_ok_and(|output| output.status.success());
+    fn ready(&self, port: u16) {
+        let ask = || self.curl(port, "/readyz").output().is_ok_and(|output| output.status.success());
         let ready = (0..1_800).any(|_| {
             let ready = ask();
             if !ready {
@@ -126,6 +142,10 @@ impl RealKubernetes {
         });
         assert!(ready, "{}", std::fs::read_to_string(self.folder.0.join("log")).unwrap_or_default());
     }
+}
+
+fn url(port: u16) -> String {
+    format!("https://localhost:{port}")
 }
 
 impl Drop for RealKubernetes {

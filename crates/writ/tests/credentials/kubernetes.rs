@@ -2,7 +2,7 @@
 //! `WRIT_KUBE_APISERVER` says where its program is (`e2e/kubernetes/run` builds it). The administrator applies what
 //! `writ target install` prints.
 
-use crate::lab::{Lab, Place, at_target, err, install_script, out, secret};
+use crate::lab::{Lab, Place, at_target, err, event, install_script, kind, out, secret};
 use crate::platform::{Platform, lines, programs};
 use crate::served::text;
 use serde_json::{Value, json};
@@ -32,6 +32,19 @@ impl Api {
         match self {
             Self::Played(platform) => platform.state().below(path),
             Self::Real(server) => server.below(path),
+        }
+    }
+
+    /// Whether it asks policies of admission: the played one knows none.
+    fn admits(&self) -> bool {
+        matches!(self, Self::Real(_))
+    }
+
+    /// What makes `kubectl` ask another API server of the same cluster than Writ does, where there can be one.
+    fn elsewhere(&mut self) -> String {
+        match self {
+            Self::Played(_) => String::new(),
+            Self::Real(server) => format!("--server={}", server.another()),
         }
     }
 
@@ -204,27 +217,49 @@ fn an_unmodified_kubectl_reads_what_its_task_may_and_nothing_else_and_then_the_a
     assert!(standing.contains("shop/old") && !standing.contains("shop/writ-broker"), "{standing}");
 }
 
+/// In a real cluster, the command uses another API server than the one that Writ asks: each remembers tokens for itself.
 #[test]
 fn the_end_of_the_task_ends_the_token_in_the_hands_of_its_command_and_a_cached_one_can_do_nothing() {
-    let Some(lab) = lab() else { return };
-    let mut session = lab.live(&shell("kubectl get pods -o name; read _; said get pods; read _; said get pods; echo out"));
+    let Some(mut lab) = lab() else { return };
+    let to = lab.place.elsewhere();
+    let script = format!("kubectl {to} get pods -o name; read _; said {to} get pods; read _; said {to} get pods; echo out");
+    let mut session = lab.live(&shell(&script));
     assert_eq!(session.first, "pod/orders-1");
     lab.place.remember(true);
     lab.end_task();
     lab.until("the binding is gone", || lab.place.standing().is_empty());
     session.go_on();
     let cached = session.line();
-    if matches!(lab.place, Api::Played(_)) {
+    if lab.place.admits() {
+        // A real one may have forgotten it by now.
+        assert!(["(Forbidden)", "(Unauthorized)"].contains(&cached.as_str()), "{cached}");
+    } else {
         assert_eq!(cached, "(Forbidden)", "the server remembers the token, and it has no rights");
         lab.until("what can be done is done", || at_target(&lab.credential()) == "residue_cleaned");
-    } else {
-        // It may have forgotten it by now.
-        assert!(["(Forbidden)", "(Unauthorized)"].contains(&cached.as_str()), "{cached}");
     }
     lab.place.remember(false);
     lab.over();
     session.go_on();
-    assert_eq!(session.line(), "(Unauthorized)");
+    assert_eq!(session.line(), "(Unauthorized)", "what is called dead is refused everywhere");
+}
+
+#[test]
+fn an_open_watch_goes_on_as_the_evidence_says() {
+    let Some(lab) = lab() else { return };
+    if !lab.place.admits() {
+        return eprintln!("SKIPPED: only a real server has watches that go on; see e2e/kubernetes/run");
+    }
+    let mut session = lab.live(&shell("kubectl get pods --watch -o name & watch=$!; read _; kill $watch"));
+    assert_eq!(session.first, "pod/orders-1");
+    lab.end_task();
+    lab.over();
+    let pod = application().pointer("/items/2").cloned().unwrap().to_string().replace("orders-1", "orders-2");
+    lab.place.administrator(lab.dir(), &["create", "--validate=false", "-f", "-"], &pod);
+    assert_eq!(session.line(), "pod/orders-2");
+    let entries = lab.entries();
+    let said =
+        entries.iter().filter(|entry| kind(entry) == "end_sessions").map(|entry| event(entry, "detail/evidence/open_watches"));
+    assert!(said.into_iter().all(|said| said == "until_the_server_closes_them"));
 }
 
 #[test]
@@ -262,10 +297,33 @@ fn a_broker_turned_evil_gets_from_the_cluster_what_its_manifest_says_and_no_more
         let output = asks(method, &path, &body);
         assert!(!output.status.success() && err(&output).contains("(Forbidden)"), "{method} {path}: {}", err(&output));
     }
-    // What is left to it, as the page says: what it could give to a task it can give to others, and its own rights there, too.
-    for role in ["pod-reader", "writ-broker"] {
-        let output = asks("POST", &format!("{rbac}/namespaces/shop/rolebindings"), &binding("Role", role));
-        assert!(output.status.success(), "{role}: {}", err(&output));
+    // RBAC allows it to give its own role and those of its offers to others, and to take others' away; admission does not.
+    let (own, old) = ("writ-leases-broker", format!("{rbac}/namespaces/shop/rolebindings/old"));
+    let left = [
+        (format!("{rbac}/namespaces/shop/rolebindings"), binding("Role", "pod-reader")),
+        (format!("{rbac}/namespaces/shop/rolebindings"), binding("Role", "writ-broker")),
+        ("/api/v1/namespaces/writ-leases/serviceaccounts".to_owned(), json!({ "metadata": { "name": "mine" } })),
+        ("/api/v1/namespaces/writ-leases/serviceaccounts/there/token".to_owned(), json!({ "spec": {} })),
+    ];
+    let there = ["create", "serviceaccount", "there", "-n", "writ-leases", "--validate=false"];
+    lab.place.administrator(lab.dir(), &there, "");
+    let verdict = || text(&lab.json(&["target", "doctor", "cluster"]), "verdict").to_owned();
+    if lab.place.admits() {
+        for (path, body) in &left {
+            let output = asks("POST", path, body);
+            assert!(err(&output).contains("ValidatingAdmissionPolicy"), "{path}: {} {}", out(&output), err(&output));
+        }
+        let output = lab.place.kubectl(lab.dir(), "secrets/cluster", &["delete", "--raw", &old], "");
+        assert!(err(&output).contains("ValidatingAdmissionPolicy"), "{} {}", out(&output), err(&output));
+        assert_eq!(verdict(), "fine");
+        lab.place.administrator(lab.dir(), &["delete", "validatingadmissionpolicybinding", own], "");
+        lab.until("the servers have noticed", || verdict() == "warning");
+    } else {
+        assert_eq!(verdict(), "warning");
+    }
+    for (path, body) in &left {
+        let output = asks("POST", path, body);
+        assert!(output.status.success(), "{path}: {}", err(&output));
     }
 }
 
