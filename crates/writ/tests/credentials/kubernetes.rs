@@ -257,9 +257,8 @@ fn an_open_watch_goes_on_as_the_evidence_says() {
     lab.place.administrator(lab.dir(), &["create", "--validate=false", "-f", "-"], &pod);
     assert_eq!(session.line(), "pod/orders-2");
     let entries = lab.entries();
-    let said =
-        entries.iter().filter(|entry| kind(entry) == "end_sessions").map(|entry| event(entry, "detail/evidence/open_watches"));
-    assert!(said.into_iter().all(|said| said == "until_the_server_closes_them"));
+    let mut ends = entries.iter().filter(|entry| kind(entry) == "end_sessions");
+    assert!(ends.all(|end| event(end, "detail/evidence/open_watches") == "until_the_server_closes_them"));
 }
 
 #[test]
