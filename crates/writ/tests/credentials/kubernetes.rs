@@ -304,8 +304,9 @@ fn a_broker_turned_evil_gets_from_the_cluster_what_its_manifest_says_and_no_more
         ("/api/v1/namespaces/writ-leases/serviceaccounts".to_owned(), json!({ "metadata": { "name": "mine" } })),
         ("/api/v1/namespaces/writ-leases/serviceaccounts/there/token".to_owned(), json!({ "spec": {} })),
     ];
-    let there = ["create", "serviceaccount", "there", "-n", "writ-leases", "--validate=false"];
-    lab.place.administrator(lab.dir(), &there, "");
+    let there =
+        json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "namespace": "writ-leases", "name": "there" } });
+    lab.place.administrator(lab.dir(), &["create", "--validate=false", "-f", "-"], &there.to_string());
     let verdict = || text(&lab.json(&["target", "doctor", "cluster"]), "verdict").to_owned();
     if lab.place.admits() {
         for (path, body) in &left {
