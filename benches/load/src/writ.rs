@@ -1,4 +1,4 @@
-//! Writ under load: the release binary as a process of its own, with a configuration made for the run.
+//! Writ under load: the shipped binary as a process of its own, with a configuration made for the run.
 
 use crate::child::{Server, free_port};
 use crate::client::Connection;

@@ -3,7 +3,7 @@
 //! OpenBao's database engine. Then what 50,000 credentials that expire in one instant do to those who ask for one, and what
 //! 100,000 live ones weigh. Everything is printed as a ratio; nothing is asserted.
 //!
-//! `cargo run --release -p load --bin credentials [-- --help]`
+//! `cargo run --profile dist -p load --bin credentials [-- --help]`
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark fails by panicking, and measures time")]
 
 mod databases;
