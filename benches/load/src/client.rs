@@ -47,7 +47,8 @@ pub(crate) async fn run(target: &Target, load: &Load) -> Result<Measured> {
             while Instant::now() < until {
                 let request = target.request();
                 let sent = Instant::now();
-                connection.exchange(&request).await?;
+                let (_, body) = connection.exchange(&request).await?;
+                target.check(&body)?;
                 latencies.push(sent.elapsed());
             }
             anyhow::Ok(latencies)
@@ -73,32 +74,55 @@ impl Connection {
         Ok(Self { stream, buffer: Vec::with_capacity(8_192) })
     }
 
-    /// Sends a request and reads the whole answer, which must be 200 with a length; gives head and body.
+    /// Sends a request and reads the whole answer, which must be 200 and no error; gives head and body.
     pub(crate) async fn exchange(&mut self, request: &[u8]) -> Result<(String, Vec<u8>)> {
         self.stream.write_all(request).await?;
         self.stream.flush().await?;
         self.buffer.clear();
-        let head = loop {
-            if let Some(at) = find(&self.buffer, b"\r\n\r\n") {
-                break at + 4;
+        let head = self.until(0, b"\r\n\r\n").await?;
+        let text = String::from_utf8_lossy(self.buffer.get(..head).unwrap_or_default()).into_owned();
+        let body = match header(&text, "content-length") {
+            Some(length) => self.bytes(head, length.parse()?).await?.to_vec(),
+            None if header(&text, "transfer-encoding").is_some_and(|encoding| encoding == "chunked") => self.chunks(head).await?,
+            None => bail!("an answer without a length: {text}"),
+        };
+        if !text.starts_with("HTTP/1.1 200") || contains(&body, b"\"isError\":true") || contains(&body, b"\"error\"") {
+            bail!("{text}{}", String::from_utf8_lossy(&body));
+        }
+        Ok((text, body))
+    }
+
+    /// The body of an answer that comes in chunks (RFC 9112 §7.1), as a stream of events does.
+    async fn chunks(&mut self, mut at: usize) -> Result<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let data = self.until(at, b"\r\n").await?;
+            let line = String::from_utf8_lossy(self.buffer.get(at..data - 2).unwrap_or_default()).into_owned();
+            let length = usize::from_str_radix(&line, 16).with_context(|| format!("not the length of a chunk: {line}"))?;
+            body.extend_from_slice(self.bytes(data, length).await?);
+            at = self.until(data + length, b"\r\n").await?;
+            if length == 0 {
+                return Ok(body);
+            }
+        }
+    }
+
+    /// Reads up to and with these bytes, from a place on; gives the place behind them.
+    async fn until(&mut self, from: usize, wanted: &[u8]) -> Result<usize> {
+        loop {
+            if let Some(at) = self.buffer.get(from..).and_then(|read| find(read, wanted)) {
+                return Ok(from + at + wanted.len());
             }
             self.read().await?;
-        };
-        let text = String::from_utf8_lossy(self.buffer.get(..head).unwrap_or_default()).to_ascii_lowercase();
-        let length: usize = text
-            .lines()
-            .find_map(|line| line.strip_prefix("content-length: "))
-            .with_context(|| format!("an answer without a length: {text}"))?
-            .trim()
-            .parse()?;
-        while self.buffer.len() < head + length {
+        }
+    }
+
+    /// So many bytes from a place on.
+    async fn bytes(&mut self, from: usize, length: usize) -> Result<&[u8]> {
+        while self.buffer.len() < from + length {
             self.read().await?;
         }
-        let body = self.buffer.get(head..head + length).unwrap_or_default();
-        if !text.starts_with("http/1.1 200") || find(body, b"\"isError\":true").is_some() || find(body, b"\"error\"").is_some() {
-            bail!("{text}{}", String::from_utf8_lossy(body));
-        }
-        Ok((text, body.to_vec()))
+        Ok(self.buffer.get(from..from + length).unwrap_or_default())
     }
 
     async fn read(&mut self) -> Result<()> {
@@ -107,6 +131,17 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// A header's value in the head of an answer.
+pub(crate) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let fields = head.lines().filter_map(|line| line.split_once(':'));
+    fields.into_iter().find_map(|(field, value)| field.eq_ignore_ascii_case(name).then(|| value.trim()))
+}
+
+/// Whether bytes are among others.
+pub(crate) fn contains(text: &[u8], wanted: &[u8]) -> bool {
+    find(text, wanted).is_some()
 }
 
 fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {

@@ -8,6 +8,7 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures time and reads its arguments")]
 
 mod accept;
+mod agentgateway;
 mod cerbos;
 mod child;
 mod client;
@@ -67,8 +68,8 @@ async fn measure(options: &Options) -> Result<()> {
     };
     println!("records and logs are in {}", folder.path().display());
     let tls = Tls::new(folder.path())?;
-    let plain = Stand::start(&folder.path().join("tcp"), None).await?;
-    let secured = Stand::start(&folder.path().join("tls"), Some(tls)).await?;
+    let plain = Stand::start(&folder.path().join("tcp"), None, options.agentgateway.as_deref()).await?;
+    let secured = Stand::start(&folder.path().join("tls"), Some(tls), None).await?;
     for clients in options.clients.iter().copied() {
         let load = Load { clients, time: options.time };
         compare(&format!("tools/call, {clients} clients"), &plain.paths, &load, options).await?;
@@ -102,7 +103,7 @@ async fn without_flush(options: &Options) -> Result<()> {
         return Ok(());
     }
     let folder = tempfile::tempdir_in(memory)?;
-    let stand = Stand::start(folder.path(), None).await?;
+    let stand = Stand::start(folder.path(), None, options.agentgateway.as_deref()).await?;
     let load = Load { clients: 1, time: options.time };
     compare("tools/call, 1 client, records in memory (no disk flush)", &stand.paths, &load, options).await
 }

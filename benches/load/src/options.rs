@@ -14,6 +14,7 @@ load: measures Writ beside its lower bounds. Build `writ` first: it is taken fro
   --tasks N         open tasks for the measurement of memory (10000); 0 leaves it out
   --data DIR        where records and logs are written (the temporary folder)
   --cerbos FILE     Cerbos's binary, to be measured beside the decision API
+  --agentgateway FILE  agentgateway's binary, to be measured beside the tool calls
   --only A,B        only paths whose names contain one of these words";
 
 /// What to do.
@@ -39,6 +40,7 @@ pub(crate) struct Options {
     pub(crate) clients: Vec<usize>,
     pub(crate) data: Option<PathBuf>,
     pub(crate) cerbos: Option<PathBuf>,
+    pub(crate) agentgateway: Option<PathBuf>,
     only: Vec<String>,
 }
 
@@ -62,6 +64,7 @@ pub(crate) fn read() -> Result<Command> {
         clients: vec![1, 16, 64],
         data: None,
         cerbos: None,
+        agentgateway: None,
         only: Vec::new(),
     };
     while let Some(word) = words.next() {
@@ -76,6 +79,7 @@ pub(crate) fn read() -> Result<Command> {
             "--clients" => options.clients = value.split(',').map(str::parse).collect::<Result<_, _>>()?,
             "--data" => options.data = Some(value.into()),
             "--cerbos" => options.cerbos = Some(value.into()),
+            "--agentgateway" => options.agentgateway = Some(value.into()),
             "--only" => options.only = value.split(',').map(str::to_owned).collect(),
             _ => bail!("unknown option {word}; see --help"),
         }

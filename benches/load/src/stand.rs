@@ -1,6 +1,7 @@
 //! One set of servers to compare: the upstream itself, the lower bounds before it, and Writ before it; over TCP or TLS, with
 //! their records in one folder. TLS goes up to whoever answers the client; the upstream is always reached over TCP.
 
+use crate::agentgateway;
 use crate::child::Server;
 use crate::target::Target;
 use crate::tls::Tls;
@@ -21,7 +22,8 @@ pub(crate) struct Stand {
 }
 
 impl Stand {
-    pub(crate) async fn start(folder: &Path, tls: Option<Tls>) -> Result<Self> {
+    /// Starts them; agentgateway too if its binary is given.
+    pub(crate) async fn start(folder: &Path, tls: Option<Tls>, agentgateway: Option<&Path>) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
         let upstream = Server::baseline(&["upstream"]).await?;
         let at = upstream.at.to_string();
@@ -47,6 +49,9 @@ impl Stand {
         } else {
             paths.push(("writ, bearer", writ.calls(Held::Bearer).await?));
             paths.push(("writ, DPoP", writ.calls(Held::Dpop(Arc::new(Holder::default()))).await?));
+        }
+        if let Some(binary) = agentgateway {
+            paths.extend(agentgateway::start(binary, &folder.join("agentgateway"), upstream.at).await?);
         }
         Ok(Self { writ, paths, _upstream: upstream })
     }

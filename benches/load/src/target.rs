@@ -2,11 +2,16 @@
 //! a target may make them; that costs the client's share of the machine, as it would in life.
 
 use crate::child::Server;
+use crate::client::contains;
+use anyhow::{Result, ensure};
 use std::sync::Arc;
 use tokio_rustls::TlsConnector;
 
 /// The tool call that every path carries: 64 bytes of argument.
 pub(crate) const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"text":"0123456789012345678901234567890123456789012345678901234567890123"}}}"#;
+
+/// Its argument, which the right answer says back.
+const SAID: &str = "0123456789012345678901234567890123456789012345678901234567890123";
 
 type Text = dyn Fn() -> String + Send + Sync;
 
@@ -18,6 +23,8 @@ pub(crate) struct Target {
     path: String,
     headers: Arc<Text>,
     body: Arc<Text>,
+    /// What the answer must hold.
+    answer: &'static str,
 }
 
 impl Target {
@@ -29,7 +36,7 @@ impl Target {
     /// A path on a server.
     pub(crate) fn new(server: &Arc<Server>, tls: Option<TlsConnector>, path: &str) -> Self {
         let (headers, body) = (Arc::new(String::new), Arc::new(|| CALL.into()));
-        Self { server: Arc::clone(server), tls, path: path.into(), headers, body }
+        Self { server: Arc::clone(server), tls, path: path.into(), headers, body, answer: SAID }
     }
 
     /// The same with these headers.
@@ -37,9 +44,16 @@ impl Target {
         Self { headers: Arc::new(headers), ..self }
     }
 
-    /// The same with this body.
+    /// The same with this body in place of the call: any answer is right that is no error.
     pub(crate) fn body(self, body: impl Fn() -> String + Send + Sync + 'static) -> Self {
-        Self { body: Arc::new(body), ..self }
+        Self { body: Arc::new(body), answer: "", ..self }
+    }
+
+    /// Refuses an answer that does not hold what it must.
+    pub(crate) fn check(&self, body: &[u8]) -> Result<()> {
+        let right = self.answer.is_empty() || contains(body, self.answer.as_bytes());
+        ensure!(right, "not the answer to the call: {}", String::from_utf8_lossy(body));
+        Ok(())
     }
 
     /// The next request, whole.

@@ -1,7 +1,7 @@
 //! Writ under load: the shipped binary as a process of its own, with a configuration made for the run.
 
 use crate::child::{Server, free_port};
-use crate::client::Connection;
+use crate::client::{Connection, header};
 use crate::target::Target;
 use crate::tls::Tls;
 use crate::upstream;
@@ -25,7 +25,11 @@ pub(crate) struct Writ {
     tls: Option<Tls>,
 }
 
-fn now() -> i64 {
+/// How a client begins.
+pub(crate) const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"load","version":"1"}}}"#;
+
+/// Unix seconds.
+pub(crate) fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0))
 }
 
@@ -110,14 +114,9 @@ impl Writ {
             }
             Held::Bearer | Held::Certificate => format!("authorization: Bearer {token}\r\n"),
         };
-        let initialize = json!({
-            "jsonrpc": "2.0", "id": 0, "method": "initialize",
-            "params": { "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "load", "version": "1" } },
-        });
-        let start = self.target("/mcp/echo").headers(headers.clone()).body(move || initialize.to_string());
+        let start = self.target("/mcp/echo").headers(headers.clone()).body(|| INITIALIZE.into());
         let (head, _) = Connection::open(&start).await?.exchange(&start.request()).await?;
-        let session =
-            head.lines().find_map(|line| line.strip_prefix("mcp-session-id: ")).context("no session")?.trim().to_owned();
+        let session = header(&head, "mcp-session-id").context("no session")?.to_owned();
         let headers = move || format!("{}mcp-session-id: {session}\r\nmcp-protocol-version: 2025-11-25\r\n", headers());
         Ok(self.target("/mcp/echo").headers(headers))
     }
