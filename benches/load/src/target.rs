@@ -5,10 +5,15 @@ use crate::child::Server;
 use crate::client::contains;
 use anyhow::{Result, ensure};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio_rustls::TlsConnector;
 
-/// The tool call that every path carries: 64 bytes of argument.
-pub(crate) const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"text":"0123456789012345678901234567890123456789012345678901234567890123"}}}"#;
+/// The tool call that every path carries: 64 bytes of argument. Each with an id of its own, because connections share sessions.
+fn call() -> String {
+    static CALLS: AtomicU64 = AtomicU64::new(1);
+    let id = CALLS.fetch_add(1, Ordering::Relaxed);
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"echo","arguments":{{"text":"{SAID}"}}}}}}"#)
+}
 
 /// Its argument, which the right answer says back.
 const SAID: &str = "0123456789012345678901234567890123456789012345678901234567890123";
@@ -35,7 +40,7 @@ impl Target {
 
     /// A path on a server.
     pub(crate) fn new(server: &Arc<Server>, tls: Option<TlsConnector>, path: &str) -> Self {
-        let (headers, body) = (Arc::new(String::new), Arc::new(|| CALL.into()));
+        let (headers, body) = (Arc::new(String::new), Arc::new(call));
         Self { server: Arc::clone(server), tls, path: path.into(), headers, body, answer: SAID }
     }
 
