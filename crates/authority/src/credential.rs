@@ -192,7 +192,15 @@ impl Authority {
         let (draft, decision, included) = self.decide_grant(&acting, operation, &policy, prepared, now).await?;
         let grant = draft.plan.grant;
         let (handle, expires_at) = (draft.plan.handle.clone(), draft.plan.expires_at);
-        let (minted, record) = self.carry_out((&caller.live, &policy), draft, &included).await?;
+        let (minted, record) = match self.carry_out((&caller.live, &policy), draft, &included).await {
+            Ok(made) => made,
+            Err(why) => {
+                // What was taken back is due once it is not under way any more.
+                drop(flight);
+                self.0.credentials.doorbell.notify_one();
+                return Err(why);
+            }
+        };
         let Some(flight) = flight.filter(Flight::hand_out) else {
             self.0.credentials.doorbell.notify_one();
             return Err(CredentialError::Revoked);

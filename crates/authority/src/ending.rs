@@ -173,6 +173,9 @@ impl Authority {
                 Ok(due) => due,
                 Err(error) => return tracing::error!(%error, "what is due at a target cannot be read; it is read again"),
             };
+            // INVARIANT(made-before-ended): a clock that jumps, or a store that stalls, makes a row due while this process is
+            // still making what it stands for; taken back now, it would come into being afterwards with a row that says *dead*.
+            due.retain(|record| !self.is_under_way(&record.grant));
             let paced = pace.busy_since(&mut mark) && give_way(&mut due);
             let began = self.0.clock.elapsed();
             if !self.walk_all(target, due, alone).await.moved {
@@ -219,6 +222,11 @@ impl Authority {
             && grant.granted_at < self.0.started_at
             && self.0.clock.now() < confirmed_by(grant)
             && !self.0.credentials.flights.hold(grant.id)
+    }
+
+    /// Whether this process is still making it, or recording that it is made.
+    fn is_under_way(&self, grant: &Grant) -> bool {
+        grant.state == GrantState::Intended && self.0.credentials.flights.hold(grant.id)
     }
 
     /// Takes all of these as far as they go, at one time.

@@ -41,8 +41,8 @@ pub enum Error {
     /// The task has ended.
     #[error("the task has ended: {}", .0.as_str())]
     TaskEnded(EndReason),
-    /// A target cannot be removed while credentials live there.
-    #[error("target `{target}` has {count} credentials that are not proved dead; revoke them and wait, then remove it")]
+    /// A target cannot be removed, or become one of another kind, while credentials live there.
+    #[error("target `{target}` has {count} credentials that are not proved dead; revoke them and wait, then remove or change it")]
     TargetInUse {
         /// The target.
         target: String,

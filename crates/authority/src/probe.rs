@@ -2,6 +2,7 @@
 //! whose probe failed issues nothing. Owns what the probe asks for; what it means for requests is `credential`'s.
 
 use crate::Authority;
+use crate::admin::to_the_end;
 use crate::breaker::Admission;
 use crate::credential::{ISSUE_TIMEOUT, UNCONFIRMED_SECS, planned};
 use crate::error::Error;
@@ -52,11 +53,17 @@ impl Authority {
     /// Probes a target now: issue, use, take back, prove dead.
     ///
     /// # Errors
-    /// [`Error::NotFound`]. A probe that fails is no error but the answer.
+    /// [`Error::NotFound`], or the ledger's if it broke off. A probe that fails is no error but the answer.
     pub async fn probe_target(&self, name: &TargetName) -> Result<Health, Error> {
-        let target = self.configured(name)?;
-        let mut turn = target.turn.lock().await;
-        self.probe(&target, &mut turn).await;
+        let (this, target) = (self.clone(), self.configured(name)?);
+        let probed = Arc::clone(&target);
+        // What it makes stands at the target: it is taken back, and the answer counts, also if nobody waits for it any more.
+        to_the_end(async move {
+            let mut turn = probed.turn.lock().await;
+            this.probe(&probed, &mut turn).await;
+            Ok(())
+        })
+        .await?;
         Ok(target.health())
     }
 

@@ -2,6 +2,7 @@
 //! single credentials are in the store and nowhere in memory, so that a hundred thousand of them cost nothing here.
 
 use crate::Authority;
+use crate::admin::to_the_end;
 use crate::breaker::Breaker;
 use crate::end::Actor;
 use crate::error::Error;
@@ -10,7 +11,6 @@ use crate::ports::{Archive, GrantCounts, GrantQuery, Write};
 use crate::target::{Finding, Standing, Target, TargetError, TargetProfile};
 use domain::{Grant, GrantId, GrantState, TargetName, Timestamp};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
@@ -96,10 +96,18 @@ pub(crate) struct TargetState {
     health: Mutex<Health>,
     /// How long those that died since somebody asked took to die, the first ones only.
     endings: Mutex<Vec<Duration>>,
-    /// Credentials that are not proved dead, about: exact when the listing was last compared.
-    standing: AtomicU64,
+    places: Mutex<Places>,
     /// Whoever probes, takes back or compares holds it: one after the other.
     pub(crate) turn: tokio::sync::Mutex<Turn>,
+}
+
+/// The places for live credentials.
+#[derive(Default)]
+struct Places {
+    /// Credentials that are not proved dead, about: exact when the listing was last compared.
+    taken: u64,
+    /// The target is being taken out: none are given any more.
+    closed: bool,
 }
 
 /// When something was last done, on the monotonic clock.
@@ -119,7 +127,7 @@ impl TargetState {
             end_budget: Semaphore::new(profile.end_connections.max(1)),
             breaker: Breaker::default(),
             health: Mutex::new(Health::Unprobed),
-            standing: AtomicU64::new(standing),
+            places: Mutex::new(Places { taken: standing, closed: false }),
             turn: Default::default(),
             profile,
             driver,
@@ -138,24 +146,37 @@ impl TargetState {
 
     /// Takes a place among the live credentials; `false` if all are taken.
     pub(crate) fn take_place(&self) -> bool {
-        let max = self.profile.live_max;
-        self.standing
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |standing| (standing < max).then_some(standing + 1))
-            .is_ok()
+        let mut places = self.places();
+        let free = !places.closed && places.taken < self.profile.live_max;
+        places.taken += u64::from(free);
+        free
+    }
+
+    /// Gives no places any more, or gives them again. Answers how many are taken: also by what is not in the store yet.
+    fn close(&self, closed: bool) -> u64 {
+        let mut places = self.places();
+        places.closed = closed;
+        places.taken
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        // No code panics while it holds the lock, and the number is valid at every point: poison carries no news.
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A credential is gone, or was not made after all.
     pub(crate) fn give_place(&self) {
-        let _ = self.standing.fetch_update(Ordering::AcqRel, Ordering::Acquire, |standing| Some(standing.saturating_sub(1)));
+        let mut places = self.places();
+        places.taken = places.taken.saturating_sub(1);
     }
 
     /// One more stands, whatever the limit.
     pub(crate) fn set_standing_up(&self) {
-        self.standing.fetch_add(1, Ordering::AcqRel);
+        self.places().taken += 1;
     }
 
     pub(crate) fn set_standing(&self, standing: u64) {
-        self.standing.store(standing, Ordering::Release);
+        self.places().taken = standing;
     }
 
     /// A credential was proved dead so long after it had ended here.
@@ -317,15 +338,38 @@ impl Authority {
     /// it issues again, and credentials that stand go on being taken back through the new driver of the same name.
     ///
     /// # Errors
-    /// [`Error::TargetInUse`] if one that is left out still has live credentials (nothing changes then), or the ledger's or
-    /// the archive's.
+    /// [`Error::TargetInUse`] if one that is left out, or becomes one of another kind, still has live credentials (nothing
+    /// changes then), or the ledger's or the archive's.
     pub async fn set_targets(&self, targets: Vec<ConfiguredTarget>, by: &Actor) -> Result<(), Error> {
-        let _one_at_a_time = self.0.admin.lock().await;
+        let (this, by) = (self.clone(), by.clone());
+        to_the_end(async move {
+            let _one_at_a_time = this.0.admin.lock().await;
+            let before = this.0.credentials.targets.load_full();
+            let stays = |old: &TargetProfile| {
+                targets.iter().any(|target| target.profile.name == old.name && target.profile.kind == old.kind)
+            };
+            let leaving: Vec<_> = before.values().filter(|state| !stays(&state.profile)).cloned().collect();
+            let replaced = this.replace_targets(targets, (&before, &leaving), &by).await;
+            if replaced.is_err() {
+                leaving.iter().for_each(|state| _ = state.close(false));
+            }
+            replaced
+        })
+        .await
+    }
+
+    async fn replace_targets(
+        &self,
+        targets: Vec<ConfiguredTarget>,
+        (before, leaving): (&BTreeMap<TargetName, Arc<TargetState>>, &[Arc<TargetState>]),
+        by: &Actor,
+    ) -> Result<(), Error> {
+        // First: what is asked for from here on gets no place, and what got one is counted, though its row may come later.
+        let taken: Vec<_> = leaving.iter().map(|state| (&state.profile.name, state.close(true))).collect();
         let now = self.0.clock.now();
         let counts = self.0.archive.grant_counts(now).await?;
-        let before = self.0.credentials.targets.load_full();
-        for name in before.keys().filter(|name| !targets.iter().any(|target| target.profile.name == **name)) {
-            let count = standing_at(&counts, name);
+        for (name, taken) in taken {
+            let count = standing_at(&counts, name).max(taken);
             if count > 0 {
                 return Err(Error::TargetInUse { target: name.to_string(), count });
             }

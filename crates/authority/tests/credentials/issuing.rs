@@ -182,9 +182,11 @@ async fn a_task_that_ends_between_decision_and_issue_gets_nothing_and_nothing_is
     let before = rig.orders.issued();
     let (authority, asking) = (rig.world.authority.clone(), caller.clone());
     let request = ask("orders-db/read_orders", json!({ "region": "eu" }));
+    let hold = rig.world.ledger.hold_next_commit();
     let asking = tokio::spawn(async move { authority.request_credential(&asking, request).await });
-    until(|| !rig.decisions().is_empty()).await;
+    hold.written().await;
     rig.end(&caller).await;
+    hold.go();
     let refused = asking.await.unwrap().unwrap_err();
     assert!(matches!(refused, CredentialError::TaskEnded(_)), "{refused:?}");
     assert_eq!(rig.orders.issued(), before);
@@ -328,4 +330,19 @@ async fn no_secret_is_in_the_log_the_store_or_an_error() {
     assert!(rig.orders.revoked_with().contains(&format!("secret-revoker-of-{}", issued.handle)));
     use authority::ports::GrantArchive;
     assert!(rig.world.ledger.grant(issued.grant).await.unwrap().unwrap().sealed.is_none());
+}
+
+#[tokio::test]
+async fn what_is_still_being_made_is_not_due_however_far_the_clock_jumps() {
+    let rig = Rig::new().await;
+    let (_, caller) = rig.task().await;
+    let asking = held_up(&rig, &caller).await;
+    rig.world.clock.advance_secs(121);
+    rig.world.authority.run_credentials().await;
+    rig.orders.go_on();
+    let issued = asking.await.unwrap().unwrap();
+    assert_eq!(rig.only_grant().await.grant.state, GrantState::Issued);
+    rig.end(&caller).await;
+    rig.world.authority.run_credentials().await;
+    assert!(!rig.orders.log_in(&issued.handle) && rig.all_dead().await);
 }

@@ -159,3 +159,55 @@ async fn an_orphan_whose_end_was_not_logged_is_asked_about_again() {
         assert_eq!((told("credential.orphan"), told("credential.orphan_ended")), (1, 1));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_goes_on_to_its_end_when_whoever_asked_for_it_goes_away() {
+    let rig = Rig::new().await;
+    let name: domain::TargetName = "orders-db".parse().unwrap();
+    rig.orders.break_at(At::Use, Some(Fails::Hangs));
+    let patience = std::time::Duration::from_secs(1);
+    assert!(tokio::time::timeout(patience, rig.world.authority.probe_target(&name)).await.is_err());
+    assert_eq!(rig.orders.standing().len(), 1);
+    tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+    rig.world.authority.run_credentials().await;
+    assert!(rig.orders.standing().is_empty(), "what it made is taken back");
+    assert_eq!(rig.world.authority.target_status(&name).await.unwrap().health.as_str(), "broken");
+}
+
+#[tokio::test]
+async fn a_target_with_live_credentials_cannot_become_one_of_another_kind() {
+    let rig = Rig::new().await;
+    let (_, caller) = rig.task().await;
+    let _ = rig.read_orders(&caller).await.unwrap();
+    let profile = authority::target::TargetProfile { kind: "redis", ..testkit::profile("orders-db") };
+    let changed = || authority::ConfiguredTarget {
+        profile: profile.clone(),
+        driver: std::sync::Arc::new(testkit::FakeTarget::default()),
+        revision: "redis".to_owned(),
+    };
+    let targets = || vec![changed(), testkit::configured("other-db", &rig.other)];
+    let refused = rig.world.authority.set_targets(targets(), &authority::Actor::System).await;
+    assert!(matches!(refused, Err(authority::Error::TargetInUse { count: 1, .. })), "{refused:?}");
+    rig.end(&caller).await;
+    rig.world.authority.run_credentials().await;
+    assert!(rig.orders.standing().is_empty());
+    rig.world.authority.set_targets(targets(), &authority::Actor::System).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_credential_that_is_asked_for_while_its_target_is_removed_never_outlives_it() {
+    let rig = Rig::new().await;
+    let (_, caller) = rig.task().await;
+    let removing = || {
+        let (authority, targets) = (rig.world.authority.clone(), vec![testkit::configured("other-db", &rig.other)]);
+        tokio::spawn(async move { authority.set_targets(targets, &authority::Actor::System).await })
+    };
+    // The removal is in the log and not in effect yet.
+    let hold = rig.world.ledger.hold_next_commit();
+    let removal = removing();
+    hold.written().await;
+    let asked = rig.read_orders(&caller).await;
+    hold.go();
+    assert_eq!(removal.await.unwrap().is_ok(), asked.is_err(), "{asked:?}");
+    assert!(rig.orders.standing().is_empty());
+}

@@ -170,8 +170,13 @@ fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 #[async_trait]
 impl PolicySource for PolicyFolder {
     async fn reload(&self, by: &str) -> Result<(), PortError> {
-        let mut seen = self.0.turn.lock().await;
-        seen.stamp = self.0.folders.stamp();
-        self.load(&mut seen, &Actor::Operator(by.to_owned())).await
+        let (this, by) = (self.clone(), Actor::Operator(by.to_owned()));
+        // To its end, whoever goes away meanwhile: the folder counts as read from the beginning, and is not read again.
+        let reloaded = tokio::spawn(async move {
+            let mut seen = this.0.turn.lock().await;
+            seen.stamp = this.0.folders.stamp();
+            this.load(&mut seen, &by).await
+        });
+        reloaded.await.map_err(|error| PortError::Failed(error.to_string()))?
     }
 }
