@@ -264,6 +264,31 @@ impl<'a> Section<'a> {
         self.required(key, self.text_if(key), &format!("\"{example}\""))
     }
 
+    /// A word that must stand there, and that goes as it is into scripts and into names of files.
+    #[must_use]
+    pub fn word(&self, key: &str, example: &str) -> String {
+        let word = self.text(key, example);
+        self.check_word(key, &word);
+        word
+    }
+
+    /// A list of such words.
+    #[must_use]
+    pub fn words(&self, key: &str) -> Vec<String> {
+        let words = self.texts(key);
+        words.iter().for_each(|word| self.check_word(key, word));
+        words
+    }
+
+    fn check_word(&self, key: &str, word: &str) {
+        let plain = word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._@-".contains(&byte));
+        let begins = word.bytes().next().is_none_or(|first| first.is_ascii_alphanumeric() || first == b'_');
+        if !plain || !begins {
+            let message = format!("`{word}` is not one word");
+            self.fault(key, message, "use letters, digits and `._@-`, beginning with a letter or digit");
+        }
+    }
+
     /// A text that may span lines (SQL, a script), if it stands there.
     #[must_use]
     pub fn long_text_if(&self, key: &str) -> Option<String> {

@@ -9,7 +9,7 @@ mod rules;
 
 pub use rules::Template;
 
-use crate::config::{Config, ConfigFaults, OfferSection, Secret};
+use crate::config::{Config, ConfigFaults, OfferSection, Secret, Section};
 use async_trait::async_trait;
 use authority::ShownPlan;
 use authority::target::{
@@ -22,6 +22,7 @@ use domain::{Ending, OfferName, Params, SecretOrigin, Timestamp, Value};
 use name::Name;
 use resp::{Address, Reply, tls};
 use rules::digest;
+use rustls::ClientConfig;
 use secrecy::{ExposeSecret, SecretBox, SecretString};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -65,18 +66,27 @@ pub(crate) fn open(config: &Config<'_>) -> Result<Arc<dyn Target>, ConfigFaults>
     } else {
         None
     };
-    let nodes = connect.texts("nodes");
-    if nodes.is_empty() {
-        connect.fault("nodes", "no node", "list every node, also replicas: nodes = [\"redis-1.internal:6379\"]");
-    }
-    let nodes = nodes
-        .iter()
-        .filter_map(|node| Address::parse(node, encrypted.clone()).map_err(|error| connect.fault("nodes", error, "")).ok());
-    let nodes = nodes.collect();
+    let nodes = nodes(connect, encrypted.as_ref()).into_iter().map(|(_, address)| address).collect();
     let offers = config.offers.iter().map(|(name, section)| ((*name).clone(), offer(section))).collect();
     config.check()?;
     let Some(gate) = gate else { return Err(ConfigFaults(Vec::new())) };
     Ok(Arc::new(Redis { gate, gate_secret, nodes, offers }))
+}
+
+/// Each node, as it is written and as an address.
+fn nodes(connect: &Section<'_>, tls: Option<&Arc<ClientConfig>>) -> Vec<(String, Address)> {
+    let nodes = connect.texts("nodes");
+    if nodes.is_empty() {
+        connect.fault("nodes", "no node", "list every node, also replicas: nodes = [\"redis-1.internal:6379\"]");
+    }
+    let address = |node: String| match Address::parse(&node, tls.cloned()) {
+        Ok(address) => Some((node, address)),
+        Err(error) => {
+            connect.fault("nodes", error, "");
+            None
+        }
+    };
+    nodes.into_iter().filter_map(address).collect()
 }
 
 fn offer(section: &OfferSection<'_>) -> RedisOffer {
@@ -96,7 +106,7 @@ fn offer(section: &OfferSection<'_>) -> RedisOffer {
             }
         }
     }
-    RedisOffer { template: own.text("template", "read_order"), rules }
+    RedisOffer { template: own.word("template", "read_order"), rules }
 }
 
 /// What the administrator of the Redis runs once.
@@ -110,12 +120,11 @@ pub(crate) fn install_script(config: &Config<'_>) -> Result<String, ConfigFaults
         let text = toml::to_string(&offer.rules).unwrap_or_default();
         templates.push_str(&format!("[templates.{}]\n{text}\n", offer.template));
     }
-    let nodes: String = config
-        .connect
-        .texts("nodes")
-        .iter()
-        .map(|node| {
-            format!("[[nodes]]\naddress = \"{node}\"\nuser = \"writ_gate\"\npassword_file = \"/etc/writ-gate/password\"\n")
+    let nodes: String = nodes(&config.connect, None)
+        .into_iter()
+        .map(|(node, _)| {
+            let address = toml::Value::String(node);
+            format!("[[nodes]]\naddress = {address}\nuser = \"writ_gate\"\npassword_file = \"/etc/writ-gate/password\"\n")
         })
         .collect();
     Ok(include_str!("redis/install.sh").replace("@NODES@", nodes.trim_end()).replace("@TEMPLATES@", templates.trim_end()))

@@ -12,7 +12,7 @@ mod standing;
 
 pub use krl::{KRL_BYTES_MAX, Krl, NotAKrl};
 
-use crate::config::{Config, ConfigFaults, Surroundings};
+use crate::config::{Config, ConfigFaults, Section, Surroundings};
 use crate::publish::{Published, Record, Revoked};
 use async_trait::async_trait;
 use authority::ShownPlan;
@@ -49,18 +49,7 @@ struct Ssh {
 /// Opens the target of a target file of kind `ssh`.
 pub(crate) fn open(config: &Config<'_>) -> Result<Arc<dyn Target>, ConfigFaults> {
     let connect = &config.connect;
-    let public = connect.file_if("ca_public").and_then(|bytes| {
-        let key = String::from_utf8(bytes).ok().and_then(|text| PublicKey::from_openssh(text.trim()).ok());
-        let key = key.filter(|key| key.key_data().is_ed25519());
-        if key.is_none() {
-            connect.fault(
-                "ca_public",
-                "it is no `ssh-ed25519` public key",
-                "make one with ssh-keygen -t ed25519 -N '' -f ssh-ca",
-            );
-        }
-        key
-    });
+    let public = authority_key(connect);
     if !connect.has("ca_public") {
         connect.fault("ca_public", "`ca_public` is missing", "for example: ca_public = \"ssh-ca.pub\"");
     }
@@ -86,7 +75,7 @@ pub(crate) fn open(config: &Config<'_>) -> Result<Arc<dyn Target>, ConfigFaults>
     });
     let offers = config.offers.iter().map(|(name, section)| ((*name).clone(), SshOffer::read(section, &ceilings))).collect();
     let fetch = connect.seconds("hosts_fetch_secs", 1..=3_600, 10);
-    let group = connect.text("host_group", "web");
+    let group = connect.word("host_group", "web");
     let hosts = connect.texts("hosts");
     let authorized_keys = connect.path_if("authorized_keys");
     let known_hosts = connect.file_if("known_hosts").map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
@@ -107,7 +96,17 @@ pub(crate) fn open(config: &Config<'_>) -> Result<Arc<dyn Target>, ConfigFaults>
     }))
 }
 
-/// What the administrator of the hosts runs once.
+/// The public key of the authority, if there is a file of it.
+fn authority_key(connect: &Section<'_>) -> Option<PublicKey> {
+    let key = String::from_utf8(connect.file_if("ca_public")?).ok().and_then(|text| PublicKey::from_openssh(text.trim()).ok());
+    let key = key.filter(|key| key.key_data().is_ed25519());
+    if key.is_none() {
+        connect.fault("ca_public", "it is no `ssh-ed25519` public key", "make one with ssh-keygen -t ed25519 -N '' -f ssh-ca");
+    }
+    key
+}
+
+/// What the administrator of the hosts runs once, as root: nothing gets into it but words and a key.
 pub(crate) fn install_script(config: &Config<'_>) -> Result<String, ConfigFaults> {
     const OTHERS: [&str; 12] = [
         "ca_key",
@@ -126,18 +125,18 @@ pub(crate) fn install_script(config: &Config<'_>) -> Result<String, ConfigFaults
     for key in OTHERS {
         let _theirs = config.connect.raw(key);
     }
-    let group = config.connect.text("host_group", "web");
-    let public = config.connect.file_if("ca_public").map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned());
+    let group = config.connect.word("host_group", "web");
+    let public = authority_key(&config.connect).and_then(|key| key.to_openssh().ok());
     let public = public.unwrap_or_else(|| "PUBLIC KEY OF THE AUTHORITY".to_owned());
     let mut principals = String::new();
     for (name, section) in &config.offers {
-        let user = section.own.text("user", "deploy");
-        let names = section.own.texts("principals").join("\n");
+        let user = section.own.word("user", "deploy");
+        let names = section.own.words("principals").join("\n");
         for key in ["extensions", "force_command", "source_address"] {
             let _theirs = section.own.raw(key);
         }
         principals.push_str(&format!(
-            "# offer {name}\ninstall -d -m 0755 /etc/ssh/writ-principals\ncat >> /etc/ssh/writ-principals/{user} <<'EOF'\n{names}\nEOF\n"
+            "# offer {name}\ninstall -d -m 0755 /etc/ssh/writ-principals\ncat >> /etc/ssh/writ-principals/{user} <<'=END='\n{names}\n=END=\n"
         ));
     }
     Ok(include_str!("ssh/install.sh")

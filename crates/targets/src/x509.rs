@@ -7,7 +7,7 @@ mod request;
 mod signer;
 mod template;
 
-use crate::config::{Config, ConfigFaults, Surroundings};
+use crate::config::{Config, ConfigFaults, Section, Surroundings};
 use crate::publish::{Published, Record, Revoked};
 use async_trait::async_trait;
 use authority::ShownPlan;
@@ -57,10 +57,7 @@ pub(crate) fn open(config: &Config<'_>) -> Result<Arc<dyn Target>, ConfigFaults>
         PathBuf::new()
     });
     let longest = connect.integer_if("lifetime_secs_max", 30..=3_600).and_then(|secs| u64::try_from(secs).ok());
-    let trust_domain = connect.text("trust_domain", "example.org");
-    if !trust_domain.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte)) {
-        connect.fault("trust_domain", "a trust domain has only lower-case letters, digits, `.`, `-` and `_`", "");
-    }
+    let trust_domain = trust_domain(connect);
     let key = connect.secret("ca_key");
     let (crl_url, crl_life) = (connect.text_if("crl_url"), connect.seconds("crl_lifetime_secs", 3_600..=2_592_000, 604_800));
     let fetch = connect.seconds("servers_reload_secs", 1..=86_400, 60);
@@ -87,6 +84,15 @@ pub(crate) fn open(config: &Config<'_>) -> Result<Arc<dyn Target>, ConfigFaults>
     }))
 }
 
+/// SPIFFE ID §2.1.
+fn trust_domain(connect: &Section<'_>) -> String {
+    let domain = connect.text("trust_domain", "example.org");
+    if !domain.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte)) {
+        connect.fault("trust_domain", "a trust domain has only lower-case letters, digits, `.`, `-` and `_`", "");
+    }
+    domain
+}
+
 /// What the owner of the root authority runs once.
 pub(crate) fn install_script(config: &Config<'_>) -> Result<String, ConfigFaults> {
     // The files that they name are made by the script.
@@ -102,7 +108,7 @@ pub(crate) fn install_script(config: &Config<'_>) -> Result<String, ConfigFaults
     ] {
         let _theirs = config.connect.raw(key);
     }
-    Ok(include_str!("x509/install.sh").replace("@TRUST_DOMAIN@", &config.connect.text("trust_domain", "example.org")))
+    Ok(include_str!("x509/install.sh").replace("@TRUST_DOMAIN@", &trust_domain(&config.connect)))
 }
 
 /// The serial of a grant's certificate: a one, so that it is positive and never zero, and the grant's id.

@@ -8,9 +8,9 @@ install -d -o writ-gate -m 0750 /etc/writ-gate /run/writ
 head -c 32 /dev/urandom | base64 -w0 | tr '+/' '-_' | tr -d '=' > /etc/writ-gate/password
 head -c 32 /dev/urandom | base64 -w0 | tr '+/' '-_' | tr -d '=' > /etc/writ-gate/broker-secret
 
-cat > /etc/writ-gate/gate.toml <<CONF
+printf 'broker_sha256 = "%s"\n' "$(sha256sum < /etc/writ-gate/broker-secret | cut -d' ' -f1)" > /etc/writ-gate/gate.toml
+cat >> /etc/writ-gate/gate.toml <<'CONF'
 listen = "unix:/run/writ/redis-gate.sock"
-broker_sha256 = "$(sha256sum < /etc/writ-gate/broker-secret | cut -d' ' -f1)"
 lifetime_secs_max = 900
 live_max = 1000
 @NODES@

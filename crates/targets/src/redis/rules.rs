@@ -14,7 +14,7 @@ const LIST_MAX: usize = 128;
 
 /// Commands that no template gives: they administer the server, reach other users, run programs, or pass by key patterns
 /// (`SCAN` and `KEYS` name every key, whatever the patterns say).
-const NEVER: [&str; 46] = [
+const NEVER: [&str; 47] = [
     "acl",
     "asking",
     "auth",
@@ -22,6 +22,7 @@ const NEVER: [&str; 46] = [
     "bgsave",
     "client",
     "cluster",
+    "commandlog",
     "config",
     "copy",
     "debug",

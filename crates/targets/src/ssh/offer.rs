@@ -28,8 +28,8 @@ impl SshOffer {
     pub(super) fn read(section: &OfferSection<'_>, ceilings: &Ceilings) -> Self {
         let own = &section.own;
         let offer = Self {
-            user: own.text("user", "deploy"),
-            principals: own.texts("principals"),
+            user: own.word("user", "deploy"),
+            principals: own.words("principals"),
             extensions: own.texts("extensions"),
             force_command: own.text_if("force_command"),
             source_address: own.texts("source_address"),
