@@ -17,6 +17,9 @@ def init(stage):
     run([PROGRAM, "init", folder])
     run([PROGRAM, "policy", "check", folder / "policy"])
     run([PROGRAM, "policy", "test", folder / "policy"])
-    run([PROGRAM, "serve", "--check", "--config", folder / "writ.toml"])
+    config = folder / "writ.toml"
+    # Its port may be taken by whoever runs Writ on this machine.
+    config.write_text(config.read_text().replace("127.0.0.1:8700", "127.0.0.1:0"))
+    run([PROGRAM, "serve", "--check", "--config", config])
     again = run([PROGRAM, "init", folder], check=False)
     assert again.returncode != 0 and "already" in again.stderr, "init wrote over what was there"
