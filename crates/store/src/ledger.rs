@@ -1,4 +1,4 @@
-//! The write port: hands writes to the writer thread and waits as long as the caller must.
+//! The write port: hands writes to the writer and waits as long as the caller must.
 //! Encodes on the caller's thread; never touches the database itself.
 
 use std::sync::mpsc::TrySendError;
@@ -18,7 +18,12 @@ use crate::{
 impl Ledger for Store {
     async fn commit(&self, write: Write) -> Result<u64, LedgerError> {
         let (answer, answered) = oneshot::channel();
-        self.enqueue(Prepared::new(write)?, Reply::Index(answer))?;
+        let write = Prepared::new(write)?;
+        self.check_room()?;
+        let visit = self.desk().enter();
+        if let Some((write, reply)) = visit.commit(write, Reply::Index(answer), self.shared())? {
+            self.ask(Job::Write(write, reply))?;
+        }
         answered.await.unwrap_or_else(|_| Err(stopped()))
     }
 

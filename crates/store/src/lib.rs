@@ -10,6 +10,7 @@ mod batch;
 mod chain;
 mod change;
 mod connection;
+mod desk;
 mod error;
 mod grant;
 mod index;

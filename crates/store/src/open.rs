@@ -30,6 +30,7 @@ use crate::{
     batch::{Position, Rows, read_position, write_position},
     chain::{Chain, is_node_name},
     connection::{claim, migrate, open_reader, open_writer},
+    desk::Desk,
     error::Error,
     index::open_index,
     keeper,
@@ -67,6 +68,7 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     shared: Arc<Shared>,
     queue: SyncSender<Job>,
+    desk: Arc<Desk>,
     pool: Arc<Pool>,
     threads: Mutex<Option<Threads>>,
 }
@@ -88,6 +90,10 @@ impl Store {
 
     pub(crate) fn queue(&self) -> &SyncSender<Job> {
         &self.0.queue
+    }
+
+    pub(crate) fn desk(&self) -> &Desk {
+        &self.0.desk
     }
 
     pub(crate) fn pool(&self) -> &Arc<Pool> {
@@ -151,8 +157,9 @@ pub fn open(config: StoreConfig, keys: Keys, clock: Arc<dyn Clock>) -> Result<St
     let notary = Notary::new(keys.log, anchor, newest);
     let shared = Arc::new(Shared::new(place, tail, notary, published));
     let (queue, jobs) = sync_channel(QUEUE_MAX);
-    let start = Start { connection, queue: jobs, node_signer: keys.node, frontier, chain };
-    let writer = Writer::new(Arc::clone(&shared), start)?;
+    let start = Start { connection, node_signer: keys.node, frontier, chain };
+    let desk = Arc::new(Desk::new(Writer::new(Arc::clone(&shared), start)?));
+    let writing = Arc::clone(&desk);
     let (stop_publisher, stop) = sync_channel(1);
     let background = Background {
         publisher: Publisher::new(edge),
@@ -168,7 +175,7 @@ pub fn open(config: StoreConfig, keys: Keys, clock: Arc<dyn Clock>) -> Result<St
     let keeper = spawn("writ-anchor", move || keeper::run(&anchoring))?;
     let work = move || {
         let Died(shared) = &watched;
-        writer.run();
+        writing.run(&jobs, shared);
         shared.keeper.stop();
         if keeper.join().is_err() {
             tracing::error!("the thread that anchors checkpoints did not end well");
@@ -185,7 +192,7 @@ pub fn open(config: StoreConfig, keys: Keys, clock: Arc<dyn Clock>) -> Result<St
         stop_publisher,
     };
     let pool = Arc::new(Pool::new(Arc::clone(&shared)));
-    Ok(Store(Arc::new(Inner { shared, queue, pool, threads: Mutex::new(Some(threads)) })))
+    Ok(Store(Arc::new(Inner { shared, queue, desk, pool, threads: Mutex::new(Some(threads)) })))
 }
 
 /// Notices that the writer died of a bug: from then on nothing is durable any more, and nobody must believe it is.

@@ -1,19 +1,12 @@
-//! The one thread that writes: takes what waits, commits it as one transaction, then answers.
+//! The one that writes: commits what it is given as one transaction, then answers. Who gives it what, and when, is the
+//! business of [`desk`](crate::desk).
 //!
 //! A batch gets its indices, its leaves and its tree in the transaction of its state changes, so state and log
 //! cannot disagree. Nothing of a batch is answered as done unless its commit returned well *and* the files are
 //! still there. After a failed commit it is unknown whether the batch was kept: the writer opens the database
 //! anew and looks, and adopts exactly what it finds. It recovers by itself when the cause is gone.
 
-use std::{
-    collections::HashMap,
-    mem,
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError},
-    },
-    time::Duration,
-};
+use std::{collections::HashMap, mem, sync::Arc, time::Duration};
 
 use auditlog::{
     checkpoint::Head,
@@ -37,26 +30,10 @@ use crate::{
     shared::{Leaf, Made, Shared, UNPUBLISHED_MAX},
 };
 
-/// Most writes in one batch.
-const BATCH_WRITES_MAX: usize = 512;
-/// About how many bytes of events one batch takes.
-const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Between two attempts to open a database that failed.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// Between two sweeps of expired evidence.
 const SWEEP_AFTER: Duration = Duration::from_secs(10);
-/// How long the writer sleeps at most when nothing comes.
-const IDLE: Duration = Duration::from_secs(1);
-/// How long posted entries wait at most for a write that somebody waits for, to share its transaction and flush: the
-/// outcome of one call goes with the decision of the next.
-const LINGER: Duration = Duration::from_millis(5);
-
-/// A batch with so many waiting writes says that more are on their way. What a batch costs, it costs once (pages, a
-/// signature, a flush): then it pays to let them come, for a time that grows with their number.
-const GATHER_FROM: u32 = 4;
-const GATHER_EACH: Duration = Duration::from_micros(5);
-const GATHER_MAX: Duration = Duration::from_micros(150);
-
 /// What the writer is asked to do.
 pub(crate) enum Job {
     /// Append and apply.
@@ -107,7 +84,6 @@ struct Database {
 pub(crate) struct Writer {
     database: Option<Database>,
     shared: Arc<Shared>,
-    queue: Receiver<Job>,
     node: String,
     node_signer: Box<dyn NoteSigner>,
     frontier: Frontier,
@@ -116,10 +92,9 @@ pub(crate) struct Writer {
     unknown: Option<Step>,
     retried_at: Duration,
     swept_at: Duration,
-    /// How many writes of the last batch somebody waited for.
-    awaited: u32,
-    /// When there was a batch last.
+    /// When there was a batch last, and how long it took.
     busy_at: Duration,
+    took: Duration,
 }
 
 /// Where a transaction leads once it is committed.
@@ -140,7 +115,6 @@ struct Applied {
 /// What the writer begins with.
 pub(crate) struct Start {
     pub(crate) connection: Connection,
-    pub(crate) queue: Receiver<Job>,
     pub(crate) node_signer: Box<dyn NoteSigner>,
     pub(crate) frontier: Frontier,
     pub(crate) chain: Chain,
@@ -154,88 +128,50 @@ impl Writer {
             database: Some(Database { connection: start.connection, files }),
             node: start.node_signer.verifier().name().to_owned(),
             shared,
-            queue: start.queue,
             node_signer: start.node_signer,
             frontier: start.frontier,
             chain: start.chain,
             unknown: None,
             retried_at: now,
             swept_at: now,
-            awaited: 0,
             busy_at: now,
+            took: Duration::MAX,
         })
     }
 
-    /// Serves the queue until it is told to stop or nobody can ask any more.
-    pub(crate) fn run(mut self) {
-        loop {
-            let (first, gone) = self.wait();
-            if first.is_some() {
-                self.gather();
-            }
-            let (jobs, stop) = self.collect(first, gone);
-            let awaited = jobs.iter().filter(|job| matches!(job, Job::Write(_, Reply::Index(_) | Reply::Proof(..)))).count();
-            self.awaited = u32::try_from(awaited).unwrap_or(u32::MAX);
-            if self.ready(jobs.is_empty()) {
-                if !jobs.is_empty() {
-                    self.commit(jobs);
-                }
-            } else {
-                let fault = self.shared.fault().unwrap_or_else(|| "the store failed".to_owned());
-                jobs.into_iter().for_each(|job| fail(job, &LedgerError::Unavailable(fault.clone())));
-            }
-            if stop {
-                return;
-            }
+    /// Commits these together and answers them, or says to each why not.
+    pub(crate) fn serve(&mut self, jobs: Vec<Job>) {
+        if !self.ready(jobs.is_empty()) {
+            let fault = self.shared.fault().unwrap_or_else(|| "the store failed".to_owned());
+            return jobs.into_iter().for_each(|job| fail(job, &LedgerError::Unavailable(fault.clone())));
         }
+        if jobs.is_empty() {
+            return;
+        }
+        let began = self.shared.clock.elapsed();
+        self.commit(jobs);
+        self.busy_at = self.shared.clock.elapsed();
+        self.took = self.busy_at.saturating_sub(began);
     }
 
-    /// The next job, or none for now, and whether nobody can ask any more. Soon after a batch it looks often, for what is
-    /// posted meanwhile; after a while without one it dozes, and is woken.
-    fn wait(&mut self) -> (Option<Job>, bool) {
-        let now = self.shared.clock.elapsed();
-        let dozes = now.saturating_sub(self.busy_at) >= IDLE && self.shared.posted.doze();
-        let next = self.queue.recv_timeout(if dozes { IDLE } else { LINGER });
-        self.shared.posted.wake();
-        match next {
-            Ok(job) => (Some(job), false),
-            Err(RecvTimeoutError::Timeout) => (None, false),
-            Err(RecvTimeoutError::Disconnected) => (None, true),
-        }
+    /// Whether it has a database, as far as it knows.
+    pub(crate) fn is_open(&self) -> bool {
+        self.database.is_some()
     }
 
-    /// Lets writes come that are on their way. Asleep, not waiting for them: to wake for each would cost what it saves.
-    #[expect(clippy::disallowed_methods, reason = "this thread serves nobody but those who gain by it")]
-    fn gather(&self) {
-        if self.awaited >= GATHER_FROM {
-            std::thread::sleep(GATHER_EACH.saturating_mul(self.awaited).min(GATHER_MAX));
-        }
+    /// How long it has had nothing to do.
+    pub(crate) fn idle_for(&self) -> Duration {
+        self.shared.clock.elapsed().saturating_sub(self.busy_at)
     }
 
-    /// Takes what waits, up to the limits of a batch, and before it what was posted.
-    fn collect(&mut self, first: Option<Job>, gone: bool) -> (Vec<Job>, bool) {
-        let (mut jobs, mut weight, mut next, mut stop) = (Vec::new(), 0, first, gone);
-        while let Some(job) = next {
-            stop |= matches!(job, Job::Stop);
-            weight += if let Job::Write(write, _) = &job { write.weight() } else { 0 };
-            if !matches!(job, Job::Stop | Job::Wake) {
-                jobs.push(job);
-            }
-            if stop || jobs.len() >= BATCH_WRITES_MAX || weight >= BATCH_BYTES_MAX {
-                break;
-            }
-            next = self.queue.try_recv().ok();
-        }
-        let posted = if stop { self.shared.posted.close() } else { self.shared.posted.take() };
-        let mut posted: Vec<Job> = posted.into_iter().map(|(write, reply)| Job::Write(write, reply)).collect();
-        if !posted.is_empty() {
-            posted.append(&mut jobs);
-            jobs = posted;
-        }
-        if !jobs.is_empty() {
-            self.busy_at = self.shared.clock.elapsed();
-        }
-        (jobs, stop)
+    /// How long the last batch took.
+    pub(crate) fn took(&self) -> Duration {
+        self.took
+    }
+
+    #[cfg(test)]
+    pub(crate) fn pretend(&mut self, took: Duration) {
+        self.took = took;
     }
 
     /// Whether there is a database to write to; tries to get it back if not. Its files are looked at here when there is

@@ -1,0 +1,128 @@
+//! Who commits: the caller itself or the thread, and that it makes no difference to anybody.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
+
+use authority::ports::{Ledger, LedgerError};
+use futures_util::FutureExt;
+use tempfile::TempDir;
+
+use crate::{
+    Store,
+    rig::{event, try_open, try_open_idle},
+    writer::faults::Fault,
+};
+
+/// Whether a commit is done before its future is polled for a second time: then no other thread had a part in it.
+async fn commits_for_itself(store: &Store, number: u64) -> bool {
+    let mut commit = store.commit(event(number));
+    let at_once = (&mut commit).now_or_never();
+    let alone = at_once.is_some();
+    match at_once {
+        Some(done) => done.unwrap(),
+        None => commit.await.unwrap(),
+    };
+    alone
+}
+
+/// The same, at one of many tries: the thread has a look at the writer now and then.
+async fn may_commit_for_itself(store: &Store) -> bool {
+    for number in 0..100 {
+        store.desk().pretend(Duration::ZERO);
+        if commits_for_itself(store, 1000 + number).await {
+            return true;
+        }
+    }
+    false
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_commits_for_itself_only_if_it_is_alone_and_the_disk_is_quick() {
+    let dir = TempDir::new().unwrap();
+    let store = try_open_idle(dir.path()).unwrap();
+    assert!(!commits_for_itself(&store, 1).await, "nobody knows yet how quick it is");
+    store.desk().pretend(Duration::from_secs(1));
+    assert!(!commits_for_itself(&store, 2).await, "slow");
+    assert!(may_commit_for_itself(&store).await);
+    let other = store.desk().enter();
+    store.desk().pretend(Duration::ZERO);
+    assert!(!commits_for_itself(&store, 3).await, "somebody else waits too");
+    drop(other);
+    store.desk().pretend(Duration::ZERO);
+    store.desk().awaited.store(20, Ordering::Relaxed);
+    assert!(!commits_for_itself(&store, 4).await, "others were here a moment ago");
+    assert!(may_commit_for_itself(&store).await, "it is quiet again");
+    *store.shared().injected.lock().unwrap() = Some(Fault::Failed);
+    assert!(store.commit(event(5)).await.is_err());
+    store.desk().pretend(Duration::ZERO);
+    assert!(store.commit(event(6)).now_or_never().is_none(), "the database must be found first");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_posted_before_is_committed_before() {
+    let dir = TempDir::new().unwrap();
+    let store = try_open(dir.path()).unwrap();
+    store.commit(event(1)).await.unwrap();
+    store.desk().pretend(Duration::ZERO);
+    store.post(event(2)).unwrap();
+    assert_eq!(store.commit(event(3)).await.unwrap(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_that_breaks_down_in_a_callers_hands_ends_the_ledger() {
+    let dir = TempDir::new().unwrap();
+    let store = try_open(dir.path()).unwrap();
+    store.commit(event(1)).await.unwrap();
+    store.desk().pretend(Duration::ZERO);
+    *store.shared().injected.lock().unwrap() = Some(Fault::Panic);
+    assert!(matches!(store.commit(event(2)).await, Err(LedgerError::Unavailable(_))));
+    let noticed = async {
+        while store.fault().is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), noticed).await.unwrap();
+    assert!(matches!(store.commit(event(3)).await, Err(LedgerError::Unavailable(_))));
+    assert!(matches!(store.post(event(4)), Err(LedgerError::Unavailable(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_written_once_the_data_directory_was_given_up() {
+    let dir = TempDir::new().unwrap();
+    let store = try_open(dir.path()).unwrap();
+    store.commit(event(1)).await.unwrap();
+    store.close();
+    store.desk().pretend(Duration::ZERO);
+    assert!(matches!(store.commit(event(2)).await, Err(LedgerError::Unavailable(_))));
+    // Another process may have it by now.
+    let next = try_open(dir.path()).unwrap();
+    assert!(matches!(store.commit(event(3)).await, Err(LedgerError::Unavailable(_))));
+    assert_eq!(next.commit(event(4)).await.unwrap(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn callers_and_thread_together_give_each_write_an_index_of_its_own() {
+    const CALLERS: u64 = 6;
+    const EACH: u64 = 100;
+    let dir = TempDir::new().unwrap();
+    let store = try_open(dir.path()).unwrap();
+    let caller = |caller: u64| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let mut indices = Vec::new();
+            for number in 0..EACH {
+                store.desk().pretend(Duration::ZERO);
+                indices.push(store.commit(event(caller * EACH + number)).await.unwrap());
+            }
+            indices
+        })
+    };
+    let callers: Vec<_> = (0..CALLERS).map(caller).collect();
+    let mut all = BTreeSet::new();
+    for caller in callers {
+        let indices = caller.await.unwrap();
+        assert!(indices.is_sorted(), "a caller's writes keep their order");
+        all.extend(indices);
+    }
+    assert_eq!(all, (0..CALLERS * EACH).collect());
+}
