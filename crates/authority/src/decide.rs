@@ -16,7 +16,8 @@ use serde_json::Map;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tracing::Instrument;
+use tracing::level_filters::LevelFilter;
+use tracing::{Instrument, Span};
 
 /// How often a request is decided at most, if the policy changes each time that its decision is written.
 const DECISIONS_MAX: usize = 3;
@@ -132,6 +133,8 @@ struct OutcomeRecord {
     since: Duration,
     if_dropped: CallStatus,
     written: bool,
+    /// The span in which it was let go, if traces are wanted: what is recorded late, while an answer streams, belongs there.
+    within: Span,
 }
 
 impl Drop for OutcomeRecord {
@@ -151,6 +154,7 @@ impl OutcomeRecord {
         if std::mem::replace(&mut self.written, true) {
             return;
         }
+        let _logging = self.within.in_scope(|| tracing::debug_span!("log")).entered();
         let parts = &self.authority.0;
         let task = self.live.task();
         let millis = parts.clock.elapsed().saturating_sub(self.since).as_millis();
@@ -198,6 +202,10 @@ impl Permit {
             return Err(Over::PolicyChanged);
         }
         self.record.if_dropped = CallStatus::Cancelled;
+        // One load if nobody wants traces: even to ask for the current span costs more.
+        if LevelFilter::current() >= LevelFilter::DEBUG {
+            self.record.within = Span::current();
+        }
         Ok(Released { record: self.record })
     }
 
@@ -336,6 +344,7 @@ impl Authority {
             since: self.0.clock.elapsed(),
             if_dropped: CallStatus::NotReleased,
             written: false,
+            within: Span::none(),
         };
         match verdict.outcome {
             Outcome::Allow => Decision::Allow(Permit { record: record(), policy, token: acting.token.cloned() }),
