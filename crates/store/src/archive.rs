@@ -25,6 +25,7 @@ use crate::{
     change::StoredProgress,
     connection::open_reader,
     error::{Error, sqlite},
+    index::open_to_search,
     record::{TaskRow, Unreadable, decode_agent, decode_task, decode_upstream},
     search::{Readers, search},
     shared::Shared,
@@ -44,6 +45,8 @@ const TASK_COLUMNS: &str = "id, agent, record, workload, calls_used, read_untrus
 struct Pair {
     database: Connection,
     index: Connection,
+    /// Of which index ([`Shared::index_generation`]).
+    generation: u64,
 }
 
 /// Connections that are open and not in use.
@@ -65,11 +68,21 @@ impl Pool {
     }
 
     fn take(&self) -> Result<Pair, Error> {
-        if let Some(pair) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+        let generation = self.shared.index_generation();
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|pair| pair.generation == generation);
+        if let Some(pair) = idle.pop() {
             return Ok(pair);
         }
-        let index = Connection::open(self.shared.index()).map_err(sqlite("open the search index"))?;
-        Ok(Pair { database: open_reader(&self.shared.database())?, index })
+        drop(idle);
+        let path = self.shared.index();
+        let index = open_to_search(&path).inspect_err(|_| {
+            // It may be deleted at any time; any other trouble is no reason to begin anew.
+            if !path.exists() {
+                self.shared.distrust_index();
+            }
+        })?;
+        Ok(Pair { database: open_reader(&self.shared.database())?, index, generation })
     }
 
     fn give_back(&self, pair: Pair) {

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use auditlog::{
@@ -16,7 +16,7 @@ use auditlog::{
     tile::{Entries, Resource, TILE_WIDTH},
 };
 use domain::DecisionId;
-use rusqlite::{Connection, ToSql, params_from_iter};
+use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, params_from_iter};
 
 use crate::{
     connection::make_private,
@@ -29,22 +29,86 @@ const FORMAT: i64 = 1;
 /// Most terms of one query; more are checked on the entries only.
 const QUERY_TERMS_MAX: usize = 8;
 
-/// Opens the index for the publisher; makes it anew if it is missing, of another format, or damaged.
-pub(crate) fn open_index(path: &Path) -> Result<Connection, Error> {
-    match try_open(path) {
-        Ok(connection) => Ok(connection),
-        Err(error) => {
-            tracing::warn!(%error, "the search index is unusable and will be built anew");
-            for suffix in ["", "-wal", "-shm"] {
-                let mut file = path.as_os_str().to_owned();
-                file.push(suffix);
-                match std::fs::remove_file(&file) {
-                    Err(source) if source.kind() != std::io::ErrorKind::NotFound => return Err(io("remove", file)(source)),
-                    _ => {}
-                }
-            }
-            try_open(path)
+/// The index as the publisher holds it: the only one that writes there.
+pub(crate) struct Index {
+    path: PathBuf,
+    connection: Connection,
+}
+
+/// Opens the index for the publisher; makes it anew if it is missing, of another format, or not to be opened.
+pub(crate) fn open_index(path: &Path) -> Result<Index, Error> {
+    let connection = try_open(path).or_else(|error| {
+        tracing::warn!(error = &error as &dyn std::error::Error, "the search index is unusable and will be built anew");
+        remove(path)?;
+        try_open(path)
+    })?;
+    Ok(Index { path: path.to_owned(), connection })
+}
+
+/// Opens the index for a search. One that is not there is not made: an empty file would have no tables.
+pub(crate) fn open_to_search(path: &Path) -> Result<Connection, Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(path, flags).map_err(sqlite("open the search index"))
+}
+
+/// Whether an error of the index says that it holds something else than it should: it cannot get well by waiting.
+pub(crate) fn is_damage(error: &Error) -> bool {
+    let Error::Sqlite { source, .. } = error else { return false };
+    match source.sqlite_error_code() {
+        // `Unknown` is the code of a statement that does not fit the tables: they are not those of an index.
+        Some(code) => {
+            use ErrorCode::{ConstraintViolation, DatabaseCorrupt, NotADatabase, Unknown};
+            matches!(code, DatabaseCorrupt | NotADatabase | Unknown | ConstraintViolation)
         }
+        // A row that does not read as what was written.
+        None => true,
+    }
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    for suffix in ["", "-wal", "-shm"] {
+        let mut file = path.as_os_str().to_owned();
+        file.push(suffix);
+        match std::fs::remove_file(&file) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => return Err(io("remove", file)(source)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+impl Index {
+    /// Throws it away and begins anew. Who has the old one open reads that to its end, and finds the rest in the log.
+    pub(crate) fn renew(&mut self) -> Result<(), Error> {
+        remove(&self.path)?;
+        self.connection = try_open(&self.path)?;
+        Ok(())
+    }
+
+    /// Indexes the full bundles below `published` that are not indexed yet, at most `bundles_max`. Gives how many.
+    pub(crate) fn catch_up(&mut self, files: &impl LogFiles, published: u64, bundles_max: u64) -> Result<u64, Error> {
+        let start = indexed(&self.connection)?;
+        if start > published / TILE_WIDTH {
+            // Of another log, or of this one before it was set back: what it says of the next bundles is not theirs.
+            tracing::warn!("the search index knows more than this log holds, and will be built anew");
+            self.renew()?;
+            return self.catch_up_from(0, files, published, bundles_max);
+        }
+        self.catch_up_from(start, files, published, bundles_max)
+    }
+
+    fn catch_up_from(&mut self, start: u64, files: &impl LogFiles, published: u64, bundles_max: u64) -> Result<u64, Error> {
+        let end = (published / TILE_WIDTH).min(start.saturating_add(bundles_max));
+        if end <= start {
+            return Ok(0);
+        }
+        let failed = || sqlite("extend the search index");
+        let step = self.connection.transaction().map_err(failed())?;
+        for n in start..end {
+            insert(&step, files, n)?;
+        }
+        step.commit().map_err(failed())?;
+        Ok(end - start)
     }
 }
 
@@ -55,6 +119,7 @@ fn try_open(path: &Path) -> Result<Connection, Error> {
         // A lost end is indexed again, so no sync is needed.
         connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
         connection.pragma_update(None, "synchronous", "OFF")?;
+        connection.pragma_update(None, "cell_size_check", true)?;
         connection.execute_batch(
             "CREATE TABLE IF NOT EXISTS posting (term INTEGER, bundle INTEGER, PRIMARY KEY (term, bundle)) STRICT, WITHOUT ROWID;
              CREATE TABLE IF NOT EXISTS bundle (n INTEGER PRIMARY KEY, at_min INTEGER NOT NULL, at_max INTEGER NOT NULL) STRICT;",
@@ -74,38 +139,31 @@ pub(crate) fn indexed(index: &Connection) -> Result<u64, Error> {
     index.query_row("SELECT coalesce(max(n) + 1, 0) FROM bundle", [], |row| row.get(0)).map_err(sqlite("read the search index"))
 }
 
-/// Indexes the full bundles below `published` that are not indexed yet, at most `bundles_max`. Gives how many.
-pub(crate) fn catch_up(index: &mut Connection, files: &impl LogFiles, published: u64, bundles_max: u64) -> Result<u64, Error> {
-    let start = indexed(index)?;
-    let end = (published / TILE_WIDTH).min(start.saturating_add(bundles_max));
-    if end <= start {
-        return Ok(0);
-    }
+/// Indexes one full bundle.
+fn insert(index: &Connection, files: &impl LogFiles, n: u64) -> Result<(), Error> {
     let failed = || sqlite("extend the search index");
-    let step = index.transaction().map_err(failed())?;
-    for n in start..end {
-        let (_, bytes) = read_or_full(files, Resource::Bundle { n, width: 256 })?;
-        let (mut distinct, mut at_min, mut at_max) = (HashSet::new(), i64::MAX, i64::MIN);
-        for entry in Entries::new(&bytes) {
-            let terms = Terms::of_leaf(entry?);
-            at_min = at_min.min(terms.at);
-            at_max = at_max.max(terms.at);
-            // Decisions are found by the time in their id: a posting for each would be as large as the log.
-            distinct.extend(terms.terms.into_iter().filter(|(field, _)| *field != "decision"));
-        }
-        // In order, as the table keeps them.
-        let postings: BTreeSet<i64> = distinct.iter().map(|(field, value)| term_hash(field, value)).collect();
-        for term in postings {
-            step.prepare_cached("INSERT OR IGNORE INTO posting (term, bundle) VALUES (?1, ?2)")
-                .and_then(|mut statement| statement.execute((term, n)))
-                .map_err(failed())?;
-        }
-        step.prepare_cached("INSERT INTO bundle (n, at_min, at_max) VALUES (?1, ?2, ?3)")
-            .and_then(|mut statement| statement.execute((n, at_min, at_max)))
+    let (_, bytes) = read_or_full(files, Resource::Bundle { n, width: 256 })?;
+    let (mut distinct, mut at_min, mut at_max) = (HashSet::new(), i64::MAX, i64::MIN);
+    for entry in Entries::new(&bytes) {
+        let terms = Terms::of_leaf(entry?);
+        at_min = at_min.min(terms.at);
+        at_max = at_max.max(terms.at);
+        // Decisions are found by the time in their id: a posting for each would be as large as the log.
+        distinct.extend(terms.terms.into_iter().filter(|(field, _)| *field != "decision"));
+    }
+    // In order, as the table keeps them.
+    let postings: BTreeSet<i64> = distinct.iter().map(|(field, value)| term_hash(field, value)).collect();
+    for term in postings {
+        index
+            .prepare_cached("INSERT OR IGNORE INTO posting (term, bundle) VALUES (?1, ?2)")
+            .and_then(|mut statement| statement.execute((term, n)))
             .map_err(failed())?;
     }
-    step.commit().map_err(failed())?;
-    Ok(end - start)
+    index
+        .prepare_cached("INSERT INTO bundle (n, at_min, at_max) VALUES (?1, ?2, ?3)")
+        .and_then(|mut statement| statement.execute((n, at_min, at_max)))
+        .map(drop)
+        .map_err(failed())
 }
 
 /// Which bundles may hold what is looked for.

@@ -15,7 +15,7 @@ use rusqlite::Connection;
 use crate::{
     batch::{ledger, read_batches},
     error::Error,
-    index::catch_up,
+    index::{Index, is_damage},
     shared::Shared,
     writer::Job,
 };
@@ -31,7 +31,7 @@ pub(crate) struct Background {
     pub(crate) publisher: Publisher,
     /// Reads committed batches.
     pub(crate) reader: Connection,
-    pub(crate) index: Connection,
+    pub(crate) index: Index,
     /// The writer.
     pub(crate) writer: SyncSender<Job>,
     /// Between two rounds.
@@ -43,7 +43,7 @@ pub(crate) struct Background {
 impl Background {
     /// Publishes at the given pace until it is told to stop; then once more.
     pub(crate) fn run(mut self) {
-        let mut failing = false;
+        let (mut failing, mut unsearchable) = (false, false);
         loop {
             let stop = !matches!(self.stop.recv_timeout(self.every), Err(RecvTimeoutError::Timeout));
             let round = self.round();
@@ -58,6 +58,18 @@ impl Background {
                 Err(error) => {
                     failing = true;
                     tracing::error!(error = &error as &dyn std::error::Error, "the log cannot be published");
+                }
+            }
+            // Of no matter for whether the log is published, nor for whether anybody is served.
+            match self.index() {
+                Ok(()) => unsearchable = false,
+                Err(error) if unsearchable => tracing::debug!(error = &error as &dyn std::error::Error, "still no search index"),
+                Err(error) => {
+                    unsearchable = true;
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "the search index cannot be extended; searches read the log itself"
+                    );
                 }
             }
             if stop {
@@ -80,14 +92,36 @@ impl Background {
                 note
             })?;
             match published {
-                Some(round) => {
-                    tracing::trace!(target: "writ::step", at = "publish.forgotten");
-                    self.shared.advance(round.head.size);
-                }
+                Some(_) => tracing::trace!(target: "writ::step", at = "publish.forgotten"),
                 None => break,
             }
         }
-        while catch_up(&mut self.index, self.shared.tiles.files(), self.publisher.size(), INDEX_PORTION)? == INDEX_PORTION {}
+        Ok(())
+    }
+
+    /// Indexes what is published. An index that turns out to be damaged, here or in a search, is built anew.
+    fn index(&mut self) -> Result<(), Error> {
+        if self.shared.take_distrust() {
+            tracing::warn!("the search index is damaged and will be built anew");
+            self.renew()?;
+        }
+        loop {
+            match self.index.catch_up(self.shared.tiles.files(), self.publisher.size(), INDEX_PORTION) {
+                Ok(INDEX_PORTION) => {}
+                Ok(_) => return Ok(()),
+                Err(error) => {
+                    if is_damage(&error) {
+                        self.renew()?;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn renew(&mut self) -> Result<(), Error> {
+        self.index.renew()?;
+        self.shared.index_renewed();
         Ok(())
     }
 }
@@ -120,9 +154,33 @@ impl BatchLedger for Behind<'_> {
 
     fn forget_below(&mut self, size: u64) -> Result<(), auditlog::Error> {
         tracing::trace!(target: "writ::step", at = "publish.replaced");
+        // INVARIANT(published-then-forgotten): who reads finds an entry in the batches or in the published files. If the batches
+        // went first, one who still goes by the size before would find it in neither.
+        self.shared.advance(size);
         // Nobody waits: a batch that is forgotten later does no harm.
         self.writer
             .send(Job::Forget(size))
             .map_err(|_| auditlog::Error::Ledger { action: "forget batches", source: "the writer has stopped".into() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+    use authority::ports::Ledger;
+
+    use super::*;
+    use crate::{connection::open_reader, rig};
+
+    #[tokio::test]
+    async fn what_is_forgotten_is_known_as_published_before() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let store = rig::try_open_idle(dir.path()).unwrap();
+        store.commit(rig::event(0)).await.unwrap();
+        let (writer, jobs) = sync_channel(1);
+        let reader = open_reader(&store.shared().database()).unwrap();
+        Behind { shared: store.shared(), reader: &reader, writer: &writer }.forget_below(1).unwrap();
+        let Ok(Job::Forget(1)) = jobs.recv() else { panic!("nothing is forgotten") };
+        assert_eq!(store.shared().published(), 1);
     }
 }

@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use crate::{
     batch::read_batches,
     error::Error,
-    index::{Candidates, decided_at, indexed},
+    index::{Candidates, decided_at, indexed, is_damage},
     shared::Shared,
     terms::Terms,
 };
@@ -39,9 +39,16 @@ pub(crate) fn search(shared: &Shared, readers: &Readers<'_>, query: &LogQuery) -
     let Some(mut hunt) = Hunt::new(query) else { return Ok(Vec::new()) };
     let (published, unpublished) = unpublished(shared, readers.database)?;
     hunt.take(unpublished);
-    let indexed = indexed(readers.index)?;
+    let distrust = |error: &Error| {
+        if is_damage(error) {
+            shared.distrust_index();
+        }
+    };
+    let indexed = indexed(readers.index).inspect_err(distrust)?;
     let bundles = published.div_ceil(TILE_WIDTH);
-    for n in (indexed.min(bundles)..bundles).rev() {
+    // What is not below `before` is not read at all.
+    let end = query.before.map_or(bundles, |before| before.div_ceil(TILE_WIDTH).min(bundles));
+    for n in (indexed.min(end)..end).rev() {
         if hunt.done() {
             return Ok(hunt.hits);
         }
@@ -52,7 +59,7 @@ pub(crate) fn search(shared: &Shared, readers: &Readers<'_>, query: &LogQuery) -
         if hunt.done() {
             return Ok(hunt.hits);
         }
-        let found = hunt.candidates(query, below).find(readers.index)?;
+        let found = hunt.candidates(query, below).find(readers.index).inspect_err(distrust)?;
         let Some(last) = found.last().copied() else { return Ok(hunt.hits) };
         for n in found {
             if hunt.done() {

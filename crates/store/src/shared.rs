@@ -71,6 +71,10 @@ pub(crate) struct Shared {
     fault: Mutex<Option<String>>,
     /// Whether the last attempt to publish failed.
     unpublishable: AtomicBool,
+    /// Whether a search found the index damaged.
+    distrusted: AtomicBool,
+    /// How often the index was built anew: connections from before read one that is gone.
+    index_generation: AtomicU64,
     #[cfg(test)]
     pub(crate) injected: Mutex<Option<crate::writer::faults::Fault>>,
 }
@@ -94,6 +98,8 @@ impl Shared {
             made: Mutex::default(),
             fault: Mutex::new(None),
             unpublishable: AtomicBool::new(false),
+            distrusted: AtomicBool::new(false),
+            index_generation: AtomicU64::new(0),
             #[cfg(test)]
             injected: Mutex::default(),
         }
@@ -125,6 +131,24 @@ impl Shared {
 
     pub(crate) fn set_unpublishable(&self, failing: bool) {
         self.unpublishable.store(failing, Ordering::Relaxed);
+    }
+
+    /// A search found the index damaged: the publisher builds it anew.
+    pub(crate) fn distrust_index(&self) {
+        self.distrusted.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn take_distrust(&self) -> bool {
+        self.distrusted.swap(false, Ordering::Relaxed)
+    }
+
+    /// The index is another file from now on.
+    pub(crate) fn index_renewed(&self) {
+        self.index_generation.fetch_add(1, Ordering::Release);
+    }
+
+    pub(crate) fn index_generation(&self) -> u64 {
+        self.index_generation.load(Ordering::Acquire)
     }
 
     pub(crate) fn set_fault(&self, fault: Option<String>) {

@@ -6,6 +6,7 @@ mod crash;
 mod credential_crash;
 mod damage;
 mod grants;
+mod index;
 mod log;
 mod rig;
 mod state;
