@@ -18,6 +18,14 @@ pub(crate) fn from_text(text: &str) -> Option<Timestamp> {
     Some(Timestamp::from_millis(at.timestamp().as_millisecond()))
 }
 
+/// The last moment that a text names: the same, but a bare date means its last instant in UTC.
+pub(crate) fn end_of_text(text: &str) -> Option<Timestamp> {
+    const DAY_MILLIS: i64 = 86_400_000;
+    let from = from_text(text)?;
+    let is_date = text.parse::<jiff::Timestamp>().is_err();
+    Some(if is_date { Timestamp::from_millis(from.millis().saturating_add(DAY_MILLIS - 1)) } else { from })
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
@@ -30,8 +38,10 @@ mod tests {
         assert_eq!(from_text(&to_text(at)), Some(at));
         assert_eq!(from_text("2026-11-22T11:00:00+01:00"), from_text("2026-11-22T10:00:00Z"));
         assert_eq!(to_text(from_text("2026-11-22").unwrap()), "2026-11-22T00:00:00Z");
+        assert_eq!(to_text(end_of_text("2026-11-22").unwrap()), "2026-11-22T23:59:59.999Z");
+        assert_eq!(end_of_text("2026-11-22T10:00:00Z"), from_text("2026-11-22T10:00:00Z"));
         for text in ["", "yesterday", "2026-13-01", "2026-11-22T10:00:00", "20261122", "2026-11-22x"] {
-            assert_eq!(from_text(text), None, "{text}");
+            assert_eq!((from_text(text), end_of_text(text)), (None, None), "{text}");
         }
     }
 }

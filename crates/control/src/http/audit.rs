@@ -16,7 +16,7 @@ use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use domain::{Outcome, Timestamp};
+use domain::{DecisionId, GrantId, Outcome, TaskId, Timestamp};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 /// Fields that entries can be searched by (`authority::ports::LogQuery`).
 const TERMS: [&str; 11] =
     ["agent", "task", "intent", "upstream", "target", "subject", "owner", "outcome", "type", "decision", "grant"];
-/// The outcomes that entries have. A word that none of them has would find nothing, which reads like *it never happened*.
+/// The outcomes that entries have.
 const OUTCOMES: [Outcome; 4] = [Outcome::Allow, Outcome::Deny, Outcome::Ask, Outcome::Failed];
 
 /// `GET /v1/audit/entries`: newest first.
@@ -33,21 +33,40 @@ pub(crate) async fn search(State(app): State<App>, request: Request) -> Result<J
     let once = [&TERMS[..], &["since", "until", "before", "limit"]].concat();
     let query = Query::read(request.uri().query(), &once, &["resource"])?;
     let limit = page::limit(&query)?;
-    if query.get("outcome").is_some_and(|outcome| OUTCOMES.iter().all(|known| known.as_str() != outcome)) {
-        let detail = format!("expected `{}`", OUTCOMES.map(Outcome::as_str).join("`, `"));
-        return Err(Problem::faults(vec![Fault { at: "outcome".to_owned(), detail }]));
-    }
+    refuse_what_none_has(&query)?;
     let terms = TERMS.iter().filter_map(|term| query.get(term).map(|value| ((*term).to_owned(), value.to_owned())));
     let resources = query.all("resource").map(|value| ("resource".to_owned(), value.to_owned()));
     let wanted = LogQuery {
         terms: terms.chain(resources).collect(),
-        since: moment(&query, "since")?,
-        until: moment(&query, "until")?,
+        since: moment(&query, "since", instant::from_text)?,
+        until: moment(&query, "until", instant::end_of_text)?,
         before: query.parsed("before", "the index of an entry")?,
         limit: limit.saturating_add(1),
     };
     let entries = app.authority.archive().search(wanted).await.map_err(|error| respond::archive(&error))?;
     Ok(Json(page(entries, limit, |entry| entry.index.to_string(), |entry| to_json(&app, entry))))
+}
+
+/// A word that no entry can have would find nothing, which reads like *it never happened*.
+fn refuse_what_none_has(query: &Query) -> Result<(), Problem> {
+    let mut faults = Vec::new();
+    let mut expect = |at: &str, detail: String| faults.push(Fault { at: at.to_owned(), detail });
+    if query.get("outcome").is_some_and(|outcome| OUTCOMES.iter().all(|known| known.as_str() != outcome)) {
+        expect("outcome", format!("expected `{}`", OUTCOMES.map(Outcome::as_str).join("`, `")));
+    }
+    if query.get("decision").is_some_and(|id| id.parse::<DecisionId>().is_err()) {
+        expect("decision", "expected the id of a decision, `dec_…`".to_owned());
+    }
+    if query.get("task").is_some_and(|id| id.parse::<TaskId>().is_err()) {
+        expect("task", "expected the id of a task, `tsk_…`".to_owned());
+    }
+    if query.get("grant").is_some_and(|id| id.parse::<GrantId>().is_err()) {
+        expect("grant", "expected the id of a credential, `grt_…`".to_owned());
+    }
+    if query.all("resource").any(|resource| !resource.contains('=')) {
+        expect("resource", "expected `NAME=VALUE`".to_owned());
+    }
+    if faults.is_empty() { Ok(()) } else { Err(Problem::faults(faults)) }
 }
 
 /// `GET /v1/audit/entries/{index}`
@@ -97,11 +116,11 @@ pub(crate) async fn redact(State(app): State<App>, Path(index): Path<String>, re
     Ok(Json(json!({ "redacted": record.name, "index": entry.index })))
 }
 
-fn moment(query: &Query, name: &str) -> Result<Option<Timestamp>, Problem> {
+fn moment(query: &Query, name: &str, read: impl Fn(&str) -> Option<Timestamp>) -> Result<Option<Timestamp>, Problem> {
     let Some(text) = query.get(name) else { return Ok(None) };
     let fault =
         || Problem::faults(vec![Fault { at: name.to_owned(), detail: "expected a date or an RFC 3339 moment".to_owned() }]);
-    instant::from_text(text).map(Some).ok_or_else(fault)
+    read(text).map(Some).ok_or_else(fault)
 }
 
 fn position(index: &str) -> Result<u64, Problem> {

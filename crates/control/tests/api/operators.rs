@@ -412,14 +412,30 @@ async fn the_log_is_searched_shown_and_redacted() {
     let after = served.operate(ADMIN, "GET", &path, Value::Null).await.json();
     assert_eq!(after["leaf_base64"], admin["leaf_base64"], "the entry stays as it is");
     assert_eq!(served.world.ledger.events().pop().unwrap()["by"], "operator:ada");
-    for query in ["colour=red", "since=soon", "before=x", "agent=a&agent=b", "limit=0", "outcome=denied"] {
+    for query in [
+        "colour=red",
+        "since=soon",
+        "before=x",
+        "agent=a&agent=b",
+        "limit=0",
+        "outcome=denied",
+        "decision=dec_1",
+        "task=tsk_1",
+        "grant=grt_0",
+        "resource=order_id",
+    ] {
         let answer = served.operate(AUDITOR, "GET", &format!("/v1/audit/entries?{query}"), Value::Null).await;
         assert_eq!(answer.refusal(), (422, "invalid_value".into()), "{query}");
     }
-    for query in ["outcome=deny", "target=orders-db", "grant=grt_0"] {
+    let none = format!("grant=grt_{:032x}", 7);
+    for query in ["outcome=deny", "target=orders-db", &none] {
         let answer = served.operate(AUDITOR, "GET", &format!("/v1/audit/entries?{query}"), Value::Null).await;
         assert_eq!((answer.status.as_u16(), answer.json()["items"].as_array().map(Vec::len)), (200, Some(0)), "{query}");
     }
+    let at = found["items"][0]["leaf"]["event"]["at"].as_i64().unwrap();
+    let day = jiff::Timestamp::from_millisecond(at).unwrap().to_string().chars().take(10).collect::<String>();
+    let until = served.operate(AUDITOR, "GET", &format!("/v1/audit/entries?until={day}"), Value::Null).await.json();
+    assert!(!until["items"].as_array().unwrap().is_empty(), "a date ends with its last moment");
     for index in ["999999", "x", "-1", "18446744073709551615", "99999999999999999999999"] {
         let answer = served.operate(AUDITOR, "GET", &format!("/v1/audit/entries/{index}"), Value::Null).await;
         assert_eq!(answer.refusal(), (404, "not_found".into()), "{index}");
