@@ -4,7 +4,7 @@
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn writ(dir: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_writ")).args(args).current_dir(dir).env_remove("WRIT_CONFIG").output().unwrap()
@@ -94,6 +94,55 @@ fn a_secret_that_others_can_read_is_not_used() {
 fn init_refuses_to_overwrite() {
     let dir = folder();
     assert_eq!(writ(dir.path(), &["init", "."]).status.code(), Some(2));
+}
+
+#[test]
+fn init_that_fails_says_where_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::create_dir(path("half")).unwrap();
+    fs::write(path("half/policy"), "a file where a folder should be").unwrap();
+    let output = writ(dir.path(), &["init", "half"]);
+    let told = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && told.contains("half/policy/tasks.cedar` cannot be written"), "{told}");
+    assert!(told.contains("next:"), "{told}");
+    fs::remove_file(path("half/policy")).unwrap();
+    assert_eq!(writ(dir.path(), &["init", "half"]).status.code(), Some(0), "nothing was in the way of a second attempt");
+    fs::create_dir(path("linked")).unwrap();
+    std::os::unix::fs::symlink("../elsewhere", path("linked/writ.toml")).unwrap();
+    assert_eq!(writ(dir.path(), &["init", "linked"]).status.code(), Some(2), "a link that leads nowhere is there, too");
+    assert!(!path("elsewhere").exists());
+}
+
+#[test]
+fn results_that_do_not_arrive_are_a_failure_and_a_reader_that_went_away_is_not() {
+    let dir = folder();
+    let into = |command: &str, to: Stdio| {
+        let mut writ = Command::new(env!("CARGO_BIN_EXE_writ"));
+        writ.args(command.split(' ')).current_dir(dir.path()).env_remove("WRIT_CONFIG").stdout(to).output().unwrap()
+    };
+    for command in ["completions bash", "policy schema", "init --options", "policy check --json"] {
+        let full = into(command, fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into());
+        let told = text(&full.stderr);
+        assert!(full.status.code() == Some(1) && told.contains("could not be written"), "{command}: {told}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let closed = into(command, writer.into());
+        assert_eq!((closed.status.code(), text(&closed.stderr)), (Some(0), String::new()), "{command}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_that_asks_for_json_is_told_in_json() {
+    let dir = tempfile::tempdir().unwrap();
+    for args in [&["--json", "serv"][..], &["audit", "redact", "1", "x", "--json"]] {
+        let output = writ(dir.path(), args);
+        let told: Value = serde_json::from_slice(&output.stderr).unwrap();
+        let filled = |name: &str| told.get(name).is_some_and(|value| value.as_str().is_some_and(|text| !text.is_empty()));
+        assert!(output.status.code() == Some(2) && filled("error") && filled("next"), "{told}");
+    }
+    let output = writ(dir.path(), &["exec", "--", "true", "--json"]);
+    assert!(text(&output.stderr).starts_with("error:"), "what the command is given is its own");
 }
 
 #[test]

@@ -144,7 +144,7 @@ pub(crate) async fn run(common: &Common, command: AuditCommand) -> Result<ExitCo
             let proof = Operator::configured(common)?.text(&format!("/v1/audit/entries/{index}/proof")).await?;
             match form {
                 Form::Json => output::json(&json!({ "index": index, "proof": proof })),
-                Form::Human => output::line(proof.trim_end()),
+                Form::Human => proof.lines().for_each(|line| output::line(&output::tame(line))),
             }
         }
         AuditCommand::Redact { index, name, why } => {
@@ -234,7 +234,7 @@ fn tell(entry: &Value) {
     let event = entry.pointer("/leaf/event").and_then(Value::as_object);
     for (name, value) in event.into_iter().flatten().filter(|(name, _)| name.as_str() != "at") {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        output::line(&format!("{name:<13} {}", output::tame(&text)));
+        output::line(&format!("{:<13} {}", output::tame(name), output::tame(&text)));
     }
     for (name, value) in entry.get("openings").and_then(Value::as_object).into_iter().flatten() {
         output::line(&format!("{:<13} {} = {}", "opened", output::tame(name), output::tame(&value.to_string())));
@@ -250,7 +250,10 @@ fn verify(form: Form, args: VerifyArgs) -> Result<ExitCode, Failure> {
     });
     bar.finish_and_clear();
     let finding = outcome.map_err(|error| Failure::from(error).exit(Exit::Usage))?;
-    Ok(verdict(form, &finding))
+    let code = verdict(form, &finding);
+    // A verdict that nobody could read is none: the code for *invalid* would say something about the log.
+    super::all_printed().map_err(|failure| failure.exit(Exit::Usage))?;
+    Ok(code)
 }
 
 fn expected(args: &VerifyArgs) -> Result<Expected, Failure> {

@@ -68,28 +68,42 @@ pub(crate) fn run(common: &Common, args: &InitArgs) -> Result<ExitCode, Failure>
 /// Writes everything; gives the paths that were written.
 ///
 /// # Errors
-/// One of the files is there already: then nothing was written.
+/// One of the files is there already, or cannot be written: then nothing was.
 pub(crate) fn write(dir: &Path) -> Result<Vec<String>, Failure> {
     let keys = ["operator.secret", "dev/issuer.key", "dev/jwks.json", ".gitignore"];
     let paths: Vec<String> = FILES.iter().map(|(path, _)| *path).chain(keys).map(str::to_owned).collect();
-    if let Some(there) = paths.iter().find(|path| dir.join(path).exists()) {
+    if let Some(there) = paths.iter().find(|path| dir.join(path).symlink_metadata().is_ok()) {
         return Err(Failure::usage(format!("`{}` is there already", dir.join(there).display()))
             .why("init never overwrites")
             .next("name a folder that is empty or not there"));
     }
-    let failed = |error: anyhow::Error| Failure::from(error);
+    match put_all(dir) {
+        Ok(()) => Ok(paths),
+        Err(failure) => {
+            // None of them was there before: the next attempt must not stumble over half of a folder.
+            paths.iter().for_each(|path| drop(std::fs::remove_file(dir.join(path))));
+            Err(failure.next("name a folder that you may write to; nothing of this attempt is left in it"))
+        }
+    }
+}
+
+fn put_all(dir: &Path) -> Result<(), Failure> {
+    let unwritten = |path: &str| {
+        let what = format!("`{}` cannot be written", dir.join(path).display());
+        move |error: std::io::Error| Failure::new(what).why(error.to_string())
+    };
     let secret = crate::system::random_text::<32>();
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, secret.as_bytes());
     let sha256 = HEXLOWER.encode(digest.as_ref());
     for (path, text) in FILES {
         let text = text.replace("@SECRET_SHA256@", &sha256).replace("@REVIEW_BY@", &review_by());
-        key_file::put_public(&dir.join(path), text.as_bytes()).map_err(|error| failed(error.into()))?;
+        key_file::put_public(&dir.join(path), text.as_bytes()).map_err(unwritten(path))?;
     }
-    key_file::put_public(&dir.join(".gitignore"), IGNORED.as_bytes()).map_err(|error| failed(error.into()))?;
+    key_file::put_public(&dir.join(".gitignore"), IGNORED.as_bytes()).map_err(unwritten(".gitignore"))?;
+    let failed = |error: anyhow::Error| Failure::from(error);
     key_file::create(&dir.join("operator.secret"), format!("{secret}\n").as_bytes()).map_err(|error| failed(error.into()))?;
     key_file::create_private_dir(&dir.join("dev")).map_err(|error| failed(error.into()))?;
-    DevIssuer::create(&dir.join("dev/issuer.key"), &dir.join("dev/jwks.json")).map_err(failed)?;
-    Ok(paths)
+    DevIssuer::create(&dir.join("dev/issuer.key"), &dir.join("dev/jwks.json")).map_err(failed)
 }
 
 /// The date until which the sample agent's registration counts.

@@ -123,12 +123,34 @@ enum Command {
 pub(crate) fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
+        Err(error) if error.use_stderr() && json_is_wanted() => return misused(&error).report(Form::Json),
         Err(error) => error.exit(),
     };
     let form = cli.common.form();
-    match dispatch(cli) {
-        Ok(code) => code,
-        Err(failure) => failure.report(form),
+    let outcome = dispatch(cli).and_then(|code| if code == ExitCode::SUCCESS { all_printed().map(|()| code) } else { Ok(code) });
+    outcome.unwrap_or_else(|failure| failure.report(form))
+}
+
+/// Whether a command line that could not be read asks for JSON. What a command of `exec` is given says nothing about that.
+fn json_is_wanted() -> bool {
+    std::env::args_os().skip(1).take_while(|arg| arg != "--").any(|arg| arg == "--json")
+}
+
+/// What is wrong with the command line, in clap's words.
+fn misused(error: &clap::Error) -> Failure {
+    let told = error.render().to_string();
+    let mut lines = told.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:")).filter(|line| !line.is_empty());
+    let what = lines.next().unwrap_or_default();
+    let failure = Failure::usage(what.strip_prefix("error: ").unwrap_or(what));
+    lines.fold(failure, Failure::why).next("`--help` shows how it is used")
+}
+
+/// # Errors
+/// Some of what was printed did not arrive.
+fn all_printed() -> Result<(), Failure> {
+    match output::lost() {
+        None => Ok(()),
+        Some(error) => Err(Failure::new("the results could not be written").why(error.to_string())),
     }
 }
 
@@ -149,7 +171,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::RedisGate(args) => block_on(redis_gate::run(args)),
         Command::SshHost(args) => block_on(ssh_host::run(args)),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "writ", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "writ", &mut script);
+            output::raw(&script);
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -3,7 +3,8 @@
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 
 /// Whether the results of this command are for people or for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,12 +17,12 @@ pub(crate) enum Form {
 
 /// Whether colour may be used on standard output.
 pub(crate) fn colour_on_stdout() -> bool {
-    colour(std::io::stdout().is_terminal())
+    colour(io::stdout().is_terminal())
 }
 
 /// Whether colour may be used on standard error.
 pub(crate) fn colour_on_stderr() -> bool {
-    colour(std::io::stderr().is_terminal())
+    colour(io::stderr().is_terminal())
 }
 
 /// <https://no-color.org>: set and not empty means no colour.
@@ -59,14 +60,36 @@ pub(crate) enum Paint {
     Faint,
 }
 
-/// Prints a line. A reader that went away (a closed pipe) is not an error of ours.
+/// Why some of the results are lost: a full disk, say.
+static LOST: OnceLock<io::Error> = OnceLock::new();
+
+/// Prints a line.
 pub(crate) fn line(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    raw(format!("{text}\n").as_bytes());
+}
+
+/// Prints bytes as they are. A reader that went away (a closed pipe) is not an error of ours.
+pub(crate) fn raw(bytes: &[u8]) {
+    note_loss(io::stdout().write_all(bytes));
+}
+
+/// Why some of what was printed did not arrive, if so. Half of a proof must not look like all of it.
+pub(crate) fn lost() -> Option<&'static io::Error> {
+    note_loss(io::stdout().flush());
+    LOST.get()
+}
+
+fn note_loss(written: io::Result<()>) {
+    if let Err(error) = written
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        let _ = LOST.set(error);
+    }
 }
 
 /// Prints a line to standard error.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Prints a JSON document.
@@ -85,9 +108,16 @@ pub(crate) fn table(headers: &[&str], rows: Vec<Vec<String>>, empty: &str) {
     line(&table.trim_fmt());
 }
 
-/// Text from outside with control characters made visible: a terminal must not obey what an agent wrote.
+/// Text from outside with control characters made visible: a terminal must not obey what an agent wrote, nor show it in
+/// another order than it stands.
 pub(crate) fn tame(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    text.chars().flat_map(|c| if commands(c) { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+/// Control characters, separators of lines, and what turns the direction of text (UAX #9).
+fn commands(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || turns
 }
 
 /// The text of a member of a JSON object, tamed; empty if it is absent.
@@ -95,9 +125,11 @@ pub(crate) fn member(value: &Value, pointer: &str) -> String {
     match value.pointer(pointer) {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(text)) => tame(text),
-        Some(Value::Array(items)) => {
-            items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), tame)).collect::<Vec<_>>().join(", ")
-        }
+        Some(Value::Array(items)) => items
+            .iter()
+            .map(|item| tame(&item.as_str().map_or_else(|| item.to_string(), str::to_owned)))
+            .collect::<Vec<_>>()
+            .join(", "),
         Some(other) => tame(&other.to_string()),
     }
 }
@@ -112,6 +144,9 @@ mod tests {
         let shown = member(&json!({ "text": "a\u{1b}[2J\nb" }), "/text");
         assert_eq!(shown, "a\\u{1b}[2J\\nb");
         assert_eq!(member(&json!({ "list": ["a", "b\u{7}"] }), "/list"), "a, b\\u{7}");
+        assert_eq!(member(&json!({ "list": [{ "c": "\u{9b}2J" }] }), "/list"), "{\"c\":\"\\u{9b}2J\"}");
+        assert_eq!(tame("abc\u{202e}cba\u{2028}"), "abc\\u{202e}cba\\u{2028}");
+        assert_eq!(tame("größer – “ja” 👩‍💻"), "größer – “ja” 👩‍💻");
     }
 
     #[test]
