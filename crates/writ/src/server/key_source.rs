@@ -5,6 +5,7 @@
 use crate::config::{Keys, Kind, Provider};
 use crate::web::Web;
 use anyhow::{Context, bail};
+use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use authority::{KeySource, ProviderKeys};
 use domain::ProviderName;
@@ -21,6 +22,8 @@ const RENEW_AFTER: Duration = Duration::from_secs(300);
 const FETCH_FLOOR: Duration = Duration::from_secs(60);
 /// As long as there are no keys at all, a fetch may be tried this often.
 const FIRST_FLOOR: Duration = Duration::from_secs(5);
+/// How long those whose keys still count wait for younger ones.
+const RENEWAL_WAIT: Duration = Duration::from_secs(2);
 /// Keys that could not be renewed for this long no longer count: unsure means no.
 const STALE_AFTER: Duration = Duration::from_secs(3_600);
 
@@ -28,8 +31,16 @@ const STALE_AFTER: Duration = Duration::from_secs(3_600);
 pub(crate) struct ConfiguredKeys(HashMap<ProviderName, Entry>);
 
 struct Entry {
-    origin: Origin,
-    cached: Mutex<Cached>,
+    origin: Arc<Origin>,
+    /// What was fetched last. Keys that are young enough are read without waiting for anybody's fetch.
+    cached: Arc<ArcSwapOption<Fetched>>,
+    /// When a fetch was tried last. Held while one is under way: others wait for its result.
+    tried: Arc<Mutex<Option<Instant>>>,
+}
+
+struct Fetched {
+    keys: ProviderKeys,
+    at: Instant,
 }
 
 /// Where a provider's keys come from and how they are read.
@@ -38,12 +49,6 @@ struct Origin {
     keys: Keys,
     trust_domain: Option<TrustDomain>,
     web: Web,
-}
-
-#[derive(Default)]
-struct Cached {
-    keys: Option<(ProviderKeys, Instant)>,
-    tried_at: Option<Instant>,
 }
 
 impl ConfiguredKeys {
@@ -56,7 +61,7 @@ impl ConfiguredKeys {
                 Kind::Spiffe { keys, trust_domain } => (keys.clone(), Some(trust_domain.clone())),
             };
             let origin = Origin { name: provider.name.clone(), keys, trust_domain, web: web.clone() };
-            (provider.name.clone(), Entry { origin, cached: Mutex::default() })
+            (provider.name.clone(), Entry { origin: Arc::new(origin), cached: Arc::default(), tried: Arc::default() })
         };
         Self(providers.iter().map(entry).collect())
     }
@@ -70,25 +75,52 @@ impl ConfiguredKeys {
 }
 
 impl Entry {
-    /// The keys, fetched again if they are older than `age_max` and the last try is long enough ago. Holding the lock
-    /// over the fetch makes it a single flight: others wait for its result.
+    /// The keys, fetched again if they are older than `age_max` and the last try is long enough ago.
     async fn current(&self, age_max: Duration) -> Option<ProviderKeys> {
-        let mut cached = self.cached.lock().await;
-        let now = Instant::now();
-        let age = |at: Instant| now.saturating_duration_since(at);
-        let fresh = cached.keys.as_ref().is_some_and(|(_, at)| age(*at) < age_max);
-        let floor = if cached.keys.is_some() { self.origin.floor() } else { self.origin.floor().min(FIRST_FLOOR) };
-        let tried_lately = cached.tried_at.is_some_and(|at| age(at) < floor);
-        if !fresh && !tried_lately {
-            cached.tried_at = Some(now);
-            match self.origin.fetch().await {
-                Ok(keys) => cached.keys = Some((keys, Instant::now())),
+        if self.known(age_max).is_none() {
+            self.renew(age_max).await;
+        }
+        self.known(STALE_AFTER)
+    }
+
+    /// The same, but keys that still count are not kept waiting for an issuer that answers slowly: what is fetched counts
+    /// from the next time on.
+    async fn current_soon(&self, age_max: Duration) -> Option<ProviderKeys> {
+        match tokio::time::timeout(RENEWAL_WAIT, self.current(age_max)).await {
+            Ok(keys) => keys,
+            Err(_) if self.known(STALE_AFTER).is_some() => self.known(STALE_AFTER),
+            Err(_) => self.current(age_max).await,
+        }
+    }
+
+    /// The keys that are there, if they are younger than `age_max`.
+    fn known(&self, age_max: Duration) -> Option<ProviderKeys> {
+        self.cached.load().as_ref().filter(|fetched| fetched.at.elapsed() < age_max).map(|fetched| fetched.keys.clone())
+    }
+
+    /// Fetches, unless somebody just did.
+    ///
+    /// INVARIANT(fetch-to-its-end): whoever needs the keys may go away. A fetch that ended with its asker, and counted as
+    /// tried, would let anybody who closes a connection early keep the keys away from everybody else.
+    async fn renew(&self, age_max: Duration) {
+        let mut tried = Arc::clone(&self.tried).lock_owned().await;
+        let floor = if self.cached.load().is_some() { self.origin.floor() } else { self.origin.floor().min(FIRST_FLOOR) };
+        if self.known(age_max).is_some() || tried.is_some_and(|at| at.elapsed() < floor) {
+            return;
+        }
+        *tried = Some(Instant::now());
+        let (origin, cached) = (Arc::clone(&self.origin), Arc::clone(&self.cached));
+        let fetching = tokio::spawn(async move {
+            let _one_at_a_time = tried;
+            match origin.fetch().await {
+                Ok(keys) => cached.store(Some(Arc::new(Fetched { keys, at: Instant::now() }))),
                 Err(error) => {
-                    tracing::warn!(provider = %self.origin.name, error = format!("{error:#}"), "identity provider keys cannot be had");
+                    tracing::warn!(provider = %origin.name, error = format!("{error:#}"), "identity provider keys cannot be had");
                 }
             }
-        }
-        cached.keys.as_ref().filter(|(_, at)| at.elapsed() < STALE_AFTER).map(|(keys, _)| keys.clone())
+        });
+        // An error here is a fetch that broke off: then the keys are those of before.
+        let _ = fetching.await;
     }
 }
 
@@ -138,7 +170,7 @@ impl Origin {
 impl KeySource for ConfiguredKeys {
     async fn keys(&self, provider: &ProviderName) -> Option<ProviderKeys> {
         let entry = self.0.get(provider)?;
-        entry.current(entry.origin.renew_after()).await
+        entry.current_soon(entry.origin.renew_after()).await
     }
 
     async fn refreshed(&self, provider: &ProviderName) -> Option<ProviderKeys> {
@@ -148,23 +180,23 @@ impl KeySource for ConfiguredKeys {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
     use super::*;
     use axum::Router;
     use axum::routing::get;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::sync::Semaphore;
 
-    /// Keys over HTTP, and how often they were asked for.
-    async fn serving() -> (ConfiguredKeys, ProviderName, Arc<AtomicUsize>) {
-        let asked = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&asked);
-        let keys = Router::new().route(
-            "/keys",
-            get(move || {
-                counted.fetch_add(1, Ordering::SeqCst);
-                async { r#"{"keys":[]}"# }
-            }),
-        );
+    /// Keys over HTTP, how often they were asked for, and what lets each answer but the first `free` ones go.
+    async fn serving(free: usize) -> (ConfiguredKeys, ProviderName, Arc<AtomicUsize>, Arc<Semaphore>) {
+        let (asked, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(free)));
+        let (counted, gone) = (Arc::clone(&asked), Arc::clone(&go));
+        let answer = async move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            gone.acquire().await.unwrap().forget();
+            r#"{"keys":[]}"#
+        };
+        let keys = Router::new().route("/keys", get(answer));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/keys", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, keys).await });
@@ -180,12 +212,52 @@ mod tests {
             kind: Kind::Oidc { issuer: "https://ci.example".to_owned(), keys: Keys::Url(url) },
             dev_key_file: None,
         };
-        (ConfiguredKeys::new(&[provider]), name, asked)
+        (ConfiguredKeys::new(&[provider]), name, asked, go)
+    }
+
+    impl Entry {
+        /// As if the last fetch were longer ago than the floor.
+        async fn tried_long_ago(&self) {
+            *self.tried.lock().await = None;
+        }
+    }
+
+    /// Resolves when the keys were asked for that often.
+    async fn until_asked(asked: &AtomicUsize, times: usize) {
+        while asked.load(Ordering::SeqCst) < times {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_fetch_goes_on_although_whoever_needed_it_went_away() {
+        let (keys, name, asked, go) = serving(0).await;
+        tokio::select! {
+            _ = keys.keys(&name) => panic!("nothing was answered yet"),
+            () = until_asked(&asked, 1) => {}
+        }
+        go.add_permits(1);
+        assert!(keys.keys(&name).await.is_some(), "closing a connection must not keep keys away from everybody else");
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn keys_that_are_known_do_not_wait_for_those_that_somebody_makes_up() {
+        let (keys, name, asked, _held) = serving(1).await;
+        assert!(keys.keys(&name).await.is_some());
+        keys.0[&name].tried_long_ago().await;
+        let mut made_up = std::pin::pin!(keys.refreshed(&name));
+        tokio::select! {
+            _ = &mut made_up => panic!("nothing was answered yet"),
+            () = until_asked(&asked, 2) => {}
+        }
+        let known = tokio::time::timeout(Duration::from_secs(10), keys.keys(&name)).await;
+        assert!(known.is_ok_and(|keys| keys.is_some()));
     }
 
     #[tokio::test]
     async fn a_flood_of_unknown_keys_is_one_fetch() {
-        let (keys, name, asked) = serving().await;
+        let (keys, name, asked, _) = serving(1).await;
         let many = (0..50).map(|_| async { keys.keys(&name).await.is_some() && keys.refreshed(&name).await.is_some() });
         assert!(futures_util::future::join_all(many).await.into_iter().all(|known| known));
         assert_eq!(asked.load(Ordering::SeqCst), 1);
@@ -193,7 +265,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_provider_that_nobody_configured_has_no_keys() {
-        let (keys, _, _) = serving().await;
+        let (keys, ..) = serving(0).await;
         assert!(keys.keys(&"other".parse().unwrap()).await.is_none());
     }
 }
