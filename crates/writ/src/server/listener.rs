@@ -28,13 +28,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::Instrument;
 
-/// Longest time for a TLS handshake, and for the head of a request.
+/// Longest time for a TLS handshake, and for the head of a request. The first one is counted from the beginning of the
+/// connection, whatever it speaks.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 const HEAD_MAX: Duration = Duration::from_secs(15);
 /// Largest head of a request, in bytes: a token, a proof and a few headers.
@@ -196,11 +197,32 @@ impl Opened {
         I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     {
         let remote = connection.remote;
-        let service = service_fn(|request| traced(self.planes.clone(), connection.clone(), request));
+        let begun = Notify::new();
+        let service = service_fn(|request| {
+            begun.notify_one();
+            traced(self.planes.clone(), connection.clone(), request)
+        });
         let served = watcher.watch(self.builder.serve_connection_with_upgrades(io, service));
-        if let Err(error) = served.await {
-            tracing::debug!(?remote, %error, "a connection ended early");
+        match unless_silent(served, &begun, HEAD_MAX).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => tracing::debug!(?remote, %error, "a connection ended early"),
+            None => tracing::debug!(?remote, "a connection asked for nothing in time"),
         }
+    }
+}
+
+/// Serves a connection; `None` if no request has `begun` within `patience`, and then it is dropped. As long as it is not
+/// known whether a connection speaks HTTP/1 or 2, no other limit holds, and silence would keep its slot for ever.
+async fn unless_silent<T>(served: impl Future<Output = T>, begun: &Notify, patience: Duration) -> Option<T> {
+    let silent = async {
+        if tokio::time::timeout(patience, begun.notified()).await.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        served = served => Some(served),
+        () = silent => None,
     }
 }
 
@@ -334,7 +356,40 @@ impl ClientCertVerifier for PossessionOnly {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// Whether a connection is dropped whose peer sends this and then nothing.
+    async fn is_dropped(sent: &[u8], patience: Duration) -> bool {
+        let (mut peer, ours) = tokio::io::duplex(1_024);
+        peer.write_all(sent).await.unwrap();
+        let begun = Notify::new();
+        let service = service_fn(|_| {
+            begun.notify_one();
+            std::future::ready(Ok::<_, Infallible>(Response::new(Body::empty())))
+        });
+        let builder = builder();
+        let served = unless_silent(builder.serve_connection_with_upgrades(TokioIo::new(ours), service), &begun, patience);
+        let served = tokio::time::timeout(Duration::from_secs(10), served);
+        let answered = async {
+            let mut start = [0; 12];
+            // Its own end, so that only silence is told apart.
+            if peer.read_exact(&mut start).await.is_ok() && start == *b"HTTP/1.1 200" {
+                peer.shutdown().await.unwrap();
+            }
+        };
+        let (ended, ()) = tokio::join!(served, answered);
+        ended.unwrap().is_none()
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_asks_for_nothing_is_dropped() {
+        for sent in [&b""[..], b"PRI * HT", b"GET / HT", b"PRI * HTTP/2.0\r\n\r\n"] {
+            assert!(is_dropped(sent, Duration::from_millis(20)).await, "{:?}", String::from_utf8_lossy(sent));
+        }
+        assert!(!is_dropped(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n", Duration::from_secs(10)).await);
+    }
 
     #[test]
     fn only_our_own_names_are_answered() {
