@@ -93,6 +93,17 @@ async fn a_refused_token_is_refused_when_the_clock_went_forth_and_back() {
 }
 
 #[tokio::test]
+async fn a_token_that_was_refused_while_the_clock_was_ahead_stays_refused() {
+    let world = World::fixture().await;
+    let issued = opened(&world).await;
+    set_back(&world, -HOUR);
+    world.authority.revoke_token(issued.token.expose_secret(), &Actor::Holder).await.unwrap();
+    set_back(&world, HOUR);
+    let nonce = world.authority.dpop_nonce();
+    assert_eq!(present(&world, &issued, &proof(&world, &issued, &nonce)).unwrap_err(), Unauthenticated::Invalid);
+}
+
+#[tokio::test]
 async fn an_idle_task_ends_though_the_clock_was_set_back() {
     let world = World::fixture().await;
     let issued = lively(&world).await;
