@@ -383,6 +383,10 @@ impl Authority {
             self.end(&live, reason, &Actor::System.name()).await.map_err(unavailable)?;
             return Err(IssueError::Task("what it stands on changed meanwhile; declare it anew"));
         }
+        // Whoever ended it was told that nothing more is given to it.
+        if live.ended().is_some() {
+            return Err(IssueError::Task("it ended meanwhile; open a new one"));
+        }
         let token = self.sign_included(&draft.canonical, &inclusion, seen).await?;
         // INVARIANT(kept-before-seen): the flush of the anchor went on meanwhile.
         let size = crate::gate::tree_size(&inclusion).map_err(|error| IssueError::Unavailable(error.to_string()))?;

@@ -216,6 +216,22 @@ async fn what_is_taken_away_while_a_task_opens_is_taken_from_it_too() {
 }
 
 #[tokio::test]
+async fn a_task_that_ends_while_it_is_renewed_gets_no_token() {
+    let world = World::fixture().await;
+    let id = world.issue("bot", refund()).await.unwrap().task.task().id;
+    let hold = world.ledger.hold_next_commit();
+    let mut renewing = std::pin::pin!(world.issue("bot", TaskRequest::Renew(id)));
+    tokio::select! {
+        _ = &mut renewing => panic!("it was held"),
+        () = hold.written() => {}
+    }
+    world.authority.end_task(id, &Actor::Operator("olga".into()), EndReason::Revoked).await.unwrap();
+    hold.go();
+    let renewed = renewing.await;
+    assert!(matches!(renewed, Err(IssueError::Task(_))), "{renewed:?}");
+}
+
+#[tokio::test]
 async fn a_change_that_was_begun_comes_to_its_end_although_its_operator_goes_away() {
     let world = World::fixture().await;
     let bot = "bot".parse().unwrap();
