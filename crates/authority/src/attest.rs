@@ -17,6 +17,9 @@ use token::verify::UnverifiedToken;
 /// Seconds that used evidence and a refused token are remembered after they have expired: an hour that a clock may be set back, and then some.
 const REMEMBERED_SECS_MORE: i64 = 3_900;
 
+/// What to do about evidence of somebody whom nobody configured.
+const UNCONFIGURED: &str = "get evidence from one that is, or ask an operator to add it as [[provider]]";
+
 /// What a workload shows to prove who it is.
 #[derive(Debug)]
 pub enum EvidenceInput {
@@ -68,7 +71,9 @@ impl Authority {
 
     /// A certificate proves itself anew in each handshake, so it is not used up.
     async fn attest_certificate(&self, chain: &[CertificateDer<'static>], now: Timestamp) -> Result<Attested, IssueError> {
-        let leaf = chain.first().ok_or_else(|| IssueError::Evidence("no client certificate".into()))?;
+        let leaf = chain.first().ok_or_else(|| {
+            IssueError::Evidence("there is no client certificate; connect with the workload's X.509-SVID".into())
+        })?;
         let claimed = token::svid::claimed_spiffe_id(leaf).map_err(refused)?;
         let provider = self.provider_for_domain(&claimed)?;
         let keys = self.keys_of(&provider.name).await?;
@@ -98,12 +103,14 @@ impl Authority {
             .providers
             .iter()
             .find(|provider| provider.trust_domain().is_none() && Some(provider.issuer().as_str()) == issuer);
-        found.ok_or_else(|| IssueError::Evidence("its issuer is not a configured identity provider".into()))
+        found.ok_or_else(|| IssueError::Evidence(format!("its issuer is not a configured identity provider; {UNCONFIGURED}")))
     }
 
     fn provider_for_domain(&self, id: &SpiffeId) -> Result<&Provider, IssueError> {
         let found = self.0.providers.iter().find(|provider| provider.trust_domain() == Some(id.trust_domain()));
-        found.ok_or_else(|| IssueError::Evidence("its trust domain is not a configured identity provider".into()))
+        found.ok_or_else(|| {
+            IssueError::Evidence(format!("its trust domain is not a configured identity provider; {UNCONFIGURED}"))
+        })
     }
 
     async fn keys_of(&self, provider: &ProviderName) -> Result<ProviderKeys, IssueError> {
@@ -142,7 +149,8 @@ pub(crate) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
 
 fn refused(error: token::Error) -> IssueError {
     tracing::info!(%error, "identity evidence refused");
-    IssueError::Evidence(error.reason().message().to_owned())
+    let reason = error.reason();
+    IssueError::Evidence(format!("{}; {} (the rule is in the server's log)", reason.message(), reason.next()))
 }
 
 fn unavailable(provider: &ProviderName) -> IssueError {

@@ -108,7 +108,7 @@ impl Authority {
     ) -> Result<MutexGuard<'a, bool>, IssueError> {
         let logged = live.end_logged.lock().await;
         if *logged {
-            return Err(IssueError::Task("the task that it replaces has ended"));
+            return Err(IssueError::Task("the task that it replaces has ended; open one without replaces"));
         }
         let mut over = live.progress();
         over.end(now, EndReason::Superseded);

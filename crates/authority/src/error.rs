@@ -68,7 +68,7 @@ pub enum Error {
 /// the message and go to the log.
 #[derive(Debug, thiserror::Error)]
 pub enum IssueError {
-    /// The evidence does not prove an identity. The text names the rule, never a value of the token.
+    /// The evidence does not prove an identity. The text names the cause and what to do next, never a value of the token.
     #[error("the identity evidence was refused: {0}")]
     Evidence(String),
     /// The evidence was used before.
@@ -95,7 +95,7 @@ pub enum IssueError {
     #[error("the parameters do not fit the intent: {}", join(.0))]
     Params(Vec<ParamFault>),
     /// A requested resource is not within the intent's reach.
-    #[error("resource `{0}` is not within the reach of the intent")]
+    #[error("resource `{0}` is not within the reach of the intent; leave `resource` out to get all that it reaches")]
     Target(String),
     /// Policy refused.
     #[error("{explanation}")]
@@ -106,7 +106,7 @@ pub enum IssueError {
         ask: bool,
     },
     /// The task to renew or replace does not exist, has ended, or belongs to somebody else.
-    #[error("the task cannot be renewed: {0}")]
+    #[error("the task cannot be renewed or replaced: {0}")]
     Task(&'static str),
     /// A proof of possession is needed: neither a DPoP proof nor a client certificate came, and bearer is not allowed.
     #[error("send a DPoP proof (RFC 9449) or use a client certificate (RFC 8705): this agent may not hold unbound tokens")]

@@ -214,7 +214,7 @@ impl Authority {
             return Err(IssueError::Task("it is past its deadline or was idle for too long; open a new one"));
         }
         if live.task().workload.subject != attested.workload.subject || live.task().workload.issuer != attested.workload.issuer {
-            return Err(IssueError::Task("it was opened by another workload of this agent"));
+            return Err(IssueError::Task("it was opened by another workload of this agent; open a task of your own"));
         }
         let mut task = live.task().clone();
         task.workload = attested.workload.clone();
@@ -233,7 +233,7 @@ impl Authority {
     /// An open task of this agent. Somebody else's task and no task at all look the same.
     fn own_open_task(&self, id: TaskId, agent: &Agent) -> Result<Arc<LiveTask>, IssueError> {
         let live = self.0.tasks.get(id).filter(|live| live.task().agent == agent.id && live.ended().is_none());
-        live.ok_or(IssueError::Task("there is no open task of this agent with that id"))
+        live.ok_or(IssueError::Task("there is no open task of this agent with that id; open a new one"))
     }
 
     fn complete(
@@ -244,7 +244,8 @@ impl Authority {
         bound: (Binding, Option<Confirmation>),
         now: Timestamp,
     ) -> Result<Draft, IssueError> {
-        let intent = policy.intent(&draft.task.intent).ok_or(IssueError::Task("its intent no longer exists"))?;
+        let intent =
+            policy.intent(&draft.task.intent).ok_or(IssueError::Task("its intent no longer exists; declare another one"))?;
         let reach = self.resources(policy, intent, &request.resources)?;
         let lifetime = self.0.token_lifetime_secs.min(draft.task.deadline.secs_since(now)).max(1);
         let claims = AccessClaims {

@@ -109,6 +109,29 @@ async fn evidence_is_good_for_one_task() {
 }
 
 #[tokio::test]
+async fn whoever_shows_wrong_evidence_is_told_what_to_do_next() {
+    let world = World::fixture().await;
+    let now = world.now();
+    let token = |more: Value| world.issuer.token_with("workload:bot", ISSUER, now, more);
+    let stranger = testkit::TestIssuer::new("https://ci.test");
+    let cases = [
+        ("malformed", "not a token".to_owned(), "send it whole"),
+        ("another's", stranger.token("workload:bot", ISSUER, now), "get a fresh one from an issuer"),
+        ("for somebody else", token(json!({ "aud": "https://elsewhere.test" })), "whose only audience is"),
+        ("for several", token(json!({ "aud": [ISSUER, "https://elsewhere.test"] })), "whose only audience is"),
+        ("expired", token(json!({ "iat": now - 600, "exp": now - 300 })), "get a fresh one"),
+        ("without a beginning", token(json!({ "iat": null })), "get one with `sub`"),
+        ("of nobody", token(json!({ "iss": "https://nobody.test" })), "ask an operator to add it"),
+    ];
+    for (what, evidence, next) in cases {
+        let refused = world.issue_with(evidence, refund()).await.unwrap_err();
+        let text = refused.to_string();
+        assert!(matches!(refused, IssueError::Evidence(_)) && text.contains(next), "{what}: {text}");
+        assert!(!text.contains("elsewhere") && !text.contains("nobody.test"), "it repeats what was sent: {text}");
+    }
+}
+
+#[tokio::test]
 async fn an_intent_outside_the_ceiling_and_parameters_outside_the_intent_are_refused() {
     let world = World::fixture().await;
     for intent in ["refund-order", "no-such", "../x", ""] {

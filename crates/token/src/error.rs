@@ -364,6 +364,32 @@ impl Reason {
             Self::Internal => "internal error",
         }
     }
+
+    /// What whoever sent evidence that was refused for this cause does next. It names options of our configuration, never
+    /// what they are set to.
+    #[must_use]
+    pub const fn next(self) -> &'static str {
+        match self {
+            Self::Malformed => "send it whole and unchanged, as its issuer gave it",
+            Self::Unsupported => {
+                "send an identity token, not an access token, signed with one of the `algorithms` of its [[provider]]"
+            }
+            Self::UnknownKey => {
+                "get a fresh one; if that is refused too, an operator compares the keys of its [[provider]] with its issuer's"
+            }
+            Self::NotTrusted => "get a fresh one from an issuer that an operator configured as [[provider]]",
+            Self::WrongParty => {
+                "get one whose only audience is the `audience` of its [[provider]] (if none is set there, the issuer of this server's metadata)"
+            }
+            Self::Time => {
+                "get a fresh one; if that is refused too, compare both clocks, and its life with the limits of its [[provider]]"
+            }
+            Self::Claims => "get one with `sub`, `aud`, `exp` and `iat` as RFC 7519 has them, and a SPIFFE ID if it is an SVID",
+            Self::Proof => "make a proof for this request, with the key that the token is bound to",
+            Self::Nonce => "repeat the request with the nonce of the answer",
+            Self::Internal => "try again, or tell an operator",
+        }
+    }
 }
 
 impl Error {

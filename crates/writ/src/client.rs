@@ -86,7 +86,13 @@ impl Operator {
         }
         let request = request.body(Full::from(body.unwrap_or_default())).map_err(|error| Failure::usage(error.to_string()))?;
         let answer = self.web.send(request, ANSWER_BYTES_MAX).await.map_err(|error| unreached(&self.base, &error))?;
-        if answer.status.is_success() { Ok(answer) } else { Err(refused(&answer)) }
+        match answer.status {
+            status if status.is_success() => Ok(answer),
+            StatusCode::UNAUTHORIZED => {
+                Err(refused(&answer).next("check that the secret is the one whose SHA-256 stands in [[operator]] of the server"))
+            }
+            _ => Err(refused(&answer)),
+        }
     }
 }
 
@@ -121,9 +127,6 @@ pub(crate) fn refused(answer: &Answer) -> Failure {
         failure = failure.why(format!("request {id}, status {}", answer.status.as_u16()));
     }
     match answer.status {
-        StatusCode::UNAUTHORIZED => {
-            failure.next("check that the secret is the one whose SHA-256 stands in [[operator]] of the server")
-        }
         StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => failure.exit(Exit::Usage),
         _ => failure,
     }

@@ -92,7 +92,8 @@ fn certificate(request: &TokenRequest, connection: Option<&Connection>) -> Resul
     let leaf =
         chain.first().ok_or_else(|| invalid("send a client_assertion, or connect with an X.509-SVID as client certificate"))?;
     if let Some(client_id) = &request.client_id {
-        let claimed = token::svid::claimed_spiffe_id(leaf).map_err(|error| invalid(error.reason().message()))?;
+        let refused = |reason: token::Reason| invalid(&format!("{}; {}", reason.message(), reason.next()));
+        let claimed = token::svid::claimed_spiffe_id(leaf).map_err(|error| refused(error.reason()))?;
         if claimed.to_string() != *client_id {
             return Err(invalid("client_id must be the SPIFFE ID of the client certificate"));
         }

@@ -1,9 +1,7 @@
-//! OAuth error answers (RFC 6749 §5.2, RFC 6750 §3.1, RFC 8707 §2, RFC 9396 §5, RFC 9449 §5, §8): the one
-//! map from this crate's rules to what a caller hears. It must never repeat a rule, a value or a name of ours.
+//! OAuth error answers: the registered codes with their statuses, and a description in the characters that fit (RFC 6749
+//! §5.2, RFC 6750 §3.1, RFC 8707 §2, RFC 9396 §5, RFC 9449 §5, §8). Which code a cause gets is for the edge to say.
 
 use serde_json::{Value, json};
-
-use crate::{Error, Reason};
 
 /// The `error` codes that our endpoints use, exactly as registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -97,27 +95,6 @@ impl OAuthError {
         Self { code, description: clean(description) }
     }
 
-    /// The answer to evidence or an assertion that did not verify, with the code that its grant's RFC
-    /// demands ([`crate::oauth::request::Grant::evidence_error`], or `invalid_client` for a client
-    /// assertion). The description is the plain reason, never the rule.
-    #[must_use]
-    pub fn of_evidence(code: ErrorCode, error: &Error) -> Self {
-        match error.reason() {
-            Reason::Internal => Self::new(ErrorCode::ServerError, Reason::Internal.message()),
-            reason => Self::new(code, reason.message()),
-        }
-    }
-
-    /// The answer to a DPoP proof that did not verify (RFC 9449 §5, §8). With `use_dpop_nonce` the caller
-    /// sends a fresh nonce in the `DPoP-Nonce` header.
-    #[must_use]
-    pub fn of_proof(error: &Error) -> Self {
-        match error.reason() {
-            Reason::Nonce => Self::new(ErrorCode::UseDpopNonce, Reason::Nonce.message()),
-            _ => Self::new(ErrorCode::InvalidDpopProof, "the DPoP proof is not valid"),
-        }
-    }
-
     /// The JSON body (RFC 6749 §5.2).
     #[must_use]
     pub fn to_json(&self) -> Value {
@@ -146,31 +123,6 @@ pub(super) fn clean(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn descriptions_reveal_the_reason_but_not_the_rule() {
-        let error = Error::IssuerWrong { found: "https://evil.example".to_owned() };
-        let answer = OAuthError::of_evidence(ErrorCode::InvalidGrant, &error);
-        assert_eq!(
-            (answer.code, answer.description.as_str()),
-            (ErrorCode::InvalidGrant, "the token is from or for another party")
-        );
-        let ours = OAuthError::of_evidence(ErrorCode::InvalidGrant, &Error::SigningFailed);
-        assert_eq!((ours.code, ours.code.status()), (ErrorCode::ServerError, 500));
-    }
-
-    #[test]
-    fn nonce_faults_ask_for_a_nonce() {
-        for (error, expected) in [
-            (Error::NonceMissing, "use_dpop_nonce"),
-            (Error::NonceRefused, "use_dpop_nonce"),
-            (Error::ProofUriWrong, "invalid_dpop_proof"),
-            (Error::SignatureInvalid, "invalid_dpop_proof"),
-        ] {
-            let answer = OAuthError::of_proof(&error);
-            assert_eq!((answer.code.as_str(), answer.code.status()), (expected, 400));
-        }
-    }
 
     #[test]
     fn statuses_are_those_of_the_specifications() {
