@@ -9,9 +9,13 @@ use http_body_util::Full;
 use secrecy::SecretString;
 use serde_json::Value;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Largest evidence that is read, in bytes.
 const EVIDENCE_BYTES_MAX: usize = 64 * 1024;
+
+/// Longest time that an evidence command may take: a call to a cloud's identity service.
+const COMMAND_MAX: Duration = Duration::from_secs(30);
 
 /// A source of evidence.
 pub(crate) enum Evidence {
@@ -58,7 +62,7 @@ impl Evidence {
             Self::Variable(name) => {
                 crate::system::variable(name).ok_or_else(|| missing(&format!("the variable `{name}` is not set")))?
             }
-            Self::Command(command) => of_command(command).await?,
+            Self::Command(command) => of_command(command, COMMAND_MAX).await?,
             Self::Spiffe { socket, audience } => crate::workload_api::jwt_svid(socket.as_deref(), audience).await?,
             Self::GitHub { audience } => of_github(web, audience).await?,
             Self::Development { issuer, subject, audience } => issuer.identity_token(subject, audience)?,
@@ -75,8 +79,12 @@ fn missing(why: &str) -> Failure {
     Failure::new("there is no evidence of this workload's identity").why(why)
 }
 
-async fn of_command(command: &str) -> Result<String, Failure> {
-    let output = tokio::process::Command::new("sh").arg("-c").arg(command).stderr(std::process::Stdio::inherit()).output().await;
+/// Renewal and the end of a task wait for evidence, so a command that hangs must not keep them for ever.
+async fn of_command(command: &str, patience: Duration) -> Result<String, Failure> {
+    let mut shell = tokio::process::Command::new("sh");
+    let shell = shell.arg("-c").arg(command).stderr(std::process::Stdio::inherit()).kill_on_drop(true);
+    let slow = |_| missing("the evidence command takes too long").why(format!("it was stopped after {} s", patience.as_secs()));
+    let output = tokio::time::timeout(patience, shell.output()).await.map_err(slow)?;
     let output = output.map_err(|error| missing("the evidence command cannot be run").why(error.to_string()))?;
     if !output.status.success() {
         return Err(missing(&format!("the evidence command failed ({})", output.status)));
@@ -104,4 +112,18 @@ async fn of_github(web: &Web, audience: &str) -> Result<String, Failure> {
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let token = body.get("value").and_then(Value::as_str).map(str::to_owned);
     token.ok_or_else(|| missing(&format!("GitHub answered {}", answer.status)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_command_that_does_not_end_is_not_waited_for() {
+        let waited = of_command("exec sleep 600", Duration::from_millis(50));
+        let failure = tokio::time::timeout(Duration::from_secs(20), waited).await.unwrap().unwrap_err();
+        assert!(failure.to_string().contains("no evidence"), "{failure}");
+        assert_eq!(of_command("echo token", Duration::from_secs(20)).await.unwrap(), "token\n");
+    }
 }
