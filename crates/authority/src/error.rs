@@ -94,6 +94,9 @@ pub enum IssueError {
     /// The parameters do not fit the intent.
     #[error("the parameters do not fit the intent: {}", join(.0))]
     Params(Vec<ParamFault>),
+    /// What was declared does not fit into a token.
+    #[error("what was declared is too long for a token; declare shorter parameters, or ask for fewer resources with `resource`")]
+    TooLong,
     /// A requested resource is not within the intent's reach.
     #[error("resource `{0}` is not within the reach of the intent; leave `resource` out to get all that it reaches")]
     Target(String),

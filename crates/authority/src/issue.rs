@@ -264,7 +264,8 @@ impl Authority {
                 .then(|| reach.iter().map(|resource| resource.scope.as_str()).collect::<Vec<_>>().join(" ")),
             authorization_details: vec![granted(&draft.task)],
         };
-        let canonical = claims.canonical().map_err(|error| IssueError::Unavailable(error.to_string()))?;
+        // Its times and its names are ours: only what the agent declared can make it unfit.
+        let canonical = claims.canonical().map_err(|_| IssueError::TooLong)?;
         let (key, changes) = match (draft.key, &draft.live) {
             (Some(key), _) => {
                 let wrapped_key = self.0.wrapping.wrap(draft.task.id, &key, &*self.0.entropy).map_err(unavailable)?;

@@ -377,6 +377,15 @@ async fn a_token_lives_no_longer_than_its_task() {
 }
 
 #[tokio::test]
+async fn parameters_that_no_token_can_carry_are_told_as_such() {
+    let world = World::fixture().await;
+    let long = "\u{1}".repeat(1_000);
+    let refused = world.issue("bot", task_request("refund-order", json!({ "order_id": long, "max_amount_cents": 1 }))).await;
+    assert!(matches!(refused, Err(IssueError::TooLong)), "{refused:?}");
+    assert_eq!(world.authority.open_tasks(), 0);
+}
+
+#[tokio::test]
 async fn a_resource_outside_the_reach_is_no_audience() {
     let world = World::fixture().await;
     let with = async |resource: &str| {

@@ -83,7 +83,7 @@ pub(crate) fn oauth(error: &IssueError, evidence: ErrorCode) -> OAuthAnswer {
     let code = match error {
         IssueError::Evidence(_) | IssueError::EvidenceReplayed => evidence,
         IssueError::Unregistered | IssueError::NotEligible(_) => ErrorCode::UnauthorizedClient,
-        IssueError::Intent { .. } | IssueError::Params(_) => ErrorCode::InvalidAuthorizationDetails,
+        IssueError::Intent { .. } | IssueError::Params(_) | IssueError::TooLong => ErrorCode::InvalidAuthorizationDetails,
         IssueError::Target(_) => ErrorCode::InvalidTarget,
         IssueError::Denied { .. } | IssueError::TooManyTasks => ErrorCode::AccessDenied,
         IssueError::Task(_) => ErrorCode::InvalidGrant,
