@@ -31,7 +31,7 @@ use domain::{Agent, AgentId, Upstream, UpstreamName};
 use fault::{Faults, Source};
 use option::{Opt, Section, opt};
 use read::{Lookup, Reader, Table};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -171,6 +171,7 @@ fn read(reader: Reader<'_>, dir: &Path) -> Option<Config> {
         let ca_files = configured.iter().filter_map(|one| Some((one.upstream.name.clone(), one.ca_file.clone()?))).collect();
         let upstreams: Vec<_> = configured.into_iter().map(|one| one.upstream).collect();
         unique(root, "provider", providers.iter().map(|provider| provider.name.as_str()));
+        unshared(root, &providers);
         unique(root, "operator", operators.iter().map(|operator| operator.name.as_str()));
         unique(root, "upstream", upstreams.iter().map(|upstream| upstream.name.as_str()));
         Some(Config {
@@ -198,6 +199,23 @@ fn unique<'a>(root: &Table<'_>, kind: &str, names: impl Iterator<Item = &'a str>
     for name in names {
         if !seen.insert(name) {
             root.push(root.fault(format!("there are two [[{kind}]] with the name `{name}`")));
+        }
+    }
+}
+
+/// Evidence chooses its provider by issuer, so of two with the same one the second would never be asked.
+fn unshared(root: &Table<'_>, providers: &[Provider]) {
+    let mut seen = BTreeMap::new();
+    for provider in providers {
+        let issuer = match &provider.kind {
+            Kind::Oidc { issuer, .. } => issuer.clone(),
+            Kind::Spiffe { trust_domain, .. } => trust_domain.id_string(),
+        };
+        if let Some(other) = seen.insert(issuer.clone(), &provider.name) {
+            let both = format!("[[provider]] `{other}` and `{}` have the same issuer `{issuer}`", provider.name);
+            root.push(
+                root.fault(both).help("evidence is told apart by its issuer: make them one, with rules on claims for each agent"),
+            );
         }
     }
 }

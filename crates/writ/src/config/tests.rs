@@ -254,6 +254,14 @@ fn a_name_that_stands_twice_is_refused() {
 }
 
 #[test]
+fn an_issuer_that_stands_twice_is_refused() {
+    let oidc = |name: &str| format!("[[provider]]\nname='{name}'\nkind='oidc'\nissuer='https://i'\njwks_file='j'\n");
+    let found = faults(&format!("{}{}", oidc("a"), oidc("b")));
+    let wanted = "[[provider]] `a` and `b` have the same issuer `https://i`";
+    assert!(found.iter().any(|fault| fault.2 == wanted), "{found:?}");
+}
+
+#[test]
 fn a_program_cannot_be_given_together_with_a_url() {
     let found = faults("[[upstream]]\nname='a'\nowner='x'\nurl='https://a'\ncommand='x'\n");
     assert_eq!(found[0].2, "an upstream has either `url` or `command`, not both");
