@@ -91,10 +91,6 @@ pub(crate) async fn governed(mut incoming: Incoming, about: Governed, kind: Kind
         Governed::Prompt => (incoming.text("name")?.to_owned(), true),
         Governed::Completion => incoming.completion()?,
     };
-    if !is_prompt && reads_in_several_ways(&subject) {
-        let text = "`uri` must not hold dot segments or control characters: what it names would depend on who reads it";
-        return Err(incoming.invalid(text));
-    }
     let arguments = match about {
         Governed::Prompt => incoming.arguments()?.cloned().unwrap_or_default(),
         Governed::Completion => incoming.completing(),
@@ -223,16 +219,6 @@ impl Incoming {
         self.request.params = Some(Params::from_value(params));
         Ok((subject, is_prompt))
     }
-}
-
-/// Whether a URI has segments that a reader may resolve, in clear or encoded, or characters that a reader may drop. A policy
-/// that compares the beginning of a URI would be walked around.
-pub(crate) fn reads_in_several_ways(uri: &str) -> bool {
-    // WHATWG URL §4.4 drops tabs and line breaks wherever they stand, blanks at both ends, and only then looks for segments.
-    let dropped = uri.contains(|letter: char| letter.is_ascii_control()) || uri.starts_with(' ') || uri.ends_with(' ');
-    let plain = uri.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "\\");
-    // A path may end at `?` and `#`; for a reader that only cuts off the scheme it goes on behind them.
-    dropped || plain.split(['/', '\\', '?', '#']).any(|segment| matches!(segment, "." | ".."))
 }
 
 /// What an honest upstream answers for a tool that it does not have (MCP "Tools", error handling).

@@ -40,6 +40,12 @@ pub(crate) enum Fault {
     /// What is said about a credential or a request does not fit what its offer declares.
     #[error("was asked for wrongly: {0}")]
     Param(domain::ParamFault),
+    /// What a URI names depends on who reads it.
+    #[error(
+        "takes a URI that everybody reads alike: without dot segments, control characters, blanks around it, or letters, digits, \
+         `-`, `.`, `_`, `~` written as `%XX`"
+    )]
+    Uri,
     /// There is more of it than policy can look at.
     #[error("takes at most {ITEMS_MAX} list items in one call")]
     TooMany,

@@ -12,6 +12,7 @@ use crate::possible;
 use crate::request::Request;
 use crate::rules::Rule;
 use crate::situation::{Parts, Situation, bound_input, own_input, truth};
+use crate::uri::reads_in_several_ways;
 use cedar_policy_core::ast::Value;
 use cedar_policy_core::evaluator::Evaluator;
 use domain::{Determining, Effect, Intent, Operation, Outcome, OwnerId, Reason, Sensitivity, Verdict};
@@ -147,6 +148,7 @@ pub(crate) fn input(policy: &Policy, target: &Target, request: &Request<'_>) -> 
     match request.operation {
         Operation::OpenTask | Operation::RenewTask | Operation::Answer { .. } => Ok(None),
         Operation::CallTool { arguments, .. } => arguments::read(&target.governed.members, arguments).map(Some),
+        Operation::ReadResource { uri, .. } if reads_in_several_ways(uri) => Err(Fault::Uri),
         Operation::ReadResource { uri, .. } => Ok(own_input(action, uri, None)),
         Operation::GetPrompt { name, arguments, .. } => Ok(own_input(action, name, Some(arguments))),
         Operation::IssueCredential { target, offer, arguments, .. } | Operation::SendHttp { target, offer, arguments } => {

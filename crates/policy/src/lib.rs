@@ -33,6 +33,7 @@ mod source;
 mod spelling;
 mod targets;
 mod toml_text;
+mod uri;
 
 pub use cases::{CaseResult, TestReport, run_tests};
 pub use diagnostic::{Diagnostic, Severity};

@@ -93,6 +93,33 @@ async fn other_forms_of_a_resource_mean_the_same() {
     assert_eq!(served.world.ledger.events().len(), before);
 }
 
+/// What a policy allows by the beginning of its text, but which an upstream resolves to something else, is refused here as it is
+/// at the gateway.
+#[tokio::test]
+async fn a_resource_that_readers_resolve_differently_is_refused_whatever_policy_says() {
+    let rule = r#"@id("public") permit (principal is Intent::RefundOrder, action == Orders::Action::"mcp:resources/read", resource)
+        when { context.input.uri like "file:///public/*" };"#;
+    let files = testkit::fixture::policy_files().into_iter().chain([("public.cedar", rule.to_owned())]).collect::<Vec<_>>();
+    let files: Vec<_> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
+    let agents = vec![testkit::agent("bot", &["refund-order", "mail"])];
+    let upstreams = vec![testkit::fixture::orders("http://127.0.0.1:9/mcp")];
+    let served = Served::over(testkit::World::new(&files, agents, upstreams).await).await;
+    let (token, task) = served.opened().await;
+    let read = |uri: &str| {
+        let resource = json!({"type": "resource", "id": uri, "properties": {"upstream": "orders"}});
+        json!({"subject": {"type": "task", "id": task}, "action": {"name": "resources/read"}, "resource": resource})
+    };
+    for uri in ["file:///public/../secret", "file:///public/%2e%2e/secret", "file:///public/.\t./secret", "file:///public/%61"] {
+        for answer in
+            [evaluate(&served, &read(uri)).await.json(), served.act(&token, "/access/v1/evaluation", read(uri)).await.json()]
+        {
+            let (decision, reason) = (&answer["decision"], &answer["context"]["reason"]);
+            assert_eq!((decision.as_bool(), reason.as_str()), (Some(false), Some("unknown_argument")), "{uri}: {answer}");
+        }
+    }
+    assert_eq!(evaluate(&served, &read("file:///public/a")).await.json()["decision"], true);
+}
+
 #[tokio::test]
 async fn what_is_missing_or_has_the_wrong_type_is_a_bad_request() {
     let served = Served::new().await;

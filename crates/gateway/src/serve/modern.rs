@@ -3,7 +3,6 @@
 //! MCP 2026-07-28 "Request Metadata", "Server Validation", "Discovery", "Subscriptions".
 
 use crate::admission::one;
-use crate::call::reads_in_several_ways;
 use crate::flight::{Reply, upstream_fault};
 use crate::hear;
 use crate::listen::{Admitted, Inner};
@@ -210,8 +209,7 @@ pub(crate) async fn subscribe(mut incoming: Incoming) -> Result<Reply, Refusal> 
             _ => Err(incoming.invalid(&format!("`{name}` must be at most {SUBSCRIBED_MAX} strings"))),
         },
     };
-    let (mut uris, mut handles) = (strings("resourceSubscriptions")?, strings("taskIds")?);
-    uris.retain(|uri| !reads_in_several_ways(uri));
+    let (uris, mut handles) = (strings("resourceSubscriptions")?, strings("taskIds")?);
     let task = incoming.admitted.caller.task();
     handles.retain(|handle| incoming.gateway.handles.knows(task, incoming.upstream(), handle));
     let mut allowed = Vec::with_capacity(uris.len());
