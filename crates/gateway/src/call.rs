@@ -96,7 +96,11 @@ pub(crate) async fn governed(mut incoming: Incoming, about: Governed, kind: Kind
         Governed::Completion => incoming.completing(),
         Governed::Resource => Map::new(),
     };
-    incoming.keep_only(&["uri", "name", "arguments", "ref", "argument", "context", "_meta", "inputResponses", "requestState"]);
+    incoming.keep_only(match about {
+        Governed::Resource => &["uri", "_meta", "inputResponses", "requestState"],
+        Governed::Prompt => &["name", "arguments", "_meta", "inputResponses", "requestState"],
+        Governed::Completion => &["ref", "argument", "context", "_meta"],
+    });
     let held = incoming.continue_from_state()?;
     let upstream = incoming.upstream();
     let operation = match is_prompt {
@@ -197,25 +201,32 @@ impl Incoming {
         let (Some(name), Some(value)) = (text("argument", "name"), text("argument", "value")) else {
             return Err(self.invalid("`argument` must have a name and a value that are strings"));
         };
+        let mut context = match member("context", "arguments") {
+            None => None,
+            Some(Value::Object(arguments)) => Some(arguments.clone()),
+            Some(_) => return Err(self.invalid("`arguments` of `context` must be an object")),
+        };
+        // The argument in hand is decided on as it is now.
+        context.iter_mut().for_each(|context| drop(context.remove(name)));
         let arguments = self.completing();
         let (reference, subject, is_prompt) = match (text("ref", "type"), text("ref", "name"), text("ref", "uri")) {
             (Some(kind @ "ref/prompt"), Some(name), _) => (json!({ "type": kind, "name": name }), name.to_owned(), true),
             (Some(kind @ "ref/resource"), _, Some(uri)) => {
-                let named =
+                let (named, said) =
                     expand(uri, &arguments).ok_or_else(|| self.invalid("`ref` holds no template that can be expanded"))?;
+                if !said.contains(name) {
+                    return Err(self.invalid("the template of `ref` does not hold `argument` in full"));
+                }
+                context.iter_mut().for_each(|context| context.retain(|name, _| said.contains(name.as_str())));
                 (json!({ "type": kind, "uri": uri }), named, false)
             }
             _ => return Err(self.invalid("`ref` must name a prompt or a resource")),
         };
         let mut params =
             Map::from_iter([("ref".to_owned(), reference), ("argument".to_owned(), json!({ "name": name, "value": value }))]);
-        let params_of = |name: &str| self.request.params.as_ref()?.value().get(name);
-        if let Some(context) = params_of("context").and_then(|context| context.get("arguments")) {
-            params.insert("context".to_owned(), json!({ "arguments": context }));
-        }
-        if let Some(tags) = params_of("_meta") {
-            params.insert("_meta".to_owned(), tags.clone());
-        }
+        params.extend(context.map(|context| ("context".to_owned(), json!({ "arguments": context }))));
+        let tags = self.request.params.as_ref().and_then(|params| params.value().get("_meta"));
+        params.extend(tags.map(|tags| ("_meta".to_owned(), tags.clone())));
         self.request.params = Some(Params::from_value(params));
         Ok((subject, is_prompt))
     }

@@ -2,6 +2,7 @@
 //! Pure. RFC 6570, for values that are text (levels 1 to 3, and prefixes of level 4).
 
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 
 /// How the variables of one expression are written (RFC 6570 appendix A).
 struct Style {
@@ -27,8 +28,10 @@ fn style(operator: Option<char>) -> Option<Style> {
     })
 }
 
-/// The URI; `None` if the template is malformed or a value is no text. What is not there is left out.
-pub(crate) fn expand(template: &str, values: &Map<String, Value>) -> Option<String> {
+/// The URI, and the names of the values that it says in full. `None` if the template is malformed or a value is no text. What
+/// is not there is left out.
+pub(crate) fn expand<'v>(template: &str, values: &'v Map<String, Value>) -> Option<(String, HashSet<&'v str>)> {
+    let mut said = HashSet::new();
     let mut uri = String::with_capacity(template.len());
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {
@@ -37,17 +40,17 @@ pub(crate) fn expand(template: &str, values: &Map<String, Value>) -> Option<Stri
             return None;
         }
         uri.push_str(before);
-        uri.push_str(&expression_of(expression, values)?);
+        uri.push_str(&expression_of(expression, values, &mut said)?);
         rest = after;
     }
     if rest.contains('}') {
         return None;
     }
     uri.push_str(rest);
-    Some(uri)
+    Some((uri, said))
 }
 
-fn expression_of(expression: &str, values: &Map<String, Value>) -> Option<String> {
+fn expression_of<'v>(expression: &str, values: &'v Map<String, Value>, said: &mut HashSet<&'v str>) -> Option<String> {
     let plain = |first: char| first.is_ascii_alphanumeric() || matches!(first, '_' | '%');
     let operator = expression.chars().next().filter(|first| !plain(*first));
     let style = style(operator)?;
@@ -62,11 +65,14 @@ fn expression_of(expression: &str, values: &Map<String, Value>) -> Option<String
         if name.is_empty() || !name.chars().all(|letter| plain(letter) || letter == '.') {
             return None;
         }
-        let value = match values.get(name) {
+        let (name, value) = match values.get_key_value(name) {
             None => continue,
-            Some(Value::String(text)) => text,
+            Some((name, Value::String(text))) => (name, text),
             Some(_) => return None,
         };
+        if value.chars().nth(length).is_none() {
+            said.insert(name);
+        }
         out.push_str(if out.is_empty() { style.first } else { style.between });
         if style.named {
             out.push_str(name);
@@ -122,7 +128,11 @@ mod tests {
             ("{a b}", None),
             ("{var:x}", None),
         ] {
-            assert_eq!(expand(template, &values).as_deref(), expected, "{template}");
+            assert_eq!(expand(template, &values).map(|(uri, _)| uri).as_deref(), expected, "{template}");
+        }
+        for (template, in_full) in [("{x}{y}", 2), ("{?x,y}", 2), ("{x}", 1), ("{x}{y:2}", 1), ("{x}{y:3}", 2), ("{z}", 0)] {
+            let Value::Object(values) = json!({ "x": "1024", "y": "768" }) else { panic!() };
+            assert_eq!(expand(template, &values).map(|(_, said)| said.len()), Some(in_full), "{template}");
         }
         let Value::Object(number) = json!({ "var": 1 }) else { panic!() };
         assert_eq!(expand("{var}", &number), None);

@@ -164,10 +164,11 @@ async fn with_handle(mut incoming: Incoming) -> Result<Reply, Refusal> {
     if !incoming.gateway.handles.knows(incoming.admitted.caller.task(), incoming.upstream(), handle) {
         return Err(incoming.invalid(UNKNOWN_WORK));
     }
-    incoming.keep_only(&["taskId", "inputResponses", "_meta"]);
     if incoming.request.method != "tasks/update" {
+        incoming.keep_only(&["taskId", "_meta"]);
         return incoming.fly(None, Kind::Work).await;
     }
+    incoming.keep_only(&["taskId", "inputResponses", "_meta"]);
     // An answer to a question of that work: decided like the call that began it.
     let handle = incoming.text("taskId")?;
     let asking = incoming.gateway.handles.asking(incoming.admitted.caller.task(), incoming.upstream(), handle);

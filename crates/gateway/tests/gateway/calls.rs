@@ -511,6 +511,67 @@ async fn what_no_policy_sees_is_not_forwarded() {
 }
 
 #[tokio::test]
+async fn members_of_other_requests_are_not_forwarded() {
+    let setup = Setup::new(false).await;
+    for (method, kept) in
+        [("resources/read", &["uri"][..]), ("resources/subscribe", &["uri"]), ("prompts/get", &["arguments", "name"])]
+    {
+        let client = setup.legacy_client().await;
+        let params = json!({
+            "uri": "orders://1", "name": "greet", "arguments": { "a": "b" },
+            "ref": { "note": "data" }, "argument": { "note": "data" }, "context": { "note": "data" },
+        });
+        assert!(client.ask(method, params).await.json().get("result").is_some(), "{method}");
+        let seen = setup.upstream.seen(method).pop().unwrap().params;
+        let mut names: Vec<_> = seen.as_object().unwrap().keys().map(String::as_str).filter(|name| *name != "_meta").collect();
+        names.sort_unstable();
+        assert_eq!(names, kept, "{method}");
+    }
+    for modern in [false, true] {
+        let setup = Setup::new(modern).await;
+        let client = if modern { setup.client().await } else { setup.legacy_client().await };
+        assert!(client.call("read_ticket", json!({ "ticket_id": "work" })).await.text.contains("w-1"));
+        let params = json!({ "taskId": "w-1", "inputResponses": { "q": { "action": "accept", "content": { "note": "data" } } } });
+        client.ask("tasks/get", params).await;
+        assert!(setup.upstream.seen("tasks/get").pop().unwrap().params.get("inputResponses").is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_completion_says_nothing_that_was_not_decided() {
+    let setup = Setup::new(false).await;
+    let template = json!({ "type": "ref/resource", "uri": "orders://{id}{/part:3}" });
+    let prompt = json!({ "type": "ref/prompt", "name": "greet" });
+    let argument = |name: &str, value: &str| json!({ "name": name, "value": value });
+    let context = |arguments: Value| json!({ "arguments": arguments, "note": "data" });
+    for (about, argument, context, reached) in [
+        (&template, argument("id", "1"), context(json!({})), true),
+        (&template, argument("part", "abc"), context(json!({ "id": "1" })), true),
+        (&prompt, argument("a", "b"), context(json!({ "c": "d" })), true),
+        // No variable of the template, so the URI that is decided on does not hold it.
+        (&template, argument("note", "data"), context(json!({})), false),
+        (&template, argument("id", "1"), context(json!({ "note": "data" })), true),
+        (&template, argument("id", "1"), context(json!({ "part": "data" })), true),
+        (&template, argument("id", "1"), context(json!({ "id": "data" })), true),
+        (&prompt, argument("a", "b"), context(json!({ "a": "data" })), true),
+        // The URI holds the first three letters of it.
+        (&template, argument("part", "1234"), context(json!({})), false),
+        // Not what a completion's context is.
+        (&prompt, argument("a", "b"), context(json!("data")), false),
+        (&prompt, argument("a", "b"), context(json!(["data"])), false),
+    ] {
+        let client = setup.legacy_client().await;
+        let before = setup.upstream.seen("completion/complete").len();
+        let params = json!({ "ref": about, "argument": argument, "context": context });
+        let answer = client.ask("completion/complete", params.clone()).await;
+        assert_eq!(answer.json().get("result").is_some(), reached, "{params}: {}", answer.text);
+        let seen = setup.upstream.seen("completion/complete");
+        assert_eq!(seen.len() - before, usize::from(reached), "{params}");
+        assert!(seen.iter().all(|seen| !seen.params.to_string().contains("data")), "{params}");
+    }
+}
+
+#[tokio::test]
 async fn endless_streams_end_with_the_token_that_opened_them() {
     let setup = Setup::new(false).await;
     let client = setup.legacy_client().await;
