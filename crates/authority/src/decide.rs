@@ -68,6 +68,8 @@ pub struct Permit {
 #[must_use = "record the outcome"]
 pub struct Released {
     record: OutcomeRecord,
+    /// The policy that allowed it.
+    policy: Arc<Policy>,
 }
 
 /// How an allowed request ended.
@@ -206,12 +208,12 @@ impl Permit {
         if LevelFilter::current() >= LevelFilter::DEBUG {
             self.record.within = Span::current();
         }
-        Ok(Released { record: self.record })
+        Ok(Released { record: self.record, policy: self.policy })
     }
 
     /// Whether the policy that allowed it is still in force.
     fn stands(&self) -> bool {
-        Arc::ptr_eq(&self.record.authority.0.policy.load(), &self.policy)
+        self.record.authority.has_in_force(&self.policy)
     }
 
     /// Hands the right over to an enforcement point elsewhere, after the same last look. What came of it is not known
@@ -237,6 +239,12 @@ impl Released {
     #[must_use]
     pub fn live(&self) -> &Arc<LiveTask> {
         &self.record.live
+    }
+
+    /// Whether the policy that allowed it is still in force: for who must wait between the release and the sending.
+    #[must_use]
+    pub fn stands(&self) -> bool {
+        self.record.authority.has_in_force(&self.policy)
     }
 
     /// Records how it ended. Call it before the answer is given to the caller.
@@ -316,6 +324,8 @@ impl Authority {
         let asked = Asked { acting, operation, facts: &facts, policy: &policy, plan: None };
         // CRASH(call.decided): a place in the budget and labels rose in memory only; nothing was sent.
         tracing::trace!(target: "writ::step", at = "call.decided");
+        // Before the commit: who asked may go away while it is written, and then its outcome is known.
+        let mut record = (verdict.outcome == Outcome::Allow).then(|| self.outcome_record(acting, decision));
         let logged = match asked.event(self, decision, &verdict, now) {
             Ok((event, opening)) => {
                 changes.extend(opening);
@@ -326,6 +336,10 @@ impl Authority {
         };
         if let Err(error) = logged {
             tracing::error!(%error, "a decision could not be logged, so it is refused");
+            if let Some(record) = &mut record {
+                // There is no entry whose outcome it could be.
+                record.written = true;
+            }
             if reserved {
                 acting.live.give_back();
             }
@@ -333,11 +347,24 @@ impl Authority {
         }
         // CRASH(call.logged): the decision is in the log and its place in the budget is used, though nothing was sent.
         tracing::trace!(target: "writ::step", at = "call.logged");
-        self.answer(acting, policy, decision, verdict)
+        match (record, verdict.outcome) {
+            (Some(mut record), _) => {
+                record.since = self.0.clock.elapsed();
+                Decision::Allow(Permit { record, policy, token: acting.token.cloned() })
+            }
+            (None, Outcome::Deny) => Decision::Deny(Denial::new(decision, verdict)),
+            (None, Outcome::Ask) => Decision::Ask(Denial::new(decision, verdict)),
+            // Allowed without a record cannot be: it was made above.
+            (None, Outcome::Failed | Outcome::Allow) => Decision::Failed(Denial::new(decision, verdict)),
+        }
     }
 
-    fn answer(&self, acting: &Acting<'_>, policy: Arc<Policy>, decision: DecisionId, verdict: Verdict) -> Decision {
-        let record = || OutcomeRecord {
+    fn has_in_force(&self, policy: &Arc<Policy>) -> bool {
+        Arc::ptr_eq(&self.0.policy.load(), policy)
+    }
+
+    fn outcome_record(&self, acting: &Acting<'_>, decision: DecisionId) -> OutcomeRecord {
+        OutcomeRecord {
             authority: self.clone(),
             live: Arc::clone(acting.live),
             decision,
@@ -345,12 +372,6 @@ impl Authority {
             if_dropped: CallStatus::NotReleased,
             written: false,
             within: Span::none(),
-        };
-        match verdict.outcome {
-            Outcome::Allow => Decision::Allow(Permit { record: record(), policy, token: acting.token.cloned() }),
-            Outcome::Deny => Decision::Deny(Denial::new(decision, verdict)),
-            Outcome::Ask => Decision::Ask(Denial::new(decision, verdict)),
-            Outcome::Failed => Decision::Failed(Denial::new(decision, verdict)),
         }
     }
 }

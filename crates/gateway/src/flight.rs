@@ -482,6 +482,7 @@ pub(crate) fn status_of(error: &UpstreamError) -> CallStatus {
     match error {
         UpstreamError::Timeout => CallStatus::Timeout,
         UpstreamError::TaskEnded(_) => CallStatus::Withheld,
+        UpstreamError::PolicyChanged => CallStatus::NotReleased,
         _ => CallStatus::UpstreamError,
     }
 }

@@ -320,6 +320,7 @@ impl Incoming {
                 tracing::warn!(%error, upstream = %self.upstream(), "a request could not be sent");
                 return Err(match error {
                     UpstreamError::TaskEnded(reason) => Refusal::Over(Over::TaskEnded(reason)),
+                    UpstreamError::PolicyChanged => Refusal::Over(Over::PolicyChanged),
                     error => upstream_fault(&error, Some(&self.request.id), self.era).into(),
                 });
             }

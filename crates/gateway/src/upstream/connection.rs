@@ -123,6 +123,10 @@ impl Connection {
         if asks_aside {
             Box::pin(listen::ready(link, &session)).await;
         }
+        // A session may have had to begin first. INVARIANT(policy-stands)
+        if outgoing.released.is_some_and(|released| !released.stands()) {
+            return Err(UpstreamError::PolicyChanged);
+        }
         let id = link.wire_id(outgoing.id, session.era);
         let request = Prepared { id, method: outgoing.method.to_owned(), params, headers };
         let in_rounds = !client_is_modern && session.era.is_modern();

@@ -131,6 +131,7 @@ fn speaks_otherwise(error: &UpstreamError) -> bool {
         | UpstreamError::Overrun
         | UpstreamError::TooManyRounds(_)
         | UpstreamError::NotReleased
+        | UpstreamError::PolicyChanged
         | UpstreamError::Unsupported(_)
         | UpstreamError::NoSuchRequest => false,
     }

@@ -63,6 +63,9 @@ pub enum UpstreamError {
     /// A governed method was sent without a released decision: a fault of the gateway, so nothing was sent.
     #[error("this request was not released by a decision")]
     NotReleased,
+    /// The policy that allowed it was replaced before it was sent.
+    #[error("the policy changed before the request was sent; send it again")]
+    PolicyChanged,
     /// What the client asked cannot be carried to an upstream of this era.
     #[error("the upstream's protocol revision has no `{0}`")]
     Unsupported(String),

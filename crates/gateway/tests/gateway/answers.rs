@@ -8,7 +8,9 @@ use futures_util::future;
 use gateway::{Body, GatewayConfig};
 use http::StatusCode;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -304,4 +306,25 @@ async fn a_call_whose_policy_was_replaced_while_it_was_decided_is_decided_again(
     let outcomes: Vec<_> = setup.logged("decision").iter().map(|event| event["outcome"].clone()).collect();
     assert_eq!(outcomes[outcomes.len() - 2..], [json!("allow"), json!("deny")]);
     assert_eq!(setup.wait_logged("outcome", 1).await[0]["status"], "not_released");
+}
+
+#[tokio::test]
+async fn a_call_whose_policy_was_replaced_before_it_left_is_not_sent() {
+    let setup = Setup::new(false).await;
+    let (first, client) = (setup.client().await, setup.client().await);
+    // The tools are known from another task, so that the session begins after the decision.
+    assert_eq!(first.call("get_order", json!({ "order_id": "o-1" })).await.json()["result"]["isError"], false);
+    let slow = Arc::new((Notify::new(), Notify::new()));
+    *setup.upstream.shared.slow_start.lock().unwrap() = Some(Arc::clone(&slow));
+    let call = client.call("read_ticket", json!({ "ticket_id": "1" }));
+    let change = async {
+        slow.0.notified().await;
+        assert_eq!(setup.logged("decision").pop().unwrap()["outcome"], "allow");
+        forbid_tickets(&setup).await;
+        slow.1.notify_one();
+    };
+    let (answer, ()) = future::join(call, change).await;
+    assert_eq!(answer.status, 503, "{}", answer.text);
+    assert_eq!(setup.upstream.seen("tools/call").len(), 1);
+    assert_eq!(setup.wait_logged("outcome", 2).await[1]["status"], "not_released");
 }

@@ -572,6 +572,25 @@ async fn a_completion_says_nothing_that_was_not_decided() {
 }
 
 #[tokio::test]
+async fn a_client_that_goes_away_while_its_call_is_decided_leaves_a_record_that_nothing_was_sent() {
+    let setup = Setup::new(false).await;
+    let client = setup.legacy_client().await;
+    assert_eq!(client.call("get_order", own_order()).await.json()["result"]["isError"], false);
+    setup.wait_logged("outcome", 1).await;
+    let hold = setup.world.ledger.hold_next_commit();
+    tokio::select! {
+        biased;
+        () = hold.written() => {}
+        _ = client.call("get_order", own_order()) => panic!("it was not held"),
+    }
+    let decided = setup.logged("decision").pop().unwrap();
+    assert_eq!(decided["outcome"], "allow");
+    let outcome = setup.wait_logged("outcome", 2).await.pop().unwrap();
+    assert_eq!((&outcome["decision"], outcome["status"].as_str()), (&decided["decision"], Some("not_released")));
+    assert_eq!(setup.upstream.seen("tools/call").len(), 1);
+}
+
+#[tokio::test]
 async fn endless_streams_end_with_the_token_that_opened_them() {
     let setup = Setup::new(false).await;
     let client = setup.legacy_client().await;

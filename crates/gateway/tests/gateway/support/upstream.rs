@@ -30,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) began: Semaphore,
     /// Tool `refund` answers for each permit here.
     pub(crate) gate: Semaphore,
+    /// The next `initialize` says here that it came, and is answered when it is told to go on.
+    pub(crate) slow_start: Mutex<Option<Arc<(Notify, Notify)>>>,
     /// How many answers were still awaited when their request went away.
     pub(crate) abandoned: watch::Sender<usize>,
     /// What the upstream says on its own.
@@ -64,6 +66,7 @@ impl FakeUpstream {
             definitions: Mutex::new(testkit::fixture::definitions()),
             began: Semaphore::new(0),
             gate: Semaphore::new(0),
+            slow_start: Mutex::default(),
             abandoned: watch::Sender::new(0),
             says: broadcast::Sender::new(64),
             answers: Mutex::default(),
@@ -134,6 +137,11 @@ async fn post(shared: Arc<Shared>, headers: HeaderMap, body: Bytes) -> Response 
     let cached = if shared.modern { r#","ttlMs":3600000,"cacheScope":"public""# } else { "" };
     match method.as_str() {
         "initialize" if !shared.modern => {
+            let slow = shared.slow_start.lock().unwrap().take();
+            if let Some(slow) = slow {
+                slow.0.notify_one();
+                slow.1.notified().await;
+            }
             let version = params.get("protocolVersion").cloned().unwrap_or_default();
             let result = format!(
                 r#"{{"protocolVersion":{version},"capabilities":{{"tools":{{"listChanged":true}},"resources":{{"subscribe":true}},"prompts":{{}},"completions":{{}},"logging":{{}}}},"serverInfo":{{"name":"fake","version":"1"}},"instructions":"be kind","x-unknown":1.50}}"#
