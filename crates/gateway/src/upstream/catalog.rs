@@ -77,6 +77,20 @@ impl Listing {
     }
 }
 
+/// A look that is under way. If it fails, or who wanted it goes away, the next one must be fresh all the same.
+struct Look<'a> {
+    changed: &'a AtomicBool,
+    taken: bool,
+}
+
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        if !self.taken {
+            self.changed.store(true, Ordering::Release);
+        }
+    }
+}
+
 /// See the module.
 pub(super) struct Catalog {
     upstream: UpstreamName,
@@ -146,11 +160,10 @@ impl Catalog {
             return Ok(());
         }
         self.changed.store(false, Ordering::Release);
-        let listed = Box::pin(list(link)).await;
-        if listed.is_err() {
-            self.outdated();
-        }
-        self.take(&listed?);
+        let mut look = Look { changed: &self.changed, taken: false };
+        let listed = Box::pin(list(link)).await?;
+        self.take(&listed);
+        look.taken = true;
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use super::fake::*;
 use super::*;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 fn refund() -> Value {
     json!({ "name": "refund", "description": "gives money back", "inputSchema": { "type": "object" } })
@@ -85,6 +85,51 @@ async fn the_upstreams_own_word_that_its_list_changed_makes_the_next_look_a_fres
     let mut heard = connection.unsolicited();
     heard.recv().await.unwrap();
     assert!(!connection.tool_is_approved(&tool()).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_look_that_nobody_waited_for_is_none() {
+    let list = Arc::new(Mutex::new(json!([refund()])));
+    let (listings, silent) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (offered, counted, stays_silent) = (Arc::clone(&list), Arc::clone(&listings), Arc::clone(&silent));
+    let fake = Fake::start(move |seen| {
+        with_sessions(seen, |seen| match seen.method.as_str() {
+            "GET" => {
+                let note = json!({ "jsonrpc": "2.0", "method": "notifications/tools/list_changed" });
+                stuck("text/event-stream", vec![format!("data: {note}\n\n")])
+            }
+            _ => {
+                counted.fetch_add(1, Ordering::SeqCst);
+                match stays_silent.load(Ordering::SeqCst) {
+                    true => stuck("application/json", Vec::new()),
+                    false => result(seen, &json!({ "tools": *offered.lock().unwrap() })),
+                }
+            }
+        })
+    })
+    .await;
+    let bench = Bench::new(http(&fake.url));
+    bench.approve(&refund());
+    let connection = bench.connect(1, &legacy("a")).await;
+    assert!(connection.tool_is_approved(&tool()).await.unwrap());
+    list.lock().unwrap()[0]["title"] = "Refund!".into();
+    connection.unsolicited().recv().await.unwrap();
+    // A client asks, the upstream does not answer, and the client goes away.
+    silent.store(true, Ordering::SeqCst);
+    {
+        let (name, asked) = (tool(), async {
+            while listings.load(Ordering::SeqCst) < 2 {
+                tokio::task::yield_now().await;
+            }
+        });
+        tokio::select! {
+            biased;
+            () = asked => {}
+            _ = connection.tool_is_approved(&name) => panic!("the upstream was silent"),
+        }
+    }
+    silent.store(false, Ordering::SeqCst);
+    assert!(!connection.tool_is_approved(&tool()).await.unwrap(), "the changed definition was never looked at");
 }
 
 #[tokio::test]
