@@ -12,8 +12,9 @@ use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-/// Most envelopes that are remembered as opened.
+/// Most envelopes that are remembered as opened, of all tasks and of one: none may take the room of the others.
 const OPENED_MAX: usize = 100_000;
+const OPENED_PER_TASK_MAX: usize = 1_024;
 /// Longest state that is looked at, sealed.
 const STATE_BYTES_MAX: usize = 256 * 1_024;
 /// How long a list may be gone on with.
@@ -50,7 +51,29 @@ pub(crate) enum StateFault {
 pub(crate) struct Envelope {
     key: Option<RandomizedNonceKey>,
     secs: u64,
-    opened: Mutex<HashMap<[u8; SERIAL_BYTES], Timestamp>>,
+    opened: Mutex<Opened>,
+}
+
+/// What was opened, by task.
+#[derive(Default)]
+struct Opened {
+    all: usize,
+    by_task: HashMap<TaskId, HashMap<[u8; SERIAL_BYTES], Timestamp>>,
+}
+
+impl Opened {
+    fn is_full(&self, task: TaskId) -> bool {
+        self.all >= OPENED_MAX || self.by_task.get(&task).is_some_and(|own| own.len() >= OPENED_PER_TASK_MAX)
+    }
+
+    /// Forgets what has expired.
+    fn expire(&mut self, now: Timestamp) {
+        self.by_task.retain(|_, own| {
+            own.retain(|_, until| *until >= now);
+            !own.is_empty()
+        });
+        self.all = self.by_task.values().map(HashMap::len).sum();
+    }
 }
 
 /// What a state is bound to.
@@ -127,21 +150,31 @@ impl Envelope {
             2 => return Ok(State::Cursor(text()?)),
             _ => State::Held(u64::from_be_bytes(payload.try_into().map_err(|_| StateFault::Foreign)?)),
         };
-        self.once(*serial, expires, now)?;
+        self.once(bond.task, *serial, (expires, now))?;
         Ok(state)
     }
 
-    fn once(&self, serial: [u8; SERIAL_BYTES], expires: Timestamp, now: Timestamp) -> Result<(), StateFault> {
+    fn once(&self, task: TaskId, serial: [u8; SERIAL_BYTES], (expires, now): (Timestamp, Timestamp)) -> Result<(), StateFault> {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        if opened.len() >= OPENED_MAX {
-            opened.retain(|_, until| *until >= now);
+        if opened.is_full(task) {
+            opened.expire(now);
         }
         // Full of states that are still valid: refuse rather than forget one of them.
-        if opened.len() >= OPENED_MAX || opened.contains_key(&serial) {
+        if opened.is_full(task) {
             return Err(StateFault::Used);
         }
-        opened.insert(serial, expires);
+        if opened.by_task.entry(task).or_default().insert(serial, expires).is_some() {
+            return Err(StateFault::Used);
+        }
+        opened.all += 1;
         Ok(())
+    }
+
+    /// Forgets what tasks opened that ended: nothing of them is opened any more.
+    pub(crate) fn sweep(&self, over: impl Fn(TaskId) -> bool) {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone: usize = opened.by_task.extract_if(|task, _| over(*task)).map(|(_, own)| own.len()).sum();
+        opened.all -= gone;
     }
 }
 
@@ -180,6 +213,23 @@ mod tests {
             assert_eq!(envelope.open(&again, &text, NOW.plus_secs(60)).unwrap(), state);
             assert_eq!(envelope.open(&again, &text, NOW.plus_secs(60)).unwrap_err(), StateFault::Used);
         }
+    }
+
+    #[test]
+    fn one_task_cannot_take_the_room_of_the_others() {
+        let envelope = envelope();
+        let open = |task: u8, number: usize| {
+            let mut serial = [0; SERIAL_BYTES];
+            serial[..8].copy_from_slice(&number.to_be_bytes());
+            let text = envelope.seal(&refund(task), &State::Upstream("s".into()), serial, NOW).unwrap();
+            envelope.open(&refund(task), &text, NOW)
+        };
+        let opened = (0..OPENED_MAX).filter(|number| open(1, *number).is_ok()).count();
+        assert!(opened >= 1_000, "{opened}");
+        assert!(open(2, 0).is_ok(), "another task is refused");
+        envelope.sweep(|task| task == TaskId::from_bytes([1; 16]));
+        assert!(open(1, 0).is_ok());
+        assert_eq!(open(2, 0).unwrap_err(), StateFault::Used);
     }
 
     #[test]

@@ -371,6 +371,7 @@ pub(crate) async fn keep(gateway: Weak<Inner>, mut ends: broadcast::Receiver<(Ta
         };
         gateway.held.sweep(over);
         gateway.handles.sweep(over);
+        gateway.envelope.sweep(over);
         let closed = gateway.sessions.take_over(over);
         if !closed.is_empty() {
             gateway.observer.sessions(gateway.sessions.open().len());
