@@ -9,12 +9,14 @@ use cedar_policy_core::ast::{
     ActionConstraint, BinaryOp, EntityReference, EntityType, EntityUID, Expr, ExprKind, Literal,
     PrincipalOrResourceConstraint as Scope,
 };
+use cedar_policy_core::parser::Loc;
 use cedar_policy_core::validator::typecheck::{PolicyCheck, Typechecker};
-use cedar_policy_core::validator::types::RequestEnv;
+use cedar_policy_core::validator::types::{BoolType, RequestEnv, Type};
 use cedar_policy_core::validator::{
     ValidationError, ValidationMode, ValidationWarning, Validator, ValidatorSchema, confusable_string_checks,
 };
-use std::collections::HashMap;
+use smol_str::SmolStr;
+use std::collections::{BTreeMap, HashMap};
 
 /// Checks policies against one schema.
 pub(crate) struct Checker<'a> {
@@ -33,7 +35,20 @@ pub(crate) struct Checked<'a> {
     pub(crate) impossible: bool,
     /// Entities that it names and whose attributes it reads: no request carries them.
     pub(crate) foreign: Vec<&'a Expr>,
+    /// What it looks for with `has` though no request that it applies to could have it.
+    pub(crate) absent: Vec<Absent>,
 }
+
+/// An attribute that is never there.
+pub(crate) struct Absent {
+    pub(crate) name: String,
+    pub(crate) at: Loc,
+    /// What may have been meant.
+    pub(crate) help: Option<String>,
+}
+
+/// Where a policy looks for which attribute, and, while no environment has it, what is there instead.
+type Sought = BTreeMap<(usize, usize), Option<Absent>>;
 
 impl<'a> Checker<'a> {
     pub(crate) fn new(schema: &'a Schema) -> Self {
@@ -52,18 +67,27 @@ impl<'a> Checker<'a> {
         let template = rule.ast.template();
         let errors = Validator::validate_entity_types_and_literals(self.schema, template).collect();
         let warnings = confusable_string_checks(std::iter::once(template)).collect();
-        let mut checked = Checked { errors, warnings, nowhere: true, impossible: true, foreign: foreign(&rule.condition) };
+        let mut checked =
+            Checked { errors, warnings, nowhere: true, impossible: true, foreign: foreign(&rule.condition), absent: Vec::new() };
+        let mut sought = Sought::new();
         for env in self.envs_of(rule) {
             checked.nowhere = false;
             match self.typechecker.typecheck_by_single_request_env(template, env) {
-                PolicyCheck::Success(_) => checked.impossible = false,
-                PolicyCheck::Irrelevant(errors, _) => checked.errors.extend(errors),
+                PolicyCheck::Success(typed) => {
+                    checked.impossible = false;
+                    seek(&typed, &mut sought);
+                }
+                PolicyCheck::Irrelevant(errors, typed) => {
+                    checked.errors.extend(errors);
+                    seek(&typed, &mut sought);
+                }
                 PolicyCheck::Fail(errors) => {
                     checked.impossible = false;
                     checked.errors.extend(errors);
                 }
             }
         }
+        checked.absent = sought.into_values().flatten().collect();
         checked
     }
 
@@ -89,6 +113,26 @@ impl<'a> Checker<'a> {
     pub(crate) fn meant_action(&self, written: &str) -> Option<String> {
         let actions: Vec<_> = self.envs.keys().map(ToString::to_string).collect();
         did_you_mean(written, actions.iter().map(String::as_str))
+    }
+}
+
+/// Notes for each `has` of a typed condition whether it can hold: the checker knows it to be false where there is no such
+/// attribute. A name that is mistyped there is no error to Cedar, and a `forbid` that depends on it never forbids.
+fn seek(typed: &Expr<Option<Type>>, sought: &mut Sought) {
+    for part in typed.subexpressions() {
+        let (ExprKind::HasAttr { expr, attr }, Some(at)) = (part.expr_kind(), part.source_loc()) else { continue };
+        let found = sought.entry((at.start(), at.end()));
+        if !matches!(part.data(), Some(Type::Bool(BoolType::False))) {
+            found.and_modify(|absent| *absent = None).or_insert(None);
+            continue;
+        }
+        found.or_insert_with(|| {
+            let known: Vec<&str> = match expr.data() {
+                Some(Type::Record { attrs, .. }) => attrs.keys().map(SmolStr::as_str).collect(),
+                _ => Vec::new(),
+            };
+            Some(Absent { name: attr.to_string(), at: at.clone(), help: did_you_mean(attr, known) })
+        });
     }
 }
 

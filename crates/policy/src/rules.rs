@@ -191,13 +191,34 @@ impl Reader<'_> {
         let (id, errors) = (&rule.info.id, checked.errors.len());
         for error in &checked.errors {
             let mut diagnostic = self.translate(error);
-            if matches!(error, ValidationError::UnrecognizedActionId(_)) {
-                let written = diagnostic.bytes().and_then(|bytes| self.file.text.get(bytes));
-                diagnostic.help = written.and_then(|written| checker.meant_action(written)).or(diagnostic.help);
+            let written = diagnostic.bytes().and_then(|bytes| self.file.text.get(bytes));
+            match error {
+                ValidationError::UnrecognizedActionId(_) => {
+                    diagnostic.help = written.and_then(|written| checker.meant_action(written)).or(diagnostic.help);
+                }
+                ValidationError::UnsafeOptionalAttributeAccess(_) => {
+                    diagnostic.help = diagnostic.help.as_deref().and_then(guarded).or(diagnostic.help);
+                }
+                ValidationError::UnexpectedType(_) if diagnostic.message.contains(RECORD) => {
+                    diagnostic.message = diagnostic.message.replace(ENTITY, "an entity").replace(RECORD, "a record");
+                    if written.is_some_and(|written| written.starts_with('!')) {
+                        let help = "`!` binds closer than `has` and `.`: write `!(… has …)`, with the brackets";
+                        diagnostic.help = Some(help.to_owned());
+                    }
+                }
+                _ => {}
             }
             found.push(diagnostic);
         }
         found.extend(checked.warnings.iter().map(|warning| self.translate(warning).warning()));
+        for absent in checked.absent {
+            let message = format!("for policy `{id}`, `has` looks for `{}`, which no request could have", absent.name);
+            let found_there = self.at(Some(&absent.at), message).warning();
+            found.push(match absent.help {
+                Some(help) => found_there.help(help),
+                None => found_there,
+            });
+        }
         for entity in &checked.foreign {
             let help = "a request carries its own task, agent, tool and workload, and nothing of other entities";
             let message = format!("for policy `{id}`, attributes of an entity that is named here are unknown");
@@ -233,6 +254,20 @@ impl Reader<'_> {
             None => diagnostic,
         }
     }
+}
+
+/// Cedar's own names for what may have attributes.
+const ENTITY: &str = "__cedar::internal::AnyEntity";
+const RECORD: &str = "__cedar::internal::OpenRecord{}";
+
+/// How to ask for what may be absent. Cedar names the test; which ways of testing its checker follows, and what each says of a
+/// request without it, is what a person must know.
+fn guarded(help: &str) -> Option<String> {
+    let test = help.split('`').nth(1)?.strip_suffix(" && ..")?;
+    Some(format!(
+        "it may be absent: `{test} && …` is false then, `if {test} then … else true` is true; the checker follows these two \
+         ways, not `!({test}) || …`"
+    ))
 }
 
 /// Whether being in an environment of the index already means that the scope holds: it names types, actions, and at

@@ -45,7 +45,7 @@ fn an_optional_argument_needs_a_check_first() {
     insta::assert_snapshot!(found(r#"@id("a")
 permit (principal, action == Orders::Action::"refund", resource) when { context.input.why == "x" };"#), @r#"
     main.cedar:2:73: error: for policy `a`, unable to guarantee safety of access to optional attribute `input.why` in context for Orders::Action::"refund"
-      help: try testing for the attribute's presence with `context.input has why && ..`
+      help: it may be absent: `context.input has why && …` is false then, `if context.input has why then … else true` is true; the checker follows these two ways, not `!(context.input has why) || …`
     "#);
 }
 
@@ -165,6 +165,7 @@ fn templates_and_odd_approvers_are_found() {
 fn a_policy_that_can_never_hold_is_a_warning() {
     insta::assert_snapshot!(found("@id(\"t\") permit (principal is Intent::RefundOrder, action, resource) when { principal has nothing };"), @r#"
     main.cedar:1:1: warning: policy `t` can never hold: its condition is false for every request
+    main.cedar:1:77: warning: for policy `t`, `has` looks for `nothing`, which no request could have
     "#);
 }
 
@@ -433,5 +434,33 @@ fn what_an_upstream_says_unasked_is_as_declared_or_assumed_to_be_the_worst() {
     // It goes nowhere and has no arguments.
     for labels in ["[unasked]\nsink = \"none\"\n", "[unasked]\nclear_arguments = []\n"] {
         assert!(Policy::compile(&folder(&[("intents/a.toml", INTENT), ("tools/orders.toml", labels)])).is_err(), "{labels}");
+    }
+}
+
+#[test]
+fn an_argument_that_may_be_absent_is_asked_for_in_a_way_that_is_told() {
+    let check = |condition: &str| {
+        let scope = r#"principal is Intent::RefundOrder, action == Orders::Action::"refund", resource"#;
+        found(&format!("@id(\"x\") forbid ({scope})\nwhen {{ {condition} }};"))
+    };
+    for condition in [r#"!(context.input.why == "a")"#, r#"!(context.input has why) || context.input.why == "a""#] {
+        let told = check(condition);
+        assert!(told.contains("2:") && told.contains("optional attribute `input.why`"), "{told}");
+        assert!(told.contains("`if context.input has why then … else true` is true"), "{told}");
+    }
+    for fine in [
+        r#"!(context.input has why && context.input.why == "a")"#,
+        r#"if context.input has why then context.input.why == "a" else true"#,
+    ] {
+        assert_eq!(check(fine), "", "{fine}");
+    }
+    let told = check(r#"!context.input has why || context.input.order_id == "a""#);
+    assert!(told.contains("expected an entity, or a record but saw Bool") && told.contains("write `!(… has …)`"), "{told}");
+    for condition in [r#"context.input has wyh || context.input.order_id == "a""#, "!(context.input has wyh)"] {
+        let told = check(condition);
+        assert!(
+            told.contains("warning: for policy `x`, `has` looks for `wyh`") && told.contains("did you mean `why`?"),
+            "{told}"
+        );
     }
 }
