@@ -196,7 +196,10 @@ fn listed(form: Form, page: &Value) {
 fn row(entry: &Value) -> Vec<String> {
     let event = |name: &str| member(entry, &format!("/leaf/event/{name}"));
     let first = |names: &[&str]| names.iter().map(|name| event(name)).find(|text| !text.is_empty()).unwrap_or_default();
-    let what = [event("upstream"), first(&["subject", "operation", "intent", "detail"])].join(" ");
+    // Evidence that was refused asked for nothing yet: whose it was is all that is known.
+    let what =
+        [first(&["upstream", "target"]), first(&["subject", "operation", "intent", "detail", "workload/subject"])].join(" ");
+    let outcome = [first(&["outcome", "status"]), event("reason")].join(" ");
     vec![
         member(entry, "/index"),
         moment(entry.pointer("/leaf/event/at")),
@@ -204,7 +207,7 @@ fn row(entry: &Value) -> Vec<String> {
         event("agent"),
         event("task"),
         cut(what.trim()),
-        first(&["outcome", "status", "reason"]),
+        outcome.trim().to_owned(),
         first(&["determining", "by"]),
     ]
 }
@@ -307,4 +310,44 @@ fn verdict(form: Form, finding: &Finding) -> ExitCode {
         }
     }
     ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::indexing_slicing, reason = "tests")]
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_list_says_what_was_asked_and_why_not() {
+        for (event, what, outcome) in [
+            (
+                json!({ "type": "decision", "operation": "tools/call", "upstream": "orders", "subject": "refund",
+                    "outcome": "deny", "reason": "not_permitted" }),
+                "orders refund",
+                "deny not_permitted",
+            ),
+            (
+                json!({ "type": "decision", "operation": "credential.issue", "target": "orders-db", "subject": "read",
+                    "outcome": "ask", "reason": "approval_needed" }),
+                "orders-db read",
+                "ask approval_needed",
+            ),
+            (
+                json!({ "type": "refusal", "outcome": "deny", "reason": "agent_unknown", "workload": { "subject": "repo:x" } }),
+                "repo:x",
+                "deny agent_unknown",
+            ),
+            (
+                json!({ "type": "decision", "operation": "task.open", "intent": "refund-order", "outcome": "allow" }),
+                "task.open",
+                "allow",
+            ),
+            (json!({ "type": "outcome", "status": "ok" }), "", "ok"),
+            (json!({ "type": "task.ended", "intent": "mail", "reason": "done" }), "mail", "done"),
+        ] {
+            let row = row(&json!({ "index": 1, "leaf": { "event": event } }));
+            assert_eq!((row[5].as_str(), row[6].as_str()), (what, outcome));
+        }
+    }
 }
