@@ -202,6 +202,11 @@ impl Flight {
             event = self.exchange.next() => event,
             () = tokio::time::sleep(quiet), if mode == Mode::Streaming => return Step::Piece(Piece::KeepAlive),
         };
+        if let Ok(Event::Notification { method, .. }) = &event
+            && hear::hides(&self.gateway, (&self.caller, self.shape.upstream()), method)
+        {
+            return Step::Again;
+        }
         if let Ok(event) = &event
             && let Some(what) = self.unasked(event)
             && let Err(unheard) = Box::pin(self.gateway.authority.hear(&self.caller, self.shape.upstream(), what)).await

@@ -7,7 +7,7 @@ use crate::mcp::message::Raw;
 use crate::mcp::object::Members;
 use crate::mcp::tags;
 use authority::{Caller, Heard, Unheard};
-use domain::UpstreamName;
+use domain::{Operation, UpstreamName};
 use serde_json::{Value, json};
 
 /// What introduces a server besides its words.
@@ -58,6 +58,12 @@ pub(crate) fn silent(method: &str, params: Option<&Raw>) -> Option<Raw> {
         }
         _ => None,
     }
+}
+
+/// Whether a notification names a resource to a task that could read none: like a list of them, it shows all or nothing.
+pub(crate) fn hides(gateway: &Inner, (caller, upstream): (&Caller, &UpstreamName), method: &str) -> bool {
+    method == "notifications/resources/updated"
+        && !gateway.authority.could_allow(caller, &Operation::ReadResource { upstream, uri: "" })
 }
 
 /// What an upstream is told whose question must not be asked.

@@ -348,6 +348,8 @@ impl Listening {
                 () = tokio::time::sleep(self.quiet) => return Some(Piece::KeepAlive),
             };
             match event {
+                Ok(Event::Notification { method, .. })
+                    if hear::hides(&self.gateway, (&self.caller, &self.session.upstream), &method) => {}
                 Ok(Event::Notification { method, params }) => {
                     let silent = hear::silent(&method, params.as_ref());
                     if silent.is_none() && self.hear(Heard::Notice).await.is_err() {

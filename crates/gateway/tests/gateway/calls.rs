@@ -388,6 +388,26 @@ async fn what_the_upstream_says_on_its_own_reaches_the_listening_stream_once() {
 }
 
 #[tokio::test]
+async fn a_task_that_may_read_nothing_hears_of_no_resource() {
+    let setup = Setup::new(false).await;
+    let issued = setup.world.issue("mailer", testkit::task_request("mail", json!({}))).await.unwrap();
+    let mut mailer = crate::support::Client { setup: &setup, issued, session: None, version: LEGACY };
+    mailer.initialize(LEGACY).await;
+    let before = setup.logged("heard").len();
+    let mut stream = mailer.send(mailer.request("GET", "")).await.into_body();
+    let updated = r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"orders://of-others"}}"#;
+    let say = async {
+        while setup.upstream.shared.says.send(updated.into()).is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), say).await.unwrap();
+    setup.upstream.shared.says.send(r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#.into()).unwrap();
+    assert_eq!(next_message(&mut stream).await.unwrap()["method"], "notifications/tools/list_changed");
+    assert_eq!(setup.logged("heard").len(), before, "nothing was said to it");
+}
+
+#[tokio::test]
 async fn a_subscription_holds_only_what_the_task_may_read() {
     for modern_upstream in [true, false] {
         let setup = Setup::new(modern_upstream).await;
