@@ -171,19 +171,33 @@ fn execute(db: &Connection, row: Row, first: u64) -> rusqlite::Result<()> {
             "INSERT INTO opening (entry, task, sealed) VALUES (?1, ?2, ?3)",
             params![first.saturating_add(event as u64), task.as_bytes().as_slice(), sealed],
         ),
-        Row::RedactOpening { index, remaining: None } => run("DELETE FROM opening WHERE entry = ?1", params![index]),
-        Row::RedactOpening { index, remaining: Some(sealed) } => {
-            run("UPDATE opening SET sealed = ?2 WHERE entry = ?1", params![index, sealed])
+        Row::RedactOpening { index, remaining: None } => {
+            wiping(db, || run("DELETE FROM opening WHERE entry = ?1", params![index]))
         }
-        Row::RedactParam { task, name } => run(
-            "UPDATE task SET record = json_replace(record, '$.params.\"' || ?2 || '\"', '') WHERE id = ?1",
-            params![task.as_bytes().as_slice(), name],
-        ),
-        Row::ForgetTaskKey(task) => run("UPDATE task SET wrapped_key = NULL WHERE id = ?1", params![task.as_bytes().as_slice()]),
+        Row::RedactOpening { index, remaining: Some(sealed) } => {
+            wiping(db, || run("UPDATE opening SET sealed = ?2 WHERE entry = ?1", params![index, sealed]))
+        }
+        Row::RedactParam { task, name } => wiping(db, || {
+            run(
+                "UPDATE task SET record = json_replace(record, '$.params.\"' || ?2 || '\"', '') WHERE id = ?1",
+                params![task.as_bytes().as_slice(), name],
+            )
+        }),
+        Row::ForgetTaskKey(task) => {
+            wiping(db, || run("UPDATE task SET wrapped_key = NULL WHERE id = ?1", params![task.as_bytes().as_slice()]))
+        }
         Row::Grant(change) => crate::grant::execute(db, change),
         // Joined by the caller.
         Row::Progress(..) => Ok(()),
     }
+}
+
+/// Zeroes whatever becomes free by this, whole pages too. Not always: what a published batch held need not be wiped.
+fn wiping(db: &Connection, change: impl FnOnce() -> rusqlite::Result<()>) -> rusqlite::Result<()> {
+    db.pragma_update(None, "secure_delete", true)?;
+    let changed = change();
+    db.pragma_update(None, "secure_delete", "FAST")?;
+    changed
 }
 
 fn open_task(db: &Connection, task: &OpenTask) -> rusqlite::Result<()> {

@@ -9,14 +9,15 @@ use std::{
     time::Duration,
 };
 
-use auditlog::{checkpoint::Head, port::BatchLedger, publish::Publisher, sequence::StoredBatch};
+use auditlog::{checkpoint::Head, port::BatchLedger, publish::Publisher, sequence::StoredBatch, tile::Entries};
 use rusqlite::Connection;
 
 use crate::{
     batch::{ledger, read_batches},
-    error::Error,
+    error::{Error, sqlite},
     index::{Index, is_damage},
     shared::Shared,
+    terms::Terms,
     writer::Job,
 };
 
@@ -43,7 +44,7 @@ pub(crate) struct Background {
 impl Background {
     /// Publishes at the given pace until it is told to stop; then once more.
     pub(crate) fn run(mut self) {
-        let (mut failing, mut unsearchable) = (false, false);
+        let (mut failing, mut lagging) = (false, false);
         loop {
             let stop = !matches!(self.stop.recv_timeout(self.every), Err(RecvTimeoutError::Timeout));
             let round = self.round();
@@ -61,14 +62,14 @@ impl Background {
                 }
             }
             // Of no matter for whether the log is published, nor for whether anybody is served.
-            match self.index() {
-                Ok(()) => unsearchable = false,
-                Err(error) if unsearchable => tracing::debug!(error = &error as &dyn std::error::Error, "still no search index"),
+            match self.wipe().and_then(|()| self.index()) {
+                Ok(()) => lagging = false,
+                Err(error) if lagging => tracing::debug!(error = &error as &dyn std::error::Error, "still not done"),
                 Err(error) => {
-                    unsearchable = true;
+                    lagging = true;
                     tracing::error!(
                         error = &error as &dyn std::error::Error,
-                        "the search index cannot be extended; searches read the log itself"
+                        "the search index is not extended, or what was redacted not wiped; it is tried again"
                     );
                 }
             }
@@ -99,6 +100,21 @@ impl Background {
         Ok(())
     }
 
+    /// After a redaction writes the database's own log back and cuts it off: what was taken out stands in there still, as it
+    /// was before.
+    fn wipe(&self) -> Result<(), Error> {
+        if !self.shared.is_to_wipe() {
+            return Ok(());
+        }
+        let busy: i64 = self
+            .reader
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
+            .map_err(sqlite("write back its log after a redaction"))?;
+        // A reader is in the way: again in the next round.
+        self.shared.set_to_wipe(busy != 0);
+        Ok(())
+    }
+
     /// Indexes what is published. An index that turns out to be damaged, here or in a search, is built anew.
     fn index(&mut self) -> Result<(), Error> {
         if self.shared.take_distrust() {
@@ -126,6 +142,13 @@ impl Background {
     }
 }
 
+/// Whether one of these entries says that something was redacted.
+fn tells_of_redaction(packed: &[u8]) -> bool {
+    const WORD: &[u8] = b"\"redaction\"";
+    packed.windows(WORD.len()).any(|bytes| bytes == WORD)
+        && Entries::new(packed).flatten().any(|leaf| Terms::of_leaf(leaf).has("type", "redaction"))
+}
+
 /// The batches behind the writer: read here, changed only by it.
 struct Behind<'a> {
     shared: &'a Shared,
@@ -135,7 +158,11 @@ struct Behind<'a> {
 
 impl BatchLedger for Behind<'_> {
     fn batches_from(&mut self, first: u64, leaves_max: u64) -> Result<Vec<StoredBatch>, auditlog::Error> {
-        read_batches(self.reader, self.shared, first, leaves_max).map_err(ledger("read batches"))
+        let batches = read_batches(self.reader, self.shared, first, leaves_max).map_err(ledger("read batches"))?;
+        if batches.iter().any(|batch| tells_of_redaction(&batch.packed)) {
+            self.shared.set_to_wipe(true);
+        }
+        Ok(batches)
     }
 
     fn record_checkpoint(&mut self, _: Head, note: &[u8]) -> Result<(), auditlog::Error> {

@@ -71,6 +71,8 @@ pub(crate) struct Shared {
     fault: Mutex<Option<String>>,
     /// Whether the last attempt to publish failed.
     unpublishable: AtomicBool,
+    /// Whether what was redacted may still stand in the database's own log. Nobody knows after a start.
+    to_wipe: AtomicBool,
     /// Whether a search found the index damaged.
     distrusted: AtomicBool,
     /// How often the index was built anew: connections from before read one that is gone.
@@ -98,6 +100,7 @@ impl Shared {
             made: Mutex::default(),
             fault: Mutex::new(None),
             unpublishable: AtomicBool::new(false),
+            to_wipe: AtomicBool::new(true),
             distrusted: AtomicBool::new(false),
             index_generation: AtomicU64::new(0),
             #[cfg(test)]
@@ -131,6 +134,14 @@ impl Shared {
 
     pub(crate) fn set_unpublishable(&self, failing: bool) {
         self.unpublishable.store(failing, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_to_wipe(&self) -> bool {
+        self.to_wipe.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_to_wipe(&self, still: bool) {
+        self.to_wipe.store(still, Ordering::Relaxed);
     }
 
     /// A search found the index damaged: the publisher builds it anew.

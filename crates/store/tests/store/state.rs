@@ -1,6 +1,11 @@
 //! State: what is written comes back, joined where two views of one task meet.
 //! The domain's own join is the oracle for what the database does.
 
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
 use authority::ports::{Archive, Change, Ledger, PublishedLog, TaskQuery, Write};
 use domain::{EndReason, Labels, Progress, Sensitivity, TaskState, Timestamp};
 use proptest::prelude::*;
@@ -80,6 +85,45 @@ async fn openings_are_kept_shortened_deleted_and_forgotten_with_their_key() {
     assert_eq!(store.opening(first + 1).await.unwrap(), Some((vec![8], vec![1])));
     store.commit(with(4, vec![Change::ForgetTaskKey(id)])).await.unwrap();
     assert_eq!(store.opening(first + 1).await.unwrap(), None);
+}
+
+/// Files of the data folder in which these bytes stand.
+fn files_with(dir: &Path, wanted: &[u8]) -> Vec<String> {
+    let entries = std::fs::read_dir(dir.join("data")).unwrap().map(|entry| entry.unwrap().path());
+    let files = entries.filter(|path| path.is_file());
+    let holds = |path: &PathBuf| std::fs::read(path).unwrap().windows(wanted.len()).any(|bytes| bytes == wanted);
+    files.filter(holds).map(|path| path.display().to_string()).collect()
+}
+
+#[tokio::test]
+async fn what_is_redacted_is_nowhere_in_the_data_folder_any_more() {
+    let dir = TempDir::new().unwrap();
+    let store = try_open(dir.path()).unwrap();
+    let mut opened = task(1, "a");
+    opened.params.0.extend([("reason".to_owned(), domain::Value::Text("Ms Doe is ill".to_owned()))]);
+    let change = Change::OpenTask { task: Box::new(opened.clone()), wrapped_key: vec![1] };
+    store.commit(with(1, vec![change])).await.unwrap();
+    // Larger than a page: it lies on pages of its own, which become free.
+    let sealed: Vec<u8> = (0..9000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
+    let middle = sealed[20_000..20_400].to_vec();
+    let opening = Change::PutOpening { event: 0, task: opened.id, sealed };
+    let index = store.commit(with(2, vec![opening])).await.unwrap();
+    store.close();
+    drop(store);
+    let store = try_open(dir.path()).unwrap();
+    assert_eq!((files_with(dir.path(), b"Ms Doe is ill").len(), files_with(dir.path(), &middle).len()), (1, 1));
+    let event = br#"{"at":3,"detail":{"name":"reason"},"type":"redaction"}"#.to_vec();
+    let redact = Change::RedactParam { task: opened.id, name: "reason".to_owned() };
+    let changes = vec![Change::RedactOpening { index, remaining: None }, redact];
+    store.commit(Write { events: vec![event], changes }).await.unwrap();
+    let start = Instant::now();
+    while !files_with(dir.path(), b"Ms Doe is ill").is_empty() || !files_with(dir.path(), &middle).is_empty() {
+        let left = (files_with(dir.path(), b"Ms Doe is ill"), files_with(dir.path(), &middle));
+        assert!(start.elapsed() < Duration::from_secs(10), "{left:?}");
+        tokio::task::yield_now().await;
+    }
+    store.commit(with(4, vec![])).await.unwrap();
+    assert_eq!(store.fault(), None);
 }
 
 #[tokio::test]
