@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
@@ -25,7 +26,11 @@ use crate::{
 };
 
 /// Changes when the terms of an entry are read differently: the index is then built anew.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
+/// How far before the time in its decision's id an entry's time may be, in milliseconds, and how far after it: what most
+/// calls take. An entry outside is found by a posting of its own: the outcome of a long call, or of one while the clock was set.
+const DECISION_BEFORE: i64 = 5_000;
+const DECISION_AFTER: i64 = 20_000;
 /// Most terms of one query; more are checked on the entries only.
 const QUERY_TERMS_MAX: usize = 8;
 
@@ -149,7 +154,9 @@ fn insert(index: &Connection, files: &impl LogFiles, n: u64) -> Result<(), Error
         at_min = at_min.min(terms.at);
         at_max = at_max.max(terms.at);
         // Decisions are found by the time in their id: a posting for each would be as large as the log.
-        distinct.extend(terms.terms.into_iter().filter(|(field, _)| *field != "decision"));
+        let at = terms.at;
+        let in_time = |value: &str| value.parse().is_ok_and(|id| told_of(id).contains(&at));
+        distinct.extend(terms.terms.into_iter().filter(|(field, value)| *field != "decision" || !in_time(value)));
     }
     // In order, as the table keeps them.
     let postings: BTreeSet<i64> = distinct.iter().map(|(field, value)| term_hash(field, value)).collect();
@@ -188,12 +195,17 @@ impl Candidates<'_> {
             sql.push_str(&format!(" JOIN posting p{number} ON p{number}.bundle = b.n AND p{number}.term = ?{}", number + 1));
         }
         let next = hashes.len() + 1;
-        sql.push_str(&format!(
-            " WHERE b.n < ?{next} AND b.at_max >= ?{} AND b.at_min <= ?{} ORDER BY b.n DESC LIMIT ?{}",
-            next + 1,
-            next + 2,
-            next + 3
-        ));
+        sql.push_str(&format!(" WHERE b.n < ?{next} AND b.at_max >= ?{} AND b.at_min <= ?{}", next + 1, next + 2));
+        for (_, value) in self.terms.iter().filter(|(field, _)| field == "decision") {
+            let Ok(id) = value.parse() else { return Ok(Vec::new()) };
+            let (times, hash) = (told_of(id), term_hash("decision", value));
+            sql.push_str(&format!(
+                " AND (b.at_max >= {} AND b.at_min <= {} OR EXISTS (SELECT 1 FROM posting WHERE term = {hash} AND bundle = b.n))",
+                times.start(),
+                times.end()
+            ));
+        }
+        sql.push_str(&format!(" ORDER BY b.n DESC LIMIT ?{}", next + 3));
         let bounds = [clamp(self.below), self.times.0, self.times.1, clamp(self.limit)];
         let values = hashes.iter().chain(&bounds).map(|value| value as &dyn ToSql);
         let failed = || sqlite("search the index");
@@ -207,10 +219,11 @@ fn clamp(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// The time at which a decision was made: its id is a UUIDv7, whose first 48 bits are milliseconds.
-pub(crate) fn decided_at(id: DecisionId) -> i64 {
+/// The times of most entries that speak of a decision. Its id is a UUIDv7: the first 48 bits are milliseconds.
+fn told_of(id: DecisionId) -> RangeInclusive<i64> {
     let bytes = id.as_bytes().iter().take(6);
-    bytes.fold(0, |millis, byte| (millis << 8) | i64::from(*byte))
+    let at = bytes.fold(0, |millis, byte| (millis << 8) | i64::from(*byte));
+    at - DECISION_BEFORE..=at + DECISION_AFTER
 }
 
 fn term_hash(field: &str, value: &str) -> i64 {

@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use crate::{
     batch::read_batches,
     error::Error,
-    index::{Candidates, decided_at, indexed, is_damage},
+    index::{Candidates, indexed, is_damage},
     shared::Shared,
     terms::Terms,
 };
@@ -21,10 +21,6 @@ use crate::{
 const LIMIT_MAX: usize = 1000;
 /// Most bundles that one query reads: about a million entries.
 const BUNDLES_MAX: u64 = 4096;
-/// How far an entry's time may be from the time in its decision's id, in milliseconds.
-const DECISION_SLACK: i64 = 5_000;
-/// For how long after a decision entries may still speak of it, in milliseconds: the outcome of a long call.
-const OUTCOME_WITHIN: i64 = 3_600_000;
 /// The published size may move while it is read; it does not move often.
 const ATTEMPTS: usize = 8;
 
@@ -83,12 +79,10 @@ struct Hunt<'a> {
 impl<'a> Hunt<'a> {
     /// `None` if nothing can match.
     fn new(query: &'a LogQuery) -> Option<Self> {
-        let mut times = (query.since.map_or(i64::MIN, |t| t.millis()), query.until.map_or(i64::MAX, |t| t.millis()));
-        for (field, value) in &query.terms {
-            if field == "decision" {
-                let at = decided_at(value.parse::<DecisionId>().ok()?);
-                times = (times.0.max(at - DECISION_SLACK), times.1.min(at + OUTCOME_WITHIN));
-            }
+        let times = (query.since.map_or(i64::MIN, |t| t.millis()), query.until.map_or(i64::MAX, |t| t.millis()));
+        let is_none = |(field, value): &(String, String)| field == "decision" && value.parse::<DecisionId>().is_err();
+        if query.terms.iter().any(is_none) {
+            return None;
         }
         let limit = query.limit.min(LIMIT_MAX);
         (times.0 <= times.1 && limit > 0).then(|| Self { query, times, limit, bundles: 0, hits: Vec::new() })

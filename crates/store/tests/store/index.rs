@@ -86,3 +86,25 @@ async fn the_index_of_another_log_hides_nothing_of_this_one() {
     assert_eq!(finds(&store, "agent", "bot").await.len(), 9);
     assert_eq!(finds(&store, "subject", "thing-7").await, [7]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_speaks_of_a_decision_is_found_however_long_the_call_and_wherever_the_clock_was() {
+    const MADE_AT: u64 = 100_000_000;
+    let dir = TempDir::new().unwrap();
+    let store = try_open(dir.path()).unwrap();
+    let mut id = [9; 16];
+    id[..6].copy_from_slice(&MADE_AT.to_be_bytes()[2..]);
+    let id = domain::DecisionId::from_bytes(id).to_string();
+    let hour = 3_600_000;
+    let mut expected = Vec::new();
+    for at in [MADE_AT, MADE_AT + 1000, MADE_AT + 30_000, MADE_AT + 8 * hour, MADE_AT - hour] {
+        let event = write(&json!({ "at": at, "decision": id, "type": "test" }));
+        expected.push(store.commit(event).await.unwrap());
+        fill(&store, "bot", 600).await;
+    }
+    store.close();
+    drop(store);
+    expected.reverse();
+    let store = try_open(dir.path()).unwrap();
+    assert_eq!(finds(&store, "decision", &id).await, expected);
+}
