@@ -11,9 +11,12 @@ use tracing::{Instrument, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Notes each span that ends, and the one that it is within.
+/// A span, and the one that it is within.
+type Span = (&'static str, Option<&'static str>);
+
+/// Notes each span that ends.
 #[derive(Clone, Default)]
-struct Ended(Arc<Mutex<Vec<(&'static str, Option<&'static str>)>>>);
+struct Ended(Arc<Mutex<Vec<Span>>>);
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Ended {
     fn on_close(&self, id: Id, context: Context<'_, S>) {
