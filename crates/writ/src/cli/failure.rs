@@ -97,8 +97,16 @@ impl From<anyhow::Error> for Failure {
             Ok(refused) => return refused.into(),
             Err(error) => error,
         };
-        let mut failure = Self::new(error.to_string());
-        failure.why.extend(error.chain().skip(1).map(ToString::to_string));
+        let mut told: Vec<String> = Vec::new();
+        for cause in error.chain().map(ToString::to_string) {
+            // Some errors end with their cause: once is enough.
+            if told.last().is_none_or(|before| !before.ends_with(&cause)) {
+                told.push(cause);
+            }
+        }
+        let mut told = told.into_iter();
+        let mut failure = Self::new(told.next().unwrap_or_default());
+        failure.why.extend(told);
         failure
     }
 }
@@ -106,5 +114,19 @@ impl From<anyhow::Error> for Failure {
 impl From<Refused> for Failure {
     fn from(refused: Refused) -> Self {
         Self { faults: refused.0.clone(), ..Self::usage(refused.to_string()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key_file::KeyFileError;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let source = std::io::Error::from(std::io::ErrorKind::NotFound);
+        let told = KeyFileError::Io { path: "k".into(), verb: "read", source };
+        let failure = Failure::from(anyhow::Error::new(told).context("the keys"));
+        assert_eq!((failure.what.as_str(), failure.why.len()), ("the keys", 1), "{failure}");
     }
 }

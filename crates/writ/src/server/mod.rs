@@ -159,7 +159,7 @@ async fn open(config: &Config, policy: policy::Policy, targets: Vec<ConfiguredTa
     let signers = Keys { log: Box::new(keys.log), node: Box::new(keys.node) };
     let opening = Arc::clone(&clock);
     let store = tokio::task::spawn_blocking(move || store::open(settings, signers, opening)).await?;
-    let store = store.with_context(|| format!("the store in `{}`", config.data.dir.display()))?;
+    let store = store.with_context(|| format!("the store in `{}` cannot be opened", config.data.dir.display()))?;
     let provider_keys = ConfiguredKeys::new(&config.providers);
     provider_keys.warm().await;
     let parts = Parts {
@@ -184,7 +184,7 @@ async fn open(config: &Config, policy: policy::Policy, targets: Vec<ConfiguredTa
         clock,
         entropy: Arc::new(SystemEntropy),
     };
-    Ok((Authority::start(parts).await.context("the state in the store")?, store))
+    Ok((Authority::start(parts).await.context("the state in the store cannot be read")?, store))
 }
 
 fn rotating_keys(config: &Config, authority: &Authority) -> RotatingKeys {
