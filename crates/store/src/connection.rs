@@ -16,7 +16,8 @@ use crate::error::{Error, io, sqlite};
 const SQLITE_NEEDED: (i32, &str) = (3_051_003, "3.51.3");
 /// Pages of WAL after which a commit also checkpoints: 16 MiB, so that this is rare.
 const WAL_PAGES: i64 = 4096;
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection waits for a lock.
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Migrations in order; the n-th leads to schema n + 1.
 const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema2.sql")];
 

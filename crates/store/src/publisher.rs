@@ -14,6 +14,7 @@ use rusqlite::Connection;
 
 use crate::{
     batch::{ledger, read_batches},
+    connection::BUSY_TIMEOUT,
     error::{Error, sqlite},
     index::{Index, is_damage},
     shared::Shared,
@@ -25,6 +26,9 @@ use crate::{
 const INDEX_PORTION: u64 = 64;
 /// How long the publisher waits for the writer to record a checkpoint.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long cutting off the database's own log waits for those who read in it.
+const WIPE_WAIT: Duration = Duration::from_millis(50);
 
 /// What the publisher works with.
 pub(crate) struct Background {
@@ -106,10 +110,12 @@ impl Background {
         if !self.shared.is_to_wipe() {
             return Ok(());
         }
-        let busy: i64 = self
-            .reader
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
-            .map_err(sqlite("write back its log after a redaction"))?;
+        // It holds up the writer while it waits for readers, so it does not wait for long.
+        let failed = || sqlite("write back its log after a redaction");
+        self.reader.busy_timeout(WIPE_WAIT).map_err(failed())?;
+        let busy = self.reader.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        self.reader.busy_timeout(BUSY_TIMEOUT).map_err(failed())?;
+        let busy = busy.map_err(failed())?;
         // A reader is in the way: again in the next round.
         self.shared.set_to_wipe(busy != 0);
         Ok(())
