@@ -72,6 +72,12 @@ impl Prepared {
         }
     }
 
+    /// Whether it takes something out that must not stand anywhere any more.
+    pub(crate) fn redacts(&self) -> bool {
+        let redacts = |row: &Row| matches!(row, Row::RedactOpening { .. } | Row::RedactParam { .. } | Row::ForgetTaskKey(_));
+        self.rows.iter().any(redacts)
+    }
+
     /// Bytes that it adds to a batch, about.
     pub(crate) fn weight(&self) -> usize {
         self.events.iter().map(|event| event.len() + 256).sum::<usize>() + self.rows.len() * 256

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use auditlog::{checkpoint::Head, port::BatchLedger, publish::Publisher, sequence::StoredBatch, tile::Entries};
+use auditlog::{checkpoint::Head, port::BatchLedger, publish::Publisher, sequence::StoredBatch};
 use rusqlite::Connection;
 
 use crate::{
@@ -18,7 +18,6 @@ use crate::{
     error::{Error, sqlite},
     index::{Index, is_damage},
     shared::Shared,
-    terms::Terms,
     writer::Job,
 };
 
@@ -107,18 +106,25 @@ impl Background {
     /// After a redaction writes the database's own log back and cuts it off: what was taken out stands in there still, as it
     /// was before.
     fn wipe(&self) -> Result<(), Error> {
-        if !self.shared.is_to_wipe() {
+        // Taken before: a redaction that is committed meanwhile asks anew.
+        if !self.shared.take_wipe() {
             return Ok(());
         }
+        let whole = self.cut_off();
+        if !matches!(whole, Ok(true)) {
+            self.shared.ask_wipe();
+        }
+        whole.map(drop)
+    }
+
+    /// Whether all of it could be cut off; a reader may be in the way.
+    fn cut_off(&self) -> Result<bool, Error> {
         // It holds up the writer while it waits for readers, so it does not wait for long.
         let failed = || sqlite("write back its log after a redaction");
         self.reader.busy_timeout(WIPE_WAIT).map_err(failed())?;
         let busy = self.reader.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
         self.reader.busy_timeout(BUSY_TIMEOUT).map_err(failed())?;
-        let busy = busy.map_err(failed())?;
-        // A reader is in the way: again in the next round.
-        self.shared.set_to_wipe(busy != 0);
-        Ok(())
+        busy.map(|busy| busy == 0).map_err(failed())
     }
 
     /// Indexes what is published. An index that turns out to be damaged, here or in a search, is built anew.
@@ -148,13 +154,6 @@ impl Background {
     }
 }
 
-/// Whether one of these entries says that something was redacted.
-fn tells_of_redaction(packed: &[u8]) -> bool {
-    const WORD: &[u8] = b"\"redaction\"";
-    packed.windows(WORD.len()).any(|bytes| bytes == WORD)
-        && Entries::new(packed).flatten().any(|leaf| Terms::of_leaf(leaf).has("type", "redaction"))
-}
-
 /// The batches behind the writer: read here, changed only by it.
 struct Behind<'a> {
     shared: &'a Shared,
@@ -164,11 +163,7 @@ struct Behind<'a> {
 
 impl BatchLedger for Behind<'_> {
     fn batches_from(&mut self, first: u64, leaves_max: u64) -> Result<Vec<StoredBatch>, auditlog::Error> {
-        let batches = read_batches(self.reader, self.shared, first, leaves_max).map_err(ledger("read batches"))?;
-        if batches.iter().any(|batch| tells_of_redaction(&batch.packed)) {
-            self.shared.set_to_wipe(true);
-        }
-        Ok(batches)
+        read_batches(self.reader, self.shared, first, leaves_max).map_err(ledger("read batches"))
     }
 
     fn record_checkpoint(&mut self, _: Head, note: &[u8]) -> Result<(), auditlog::Error> {

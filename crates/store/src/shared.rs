@@ -136,12 +136,13 @@ impl Shared {
         self.unpublishable.store(failing, Ordering::Relaxed);
     }
 
-    pub(crate) fn is_to_wipe(&self) -> bool {
-        self.to_wipe.load(Ordering::Relaxed)
+    /// Something was redacted: the publisher cuts off the database's own log.
+    pub(crate) fn ask_wipe(&self) {
+        self.to_wipe.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn set_to_wipe(&self, still: bool) {
-        self.to_wipe.store(still, Ordering::Relaxed);
+    pub(crate) fn take_wipe(&self) -> bool {
+        self.to_wipe.swap(false, Ordering::Relaxed)
     }
 
     /// A search found the index damaged: the publisher builds it anew.

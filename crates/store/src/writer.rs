@@ -252,6 +252,10 @@ impl Writer {
                 Job::Write(write, reply) => {
                     let wants_leaf = matches!(reply, Reply::Proof(..));
                     let write = mem::replace(write, Prepared { events: Vec::new(), rows: Vec::new() });
+                    if write.redacts() {
+                        // Not too early: as long as this transaction is open, nobody can cut off the database's own log.
+                        self.shared.ask_wipe();
+                    }
                     batch.add(db, &self.node, write, now, wants_leaf.then_some(position))?;
                 }
                 Job::Record(note, _) => record_checkpoint(db, note)?,
