@@ -21,7 +21,7 @@ use crate::observe::{Observer, Stage, Stopwatch};
 use crate::respond::Refusal as Admission;
 use crate::slots::{Slot, Slots};
 use arc_swap::ArcSwap;
-use authority::{Authority, CallStatus, Caller, Decision, Released};
+use authority::{Authority, CallStatus, Caller, Decision, Over, Released};
 use bytes::Bytes;
 use domain::{OfferName, Operation, Outcome, Reason, TargetName, TaskId, Timestamp};
 use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, HeaderName, HeaderValue, UPGRADE, USER_AGENT};
@@ -362,7 +362,7 @@ impl Inner {
             biased;
             over = caller.wait_over() => Err((CallStatus::Withheld, Admission::Over(over).into())),
             () = tokio::time::sleep_until(deadline) => Err((CallStatus::Timeout, Refusal::Timeout)),
-            exchanged = api.exchange(draft, opening.as_ref().map(|(opening, _)| opening), (caller.task(), now)) => exchanged,
+            exchanged = api.exchange(draft, opening.as_ref().map(|(opening, _)| opening), (&released, now)) => exchanged,
         };
         let (needles, response) = match exchanged {
             Ok(exchanged) => exchanged,
@@ -441,12 +441,16 @@ impl Api {
         &self,
         mut draft: Draft,
         opening: Option<&Opening>,
-        (task, now): (TaskId, Timestamp),
+        (released, now): (&Released, Timestamp),
     ) -> Result<(Arc<Needles>, Response<Incoming>), (CallStatus, Refusal)> {
-        let needles = self.injector.inject(&mut draft, task, now).await.map_err(|fault| {
+        let needles = self.injector.inject(&mut draft, released.live().task().id, now).await.map_err(|fault| {
             tracing::error!(target = %self.target.name, %fault, "the credential of an API cannot be had");
             (CallStatus::UpstreamError, Refusal::NoCredential)
         })?;
+        // A token may have had to be fetched first. INVARIANT(policy-stands)
+        if !released.stands() {
+            return Err((CallStatus::NotReleased, Admission::Over(Over::PolicyChanged).into()));
+        }
         opening.into_iter().for_each(|opening| opening.ask(&mut draft.headers));
         let response = self.send(draft).await.map_err(|why| {
             tracing::warn!(target = %self.target.name, %why, "an API cannot be reached");

@@ -169,6 +169,29 @@ async fn a_token_outlives_a_reload_that_leaves_its_api_as_it_was() {
 }
 
 #[tokio::test]
+async fn a_request_whose_policy_was_replaced_while_its_credential_was_fetched_is_not_sent() {
+    let auth = "form = \"oauth\", token_url = \"https://api.test:PORT/token\", client_id = \"writ\", client_secret = { file = \"secret\" }";
+    let setup = Setup::with(With { auth, ..With::default() }).await;
+    let client = setup.client().await;
+    setup.upstream.answer(|seen| match seen.line().starts_with("POST /token ") {
+        true => match ok("content-type: application/json\r\n", r#"{"access_token": "tok-0123456789", "token_type": "Bearer"}"#) {
+            Answer::Pieces(pieces) => Answer::Held(pieces),
+            other => other,
+        },
+        false => ok("", "{}"),
+    });
+    let change = async {
+        setup.upstream.hanging.notified().await;
+        setup.reload_policies(&format!("{POLICIES}\n// another version\n")).await;
+        setup.upstream.goes_on.notify_one();
+    };
+    let (answer, ()) = futures_util::future::join(client.get("/http/api/echo"), change).await;
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert_eq!(setup.upstream.seen().len(), 1, "the token alone was asked for");
+    assert_eq!(setup.logged("outcome").pop().unwrap()["status"], "not_released");
+}
+
+#[tokio::test]
 async fn an_api_gets_the_ids_of_our_trace_if_its_target_says_so_and_never_those_of_the_task() {
     for (trace, expected) in [(true, vec![TRACE.to_owned()]), (false, vec![])] {
         let setup = Setup::with(With { trace, ..With::default() }).await;

@@ -151,6 +151,8 @@ pub(crate) enum Answer {
     Last(Vec<Vec<u8>>),
     /// Sends this and waits until the gateway closes the connection.
     Hang(Vec<u8>),
+    /// Sends these pieces once it is told to go on; the connection stays.
+    Held(Vec<Vec<u8>>),
     /// Agrees to a WebSocket with these headers besides, and answers each message with what the talk says.
     Socket(String, Talk),
 }
@@ -209,6 +211,8 @@ pub(crate) struct Upstream {
     pub(crate) closed: Notify,
     /// Told when an answer hangs.
     pub(crate) hanging: Notify,
+    /// Lets an answer go that is held.
+    pub(crate) goes_on: Notify,
     /// Tells it to say `unasked` on a WebSocket, between two messages of the task.
     pub(crate) speaks: Notify,
 }
@@ -239,6 +243,7 @@ impl Upstream {
             accepted: AtomicUsize::new(0),
             closed: Notify::new(),
             hanging: Notify::new(),
+            goes_on: Notify::new(),
             speaks: Notify::new(),
         });
         for listener in [listener, other] {
@@ -270,6 +275,11 @@ impl Upstream {
                 Answer::Pieces(pieces) => (pieces, false),
                 Answer::Last(pieces) => (pieces, true),
                 Answer::Socket(headers, talk) => return self.talk(stream, &seen, &headers, talk).await,
+                Answer::Held(pieces) => {
+                    self.hanging.notify_one();
+                    self.goes_on.notified().await;
+                    (pieces, false)
+                }
                 Answer::Hang(piece) => {
                     let _ = stream.write_all(&piece).await;
                     let _ = stream.flush().await;
