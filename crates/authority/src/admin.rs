@@ -257,7 +257,7 @@ impl Authority {
             let text = |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
             Some((entry.index, committed.filter_map(text).collect()))
         };
-        Ok(found.into_iter().rev().find_map(committed))
+        Ok(found.entries.into_iter().rev().find_map(committed))
     }
 
     /// Records that somebody is about to be shown these sensitive parameters of a task. They may be shown once this

@@ -256,6 +256,16 @@ pub struct LogQuery {
     pub limit: usize,
 }
 
+/// What a search found so far.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LogPage {
+    /// The entries, newest first.
+    pub entries: Vec<LogEntry>,
+    /// Entries below this index were not looked at, because there are enough, or because a search reads only so much at one
+    /// time. `None`: there is nothing more to find.
+    pub rest: Option<u64>,
+}
+
 /// One entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEntry {
@@ -367,7 +377,7 @@ pub trait Archive: GrantArchive {
     /// Tasks, newest first.
     async fn tasks(&self, query: TaskQuery) -> Result<Vec<Task>, ArchiveError>;
     /// Log entries, newest first, published ones and those not yet published.
-    async fn search(&self, query: LogQuery) -> Result<Vec<LogEntry>, ArchiveError>;
+    async fn search(&self, query: LogQuery) -> Result<LogPage, ArchiveError>;
     /// The sealed opening of an entry and the wrapped key of its task.
     async fn opening(&self, index: u64) -> Result<Option<(Vec<u8>, Vec<u8>)>, ArchiveError>;
     /// The log index of a decision.

@@ -161,7 +161,7 @@ impl Authority {
         let terms = vec![("type".to_owned(), kind.to_owned())];
         let entries = self.0.archive.search(LogQuery { terms, limit: ORPHANS_MAX, ..LogQuery::default() }).await?;
         let mut told = BTreeMap::new();
-        for LogEntry { index, leaf } in entries {
+        for LogEntry { index, leaf } in entries.entries {
             let leaf: Value = serde_json::from_slice(&leaf).unwrap_or_default();
             let text = |member: &str| leaf.pointer(&format!("/event/detail/{member}")).and_then(Value::as_str);
             let grant = text("grant").and_then(|grant| grant.parse().ok());

@@ -354,7 +354,7 @@ async fn a_redacted_parameter_is_gone_from_the_task_as_well() {
     let issued = world.issue("bot", task_request("refund-order", parameters)).await.unwrap();
     let query =
         authority::ports::LogQuery { terms: vec![("operation".into(), "task.open".into())], limit: 1, ..Default::default() };
-    let entry = world.ledger.search(query).await.unwrap().remove(0);
+    let entry = world.ledger.search(query).await.unwrap().entries.remove(0);
     assert!(!String::from_utf8(entry.leaf.clone()).unwrap().contains("Doe"));
     assert_eq!(
         world.authority.opened(&entry, &Actor::Operator("eve".into())).await.unwrap().get("reason"),

@@ -150,7 +150,7 @@ fn main() {
     for (what, terms) in [("one agent", ("agent", "agent-7".to_owned())), ("one task", ("task", format!("tsk_{:032x}", 400)))] {
         let query = LogQuery { terms: vec![(terms.0.to_owned(), terms.1)], limit: 20, ..LogQuery::default() };
         let start = Instant::now();
-        let found = runtime.block_on(store.search(query)).unwrap().len();
+        let found = runtime.block_on(store.search(query)).unwrap().entries.len();
         println!("search by {what}: {found} entries in {:.1?}", start.elapsed());
     }
 }

@@ -13,7 +13,7 @@ use auditlog::{
     tile::{CHECKPOINT_PATH, Resource},
 };
 use authority::ports::{
-    Archive, ArchiveError, GrantArchive, GrantCounts, GrantQuery, GrantRecord, Loaded, LogEntry, LogQuery, PublishedLog,
+    Archive, ArchiveError, GrantArchive, GrantCounts, GrantQuery, GrantRecord, Loaded, LogEntry, LogPage, LogQuery, PublishedLog,
     TaskQuery,
 };
 use domain::{DecisionId, GrantId, TargetName, Task, TaskId, Timestamp};
@@ -187,7 +187,7 @@ impl Archive for Store {
         self.read(read).await
     }
 
-    async fn search(&self, query: LogQuery) -> Result<Vec<LogEntry>, ArchiveError> {
+    async fn search(&self, query: LogQuery) -> Result<LogPage, ArchiveError> {
         self.read(move |shared, readers| Ok(search(shared, readers, &query)?)).await
     }
 
@@ -207,7 +207,7 @@ impl Archive for Store {
     async fn decision(&self, id: DecisionId) -> Result<Option<LogEntry>, ArchiveError> {
         let terms = vec![("decision".to_owned(), id.to_string()), ("type".to_owned(), "decision".to_owned())];
         let found = self.search(LogQuery { terms, limit: 1, ..LogQuery::default() }).await?;
-        Ok(found.into_iter().next())
+        Ok(found.entries.into_iter().next())
     }
 }
 

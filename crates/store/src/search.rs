@@ -5,7 +5,7 @@ use auditlog::{
     edge::read_or_full,
     tile::{Entries, Resource, TILE_WIDTH},
 };
-use authority::ports::{LogEntry, LogQuery};
+use authority::ports::{LogEntry, LogPage, LogQuery};
 use domain::DecisionId;
 use rusqlite::Connection;
 
@@ -31,10 +31,14 @@ pub(crate) struct Readers<'a> {
 }
 
 /// Finds entries, newest first.
-pub(crate) fn search(shared: &Shared, readers: &Readers<'_>, query: &LogQuery) -> Result<Vec<LogEntry>, Error> {
-    let Some(mut hunt) = Hunt::new(query) else { return Ok(Vec::new()) };
+pub(crate) fn search(shared: &Shared, readers: &Readers<'_>, query: &LogQuery) -> Result<LogPage, Error> {
+    search_within(BUNDLES_MAX, shared, readers, query)
+}
+
+fn search_within(bundles_max: u64, shared: &Shared, readers: &Readers<'_>, query: &LogQuery) -> Result<LogPage, Error> {
+    let Some(mut hunt) = Hunt::new(query, bundles_max) else { return Ok(LogPage::default()) };
     let (published, unpublished) = unpublished(shared, readers.database)?;
-    hunt.take(unpublished);
+    hunt.take(published, unpublished);
     let distrust = |error: &Error| {
         if is_damage(error) {
             shared.distrust_index();
@@ -46,22 +50,22 @@ pub(crate) fn search(shared: &Shared, readers: &Readers<'_>, query: &LogQuery) -
     let end = query.before.map_or(bundles, |before| before.div_ceil(TILE_WIDTH).min(bundles));
     for n in (indexed.min(end)..end).rev() {
         if hunt.done() {
-            return Ok(hunt.hits);
+            return Ok(hunt.broken_off());
         }
-        hunt.take(read_bundle(shared, n, published)?);
+        hunt.take(n * TILE_WIDTH, read_bundle(shared, n, published)?);
     }
     let mut below = indexed;
     loop {
         if hunt.done() {
-            return Ok(hunt.hits);
+            return Ok(hunt.broken_off());
         }
         let found = hunt.candidates(query, below).find(readers.index).inspect_err(distrust)?;
-        let Some(last) = found.last().copied() else { return Ok(hunt.hits) };
+        let Some(last) = found.last().copied() else { return Ok(LogPage { entries: hunt.hits, rest: None }) };
         for n in found {
             if hunt.done() {
-                return Ok(hunt.hits);
+                return Ok(hunt.broken_off());
             }
-            hunt.take(read_bundle(shared, n, published)?);
+            hunt.take(n * TILE_WIDTH, read_bundle(shared, n, published)?);
         }
         below = last;
     }
@@ -72,24 +76,33 @@ struct Hunt<'a> {
     query: &'a LogQuery,
     times: (i64, i64),
     limit: usize,
+    /// How many bundles it may still read.
     bundles: u64,
+    /// Nothing below this was looked at.
+    floor: u64,
     hits: Vec<LogEntry>,
 }
 
 impl<'a> Hunt<'a> {
     /// `None` if nothing can match.
-    fn new(query: &'a LogQuery) -> Option<Self> {
+    fn new(query: &'a LogQuery, bundles: u64) -> Option<Self> {
         let times = (query.since.map_or(i64::MIN, |t| t.millis()), query.until.map_or(i64::MAX, |t| t.millis()));
         let is_none = |(field, value): &(String, String)| field == "decision" && value.parse::<DecisionId>().is_err();
         if query.terms.iter().any(is_none) {
             return None;
         }
         let limit = query.limit.min(LIMIT_MAX);
-        (times.0 <= times.1 && limit > 0).then(|| Self { query, times, limit, bundles: 0, hits: Vec::new() })
+        (times.0 <= times.1 && limit > 0).then(|| Self { query, times, limit, bundles, floor: u64::MAX, hits: Vec::new() })
     }
 
     fn done(&self) -> bool {
-        self.hits.len() >= self.limit || self.bundles >= BUNDLES_MAX
+        self.hits.len() >= self.limit || self.bundles == 0
+    }
+
+    /// What was found, and where to go on.
+    fn broken_off(self) -> LogPage {
+        let last = self.hits.last().filter(|_| self.hits.len() >= self.limit).map(|hit| hit.index);
+        LogPage { rest: Some(last.unwrap_or(self.floor)).filter(|rest| *rest > 0), entries: self.hits }
     }
 
     fn candidates(&self, query: &'a LogQuery, below: u64) -> Candidates<'a> {
@@ -97,9 +110,10 @@ impl<'a> Hunt<'a> {
         Candidates { terms: &query.terms, times: self.times, below: below.min(before), limit: 64 }
     }
 
-    /// Takes the matching ones of some entries, the last first.
-    fn take(&mut self, entries: Vec<LogEntry>) {
-        self.bundles += 1;
+    /// Takes the matching ones of some entries that begin at `first`, the last first.
+    fn take(&mut self, first: u64, entries: Vec<LogEntry>) {
+        self.bundles = self.bundles.saturating_sub(1);
+        self.floor = first;
         for entry in entries.into_iter().rev() {
             if self.hits.len() >= self.limit {
                 return;
@@ -150,4 +164,59 @@ fn collect(first: u64, packed: &[u8], below: u64, entries: &mut Vec<LogEntry>) -
         entries.push(LogEntry { index, leaf: leaf?.to_vec() });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::{Store, connection::open_reader, index::open_to_search, rig};
+    use authority::ports::{Ledger, Write};
+
+    /// A published and indexed log in which every hundredth entry is of a rare agent.
+    async fn log(dir: &std::path::Path) -> Store {
+        let store = rig::try_open(dir).unwrap();
+        let event = |number: u64| {
+            let agent = if number.is_multiple_of(100) { "rare" } else { "bot" };
+            format!("{{\"agent\":\"{agent}\",\"at\":{number},\"outcome\":\"o{}\",\"type\":\"test\"}}", number % 2000).into_bytes()
+        };
+        for first in (0..3000).step_by(500) {
+            store.commit(Write { events: (first..first + 500).map(event).collect(), changes: Vec::new() }).await.unwrap();
+        }
+        store.close();
+        drop(store);
+        rig::try_open_idle(dir).unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_search_that_reads_only_so_much_says_where_to_go_on() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let store = log(dir.path()).await;
+        let database = open_reader(&store.shared().database()).unwrap();
+        let index = open_to_search(&store.shared().index()).unwrap();
+        let readers = Readers { database: &database, index: &index };
+        let pages = |bundles_max: u64, limit: usize, term: (&str, &str)| {
+            let (mut found, mut empty, mut before) = (Vec::new(), 0, None);
+            loop {
+                let terms = vec![(term.0.to_owned(), term.1.to_owned())];
+                let query = LogQuery { terms, before, limit, ..LogQuery::default() };
+                let page = search_within(bundles_max, store.shared(), &readers, &query).unwrap();
+                assert!(page.rest.is_none_or(|rest| before.is_none_or(|before| rest < before)), "it gets on");
+                empty += usize::from(page.entries.is_empty() && page.rest.is_some());
+                found.extend(page.entries.iter().map(|entry| entry.index));
+                match page.rest {
+                    Some(rest) => before = Some(rest),
+                    None => return (found, empty),
+                }
+            }
+        };
+        let rare: Vec<u64> = (0..30).rev().map(|n| n * 100).collect();
+        for (bundles_max, limit) in [(4096, 100), (4096, 7), (3, 100), (2, 4), (2, 1)] {
+            assert_eq!(pages(bundles_max, limit, ("agent", "rare")).0, rare, "{bundles_max} bundles, {limit} entries");
+        }
+        // Nothing on the first pages is not nothing at all.
+        let (found, empty) = pages(2, 10, ("outcome", "o44"));
+        assert_eq!(found, [2044, 44]);
+        assert!(empty > 0);
+    }
 }

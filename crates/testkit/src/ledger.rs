@@ -9,7 +9,7 @@ use auditlog::proof::{prove_consistency, prove_inclusion};
 use auditlog::tree::{Frontier, Node};
 use authority::ports::{
     Archive, ArchiveError, Change, Durable, GrantArchive, GrantCounts, GrantQuery, GrantRecord, Inclusion, Ledger, LedgerError,
-    Loaded, LogEntry, LogQuery, PublishedLog, TaskQuery, Write,
+    Loaded, LogEntry, LogPage, LogQuery, PublishedLog, TaskQuery, Write,
 };
 use domain::{Agent, AgentId, DecisionId, GrantId, TargetName, Task, TaskId, Timestamp, Upstream, UpstreamName};
 use serde_json::Value;
@@ -293,7 +293,7 @@ impl Archive for MemoryLedger {
         Ok(state.tasks.values().rev().map(|(task, _)| task).filter(wanted).take(query.limit).cloned().collect())
     }
 
-    async fn search(&self, query: LogQuery) -> Result<Vec<LogEntry>, ArchiveError> {
+    async fn search(&self, query: LogQuery) -> Result<LogPage, ArchiveError> {
         let state = self.state.lock().unwrap();
         let matches = |leaf: &[u8]| {
             let leaf: Value = serde_json::from_slice(leaf).unwrap();
@@ -302,7 +302,9 @@ impl Archive for MemoryLedger {
         };
         let below = query.before.map_or(state.leaves.len(), |before| usize::try_from(before).unwrap().min(state.leaves.len()));
         let entries = (0..below).rev().filter_map(|index| state.entry(index));
-        Ok(entries.filter(|entry| matches(&entry.leaf)).take(query.limit).collect())
+        let entries: Vec<LogEntry> = entries.filter(|entry| matches(&entry.leaf)).take(query.limit).collect();
+        let rest = entries.last().map(|last| last.index).filter(|_| entries.len() >= query.limit);
+        Ok(LogPage { entries, rest })
     }
 
     async fn opening(&self, index: u64) -> Result<Option<(Vec<u8>, Vec<u8>)>, ArchiveError> {
@@ -322,7 +324,7 @@ impl Archive for MemoryLedger {
             limit: 1,
             ..LogQuery::default()
         };
-        Ok(self.search(query).await?.pop())
+        Ok(self.search(query).await?.entries.pop())
     }
 }
 

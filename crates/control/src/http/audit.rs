@@ -10,7 +10,7 @@ use crate::instant;
 use crate::problem::{Fault, Problem};
 use crate::respond;
 use authority::Actor;
-use authority::ports::{LogEntry, LogQuery};
+use authority::ports::{LogEntry, LogPage, LogQuery};
 use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
@@ -43,8 +43,14 @@ pub(crate) async fn search(State(app): State<App>, request: Request) -> Result<J
         before: query.parsed("before", "the index of an entry")?,
         limit: limit.saturating_add(1),
     };
-    let entries = app.authority.archive().search(wanted).await.map_err(|error| respond::archive(&error))?;
-    Ok(Json(page(entries, limit, |entry| entry.index.to_string(), |entry| to_json(&app, entry))))
+    let LogPage { entries, rest } = app.authority.archive().search(wanted).await.map_err(|error| respond::archive(&error))?;
+    // A search reads only so much at one time: that nothing was found so far does not say that there is nothing.
+    let more = rest.filter(|_| entries.len() <= limit);
+    let mut found = page(entries, limit, |entry| entry.index.to_string(), |entry| to_json(&app, entry));
+    if let (Some(more), Some(found)) = (more, found.as_object_mut()) {
+        found.insert("next".to_owned(), more.to_string().into());
+    }
+    Ok(Json(found))
 }
 
 /// A word that no entry can have would find nothing, which reads like *it never happened*.
@@ -131,7 +137,7 @@ async fn found(app: &App, index: &str) -> Result<LogEntry, Problem> {
     let index = position(index)?;
     let query = LogQuery { before: Some(index.saturating_add(1)), limit: 1, ..LogQuery::default() };
     let entries = app.authority.archive().search(query).await.map_err(|error| respond::archive(&error))?;
-    entries.into_iter().find(|entry| entry.index == index).ok_or_else(|| Problem::not_found("entry"))
+    entries.entries.into_iter().find(|entry| entry.index == index).ok_or_else(|| Problem::not_found("entry"))
 }
 
 fn to_json(app: &App, entry: &LogEntry) -> Value {

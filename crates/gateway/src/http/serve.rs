@@ -23,7 +23,7 @@ use crate::slots::{Slot, Slots};
 use arc_swap::ArcSwap;
 use authority::{Authority, CallStatus, Caller, Decision, Over, Released};
 use bytes::Bytes;
-use domain::{OfferName, Operation, Outcome, Reason, TargetName, TaskId, Timestamp};
+use domain::{OfferName, Operation, Outcome, Reason, TargetName, Timestamp};
 use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, HeaderName, HeaderValue, UPGRADE, USER_AGENT};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};

@@ -18,7 +18,7 @@ async fn numbers(store: &Store) -> Vec<u64> {
         let leaf: serde_json::Value = serde_json::from_slice(leaf).unwrap();
         leaf.get("event").unwrap().get("number").unwrap().as_u64().unwrap()
     };
-    found.iter().rev().map(|entry| number(&entry.leaf)).collect()
+    found.entries.iter().rev().map(|entry| number(&entry.leaf)).collect()
 }
 
 /// Commits until the store has recovered; gives the index.

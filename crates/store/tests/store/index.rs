@@ -36,7 +36,7 @@ async fn finds(store: &Store, field: &str, value: &str) -> Vec<u64> {
     let start = Instant::now();
     loop {
         match store.search(query()).await {
-            Ok(found) => return found.iter().map(|entry| entry.index).collect(),
+            Ok(found) => return found.entries.iter().map(|entry| entry.index).collect(),
             Err(error) => assert!(start.elapsed().as_secs() < 10, "{error}"),
         }
         tokio::task::yield_now().await;

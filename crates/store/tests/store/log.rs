@@ -96,7 +96,7 @@ async fn what_is_published_verifies_offline_and_each_entry_has_a_receipt() {
     for index in [0, 255, 256, 699, 700] {
         let receipt = Receipt::parse(store.proof(index).await.unwrap().unwrap().as_bytes()).unwrap();
         let query = LogQuery { before: Some(index + 1), limit: 1, ..LogQuery::default() };
-        let entry = store.search(query).await.unwrap().remove(0);
+        let entry = store.search(query).await.unwrap().entries.remove(0);
         assert_eq!(entry.index, index);
         receipt.verify(&entry.leaf, &TrustPolicy::of_log(log_key())).unwrap();
     }
@@ -112,7 +112,7 @@ async fn what_is_published_verifies_offline_and_each_entry_has_a_receipt() {
 async fn an_empty_log_has_a_checkpoint() {
     let dir = TempDir::new().unwrap();
     let store = try_open(dir.path()).unwrap();
-    assert!(store.search(LogQuery { limit: 9, ..LogQuery::default() }).await.unwrap().is_empty());
+    assert!(store.search(LogQuery { limit: 9, ..LogQuery::default() }).await.unwrap().entries.is_empty());
     assert_eq!(store.proof(0).await.unwrap(), None);
     assert!(check_log(dir.path()).is_empty());
 }
@@ -167,7 +167,7 @@ async fn check_searches(store: &Store) {
     let all: Vec<u64> = (0..=1500).rev().collect();
     let find = async |terms: &[(&str, &str)], query: LogQuery| -> Vec<u64> {
         let terms = terms.iter().map(|(f, v)| ((*f).to_owned(), (*v).to_owned())).collect();
-        store.search(LogQuery { terms, ..query }).await.unwrap().iter().map(|entry| entry.index).collect()
+        store.search(LogQuery { terms, ..query }).await.unwrap().entries.iter().map(|entry| entry.index).collect()
     };
     let many = LogQuery { limit: 1000, ..LogQuery::default() };
     let expect = |keep: &dyn Fn(&u64) -> bool| -> Vec<u64> { all.iter().copied().filter(keep).take(1000).collect() };

@@ -186,8 +186,13 @@ fn listed(form: Form, page: &Value) {
     }
     let headers = ["INDEX", "AT", "TYPE", "AGENT", "TASK", "WHAT", "OUTCOME", "BY"];
     let rows = super::items(page).map(row).collect();
-    table(&headers, rows, "no entry of the log matches");
     let next = member(page, "/next");
+    let none = if next.is_empty() {
+        "no entry of the log matches"
+    } else {
+        "no entry matches among the newest; older ones were not looked at"
+    };
+    table(&headers, rows, none);
     if !next.is_empty() {
         output::line(&format!("more: --before {next}"));
     }
