@@ -29,4 +29,4 @@ mod writer;
 
 pub use chain::{ChainCheck, ChainFlaw};
 pub use error::Error;
-pub use open::{Keys, Store, StoreConfig, open};
+pub use open::{Keys, Store, StoreConfig, is_in_use, open};

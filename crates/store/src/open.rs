@@ -137,6 +137,12 @@ impl Store {
     }
 }
 
+/// Whether a data folder holds a store already.
+#[must_use]
+pub fn is_in_use(data_dir: &Path) -> bool {
+    data_dir.join("writ.db").exists()
+}
+
 /// Opens the store of this node, creating it if there is none.
 ///
 /// # Errors

@@ -31,14 +31,37 @@ pub(crate) fn folder(data_dir: &Path) -> PathBuf {
 /// Reads the keys, making those that are missing. `origin` names a new log; an existing one keeps its name for good.
 ///
 /// # Errors
-/// A key cannot be read or made, or others than its owner can read it.
+/// A key cannot be read or made, or others than its owner can read it; or one is gone that what is stored needs.
 pub(crate) fn open(data_dir: &Path, origin: &str, node: &str, tokens_live: Duration) -> anyhow::Result<ServerKeys> {
     let dir = folder(data_dir);
     key_file::claim_private_dir(&dir)?;
+    if store::is_in_use(data_dir) {
+        still_there(&dir)?;
+    }
     let log = log_key(&dir, origin)?;
     let node = Ed25519Signer::from_seed(node, &key_file::seed(&dir.join("node.key"))?)?;
     let wrapping = WrappingKey::new(key_file::seed(&dir.join("wrapping.key"))?);
     Ok(ServerKeys { log, node, tokens: token_keys::open(&dir, crate::system::now(), tokens_live)?, wrapping })
+}
+
+/// Refuses to make keys anew that what is stored needs: a new one would look well and open nothing.
+fn still_there(dir: &Path) -> anyhow::Result<()> {
+    for (name, loss) in [
+        (
+            "log.key",
+            "no checkpoint of this log can be signed any more; without it only a new log can be begun, with a new data folder and anchor",
+        ),
+        (
+            "wrapping.key",
+            "no sensitive value of the log so far can be opened any more, nor a credential taken back that only a stored secret \
+             takes back; to go on without, put 32 random bytes in base64 there, for its owner alone",
+        ),
+    ] {
+        let path = dir.join(name);
+        let found = path.try_exists().with_context(|| format!("`{}` cannot be looked for", path.display()))?;
+        anyhow::ensure!(found, "`{}` is gone: restore it from a backup. Otherwise {loss}", path.display());
+    }
+    Ok(())
 }
 
 /// The log's key. Its public half stands beside it in `log.vkey`, for those who verify the log, and holds the name.
@@ -66,6 +89,22 @@ fn log_key(dir: &Path, origin: &str) -> anyhow::Result<Ed25519Signer> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn a_key_that_is_gone_from_a_folder_in_use_is_not_made_anew() {
+        let live = Duration::from_secs(300);
+        for name in ["log.key", "wrapping.key"] {
+            let dir = tempfile::tempdir().unwrap();
+            open(dir.path(), "writ.example/log", "n", live).unwrap();
+            fs::write(dir.path().join("writ.db"), "in use").unwrap();
+            open(dir.path(), "writ.example/log", "n", live).unwrap();
+            let path = folder(dir.path()).join(name);
+            fs::remove_file(&path).unwrap();
+            let error = open(dir.path(), "writ.example/log", "n", live).err().unwrap().to_string();
+            assert!(error.contains(name) && error.contains("restore it from a backup"), "{error}");
+            assert!(!path.exists(), "the next start must say the same");
+        }
+    }
 
     #[test]
     fn keys_are_made_once_and_found_again() {
