@@ -90,7 +90,9 @@ impl Desk {
             let mut held = self.held();
             let Some(writer) = held.as_mut() else { return };
             let (jobs, stop) = collect(queue, shared, first, gone);
-            self.awaited.store(jobs.iter().filter(|job| is_awaited(job)).count(), Ordering::Relaxed);
+            if !jobs.is_empty() {
+                self.awaited.store(jobs.iter().filter(|job| is_awaited(job)).count(), Ordering::Relaxed);
+            }
             writer.serve(jobs);
             if stop {
                 *held = None;
