@@ -134,6 +134,8 @@ struct OutcomeRecord {
     decision: DecisionId,
     since: Duration,
     if_dropped: CallStatus,
+    /// Whether the decision is known to be in the log; before that, it may still wait to be written.
+    decided: bool,
     written: bool,
     /// The span in which it was let go, if traces are wanted: what is recorded late, while an answer streams, belongs there.
     within: Span,
@@ -173,7 +175,10 @@ impl OutcomeRecord {
         });
         // CRASH(outcome-lost): the decision before it is durable and says that the call may have happened; a missing
         // outcome reads as "unknown". So its durability need not be waited for.
-        let posted = event.and_then(|event| Ok(parts.ledger.post(Write { events: vec![event], changes: Vec::new() })?));
+        let posted = event.and_then(|event| {
+            let write = Write { events: vec![event], changes: Vec::new() };
+            Ok(if self.decided { parts.ledger.post(write) } else { parts.ledger.post_behind(write) }?)
+        });
         if let Err(error) = posted {
             tracing::error!(%error, decision = %self.decision, "the outcome of a call could not be logged");
         }
@@ -350,6 +355,7 @@ impl Authority {
         match (record, verdict.outcome) {
             (Some(mut record), _) => {
                 record.since = self.0.clock.elapsed();
+                record.decided = true;
                 Decision::Allow(Permit { record, policy, token: acting.token.cloned() })
             }
             (None, Outcome::Deny) => Decision::Deny(Denial::new(decision, verdict)),
@@ -370,6 +376,7 @@ impl Authority {
             decision,
             since: self.0.clock.elapsed(),
             if_dropped: CallStatus::NotReleased,
+            decided: false,
             written: false,
             within: Span::none(),
         }

@@ -210,6 +210,9 @@ pub trait Ledger: Send + Sync + 'static {
     /// in a crash is safe because a durable record that came before implies at least as much.
     fn post(&self, write: Write) -> Result<(), LedgerError>;
 
+    /// Like [`Ledger::post`], and not before any write that was asked for earlier, whether or not somebody still waits for it.
+    fn post_behind(&self, write: Write) -> Result<(), LedgerError>;
+
     /// Like [`Ledger::post`], and tells when it is durable: for a record that need not be, but that must be made again if it
     /// was lost while the process lives on.
     fn follow(&self, write: Write) -> Result<Durable, LedgerError>;

@@ -31,6 +31,12 @@ impl Ledger for Store {
         self.put(write, Reply::Nobody)
     }
 
+    fn post_behind(&self, write: Write) -> Result<(), LedgerError> {
+        self.check_fault()?;
+        // What is posted goes before what waits in the queue.
+        self.enqueue(Prepared::new(write)?, Reply::Nobody)
+    }
+
     fn follow(&self, write: Write) -> Result<Durable, LedgerError> {
         let (answer, answered) = oneshot::channel();
         self.put(write, Reply::Followed(answer))?;
@@ -67,9 +73,7 @@ impl Ledger for Store {
 
 impl Store {
     fn put(&self, write: Write, reply: Reply) -> Result<(), LedgerError> {
-        if let Some(fault) = self.shared().fault() {
-            return Err(LedgerError::Unavailable(fault));
-        }
+        self.check_fault()?;
         let write = Prepared::new(write)?;
         self.check_room()?;
         match self.shared().posted.add(write, reply) {
@@ -83,6 +87,10 @@ impl Store {
     fn enqueue(&self, write: Prepared, reply: Reply) -> Result<(), LedgerError> {
         self.check_room()?;
         self.ask(Job::Write(write, reply))
+    }
+
+    fn check_fault(&self) -> Result<(), LedgerError> {
+        self.shared().fault().map_or(Ok(()), |fault| Err(LedgerError::Unavailable(fault)))
     }
 
     fn check_room(&self) -> Result<(), LedgerError> {

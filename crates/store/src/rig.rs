@@ -1,5 +1,6 @@
 //! What the unit tests of this crate share: an open store in a temporary directory, and a clock.
 //! Test build only; tests through the ports have their own in `tests/`.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{
     path::Path,
@@ -8,7 +9,7 @@ use std::{
 };
 
 use auditlog::note::Ed25519Signer;
-use authority::ports::{Clock, Write};
+use authority::ports::{Archive, Clock, LogQuery, Write};
 use domain::Timestamp;
 
 use crate::{Error, Keys, Store, StoreConfig, open};
@@ -27,7 +28,6 @@ impl Clock for TestClock {
 
 pub(crate) fn keys() -> Keys {
     let key = |name: &str, seed| -> Box<dyn auditlog::port::NoteSigner> {
-        #[expect(clippy::unwrap_used, reason = "tests")]
         Box::new(Ed25519Signer::from_seed(name, &zeroize::Zeroizing::new([seed; 32])).unwrap())
     };
     Keys { log: key("writ.example/log", 1), node: key("node-1", 2) }
@@ -51,4 +51,14 @@ fn open_publishing(dir: &Path, publish_every: Duration) -> Result<Store, Error> 
 pub(crate) fn event(number: u64) -> Write {
     let event = format!("{{\"at\":{number},\"number\":{number},\"type\":\"test\"}}");
     Write { events: vec![event.into_bytes()], changes: Vec::new() }
+}
+
+/// The numbers of all events in the log, in its order.
+pub(crate) async fn numbers(store: &Store) -> Vec<u64> {
+    let found = store.search(LogQuery { limit: 1000, ..LogQuery::default() }).await.unwrap();
+    let number = |leaf: &[u8]| {
+        let leaf: serde_json::Value = serde_json::from_slice(leaf).unwrap();
+        leaf.get("event").unwrap().get("number").unwrap().as_u64().unwrap()
+    };
+    found.entries.iter().rev().map(|entry| number(&entry.leaf)).collect()
 }

@@ -14,7 +14,7 @@ use authority::ports::{
 use domain::{Agent, AgentId, DecisionId, GrantId, TargetName, Task, TaskId, Timestamp, Upstream, UpstreamName};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
@@ -68,6 +68,7 @@ pub struct MemoryLedger {
     state: Mutex<State>,
     hold: Mutex<Option<Arc<Hold>>>,
     lose: AtomicBool,
+    behind: AtomicUsize,
     unanchored: Mutex<bool>,
     signer: Ed25519Signer,
 }
@@ -85,6 +86,7 @@ impl Default for MemoryLedger {
             state: Mutex::default(),
             hold: Mutex::default(),
             lose: AtomicBool::default(),
+            behind: AtomicUsize::default(),
             unanchored: Mutex::default(),
             signer,
         }
@@ -118,6 +120,12 @@ impl MemoryLedger {
         let hold = Arc::<Hold>::default();
         *self.hold.lock().unwrap() = Some(Arc::clone(&hold));
         hold
+    }
+
+    /// How many writes were posted behind what waits. Nothing waits here, so their place in the log does not tell.
+    #[must_use]
+    pub fn posted_behind(&self) -> usize {
+        self.behind.load(Ordering::SeqCst)
     }
 
     /// Like a real one it answers later, and whoever waits may have gone by then.
@@ -218,6 +226,11 @@ impl Ledger for MemoryLedger {
 
     fn post(&self, write: Write) -> Result<(), LedgerError> {
         self.write(write).map(drop)
+    }
+
+    fn post_behind(&self, write: Write) -> Result<(), LedgerError> {
+        self.behind.fetch_add(1, Ordering::SeqCst);
+        self.post(write)
     }
 
     fn follow(&self, write: Write) -> Result<Durable, LedgerError> {

@@ -607,6 +607,7 @@ async fn a_client_that_goes_away_while_its_call_is_decided_leaves_a_record_that_
     assert_eq!(decided["outcome"], "allow");
     let outcome = setup.wait_logged("outcome", 2).await.pop().unwrap();
     assert_eq!((&outcome["decision"], outcome["status"].as_str()), (&decided["decision"], Some("not_released")));
+    assert_eq!(setup.world.ledger.posted_behind(), 1, "the decision may still wait to be written");
     assert_eq!(setup.upstream.seen("tools/call").len(), 1);
 }
 

@@ -4,12 +4,13 @@
 use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 
 use authority::ports::{Ledger, LedgerError};
+use futures_util::FutureExt;
 use tempfile::TempDir;
 
 use crate::{
     Store,
     change::Prepared,
-    rig::{event, try_open, try_open_idle},
+    rig::{event, numbers, try_open, try_open_idle},
     writer::{Reply, faults::Fault},
 };
 
@@ -60,6 +61,22 @@ async fn what_was_posted_before_is_committed_before() {
     store.desk().pretend(Duration::ZERO);
     store.post(event(2)).unwrap();
     assert_eq!(store.commit(event(3)).await.unwrap(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_posted_behind_follows_a_write_that_nobody_waits_for_any_more() {
+    let dir = TempDir::new().unwrap();
+    let store = try_open(dir.path()).unwrap();
+    let held = store.desk().held();
+    let mut asked = store.commit(event(1));
+    assert!((&mut asked).now_or_never().is_none(), "nobody can write now");
+    drop(asked);
+    store.post_behind(event(2)).unwrap();
+    store.post(event(3)).unwrap();
+    drop(held);
+    store.commit(event(4)).await.unwrap();
+    let order = numbers(&store).await;
+    assert_eq!((order.len(), order.iter().position(|n| *n == 1) < order.iter().position(|n| *n == 2)), (4, true), "{order:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,24 +2,15 @@
 //! What is asserted is what callers are told, and what a later start finds.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use authority::ports::{Archive, Change, Ledger, LedgerError, LogQuery, PublishedLog};
+use authority::ports::{Change, Ledger, LedgerError, PublishedLog};
 use domain::Timestamp;
 use tempfile::TempDir;
 
 use super::faults::Fault;
 use crate::{
     Store,
-    rig::{event, try_open, try_open_idle},
+    rig::{event, numbers, try_open, try_open_idle},
 };
-
-async fn numbers(store: &Store) -> Vec<u64> {
-    let found = store.search(LogQuery { limit: 1000, ..LogQuery::default() }).await.unwrap();
-    let number = |leaf: &[u8]| {
-        let leaf: serde_json::Value = serde_json::from_slice(leaf).unwrap();
-        leaf.get("event").unwrap().get("number").unwrap().as_u64().unwrap()
-    };
-    found.entries.iter().rev().map(|entry| number(&entry.leaf)).collect()
-}
 
 /// Commits until the store has recovered; gives the index.
 async fn commit_again(store: &Store, number: u64) -> u64 {
