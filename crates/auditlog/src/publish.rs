@@ -6,7 +6,7 @@
 use crate::{
     Error,
     checkpoint::Head,
-    edge::Edge,
+    edge::{Edge, read_or_full},
     port::{BatchLedger, LogFiles},
     sequence::replay,
     tile::{Entries, Resource},
@@ -52,7 +52,7 @@ impl Publisher {
     /// Publishes what was committed since, up to a bound; `None` if there was nothing. `sign` is the notary.
     ///
     /// 1. Read committed batches, replay them, check that they are what was committed.
-    /// 2. Write bundles and tiles, full and partial, durably.
+    /// 2. Look whether what was published so far is still there. Write bundles and tiles, full and partial, durably.
     /// 3. Sign the checkpoint: the notary refuses forks and anchors it outside the database.
     /// 4. Record the checkpoint in the database.
     /// 5. Replace the file `checkpoint`.
@@ -70,6 +70,7 @@ impl Publisher {
         if edge.size() == self.edge.size() {
             return Ok(None);
         }
+        self.check_place(files)?;
         // Crash in or after this: files beyond the checkpoint, or part of them. Nobody looks there yet; the
         // next start replays the same batches and finds the same bytes.
         files.write(&written)?;
@@ -90,6 +91,14 @@ impl Publisher {
             }
         }
         Ok(Some(Round { head, note }))
+    }
+
+    /// Whether the files are those that were published to. A directory that was taken away would be made anew, and one that
+    /// was put back from a copy would be gone on with, both with a hole that only a verifier finds.
+    fn check_place(&self, files: &impl LogFiles) -> Result<(), Error> {
+        let size = self.edge.size();
+        let newest = size.checked_sub(1).and_then(|last| Resource::bundle_of(last, size));
+        newest.map_or(Ok(()), |bundle| read_or_full(files, bundle).map(drop))
     }
 
     fn stage(&self, ledger: &mut impl BatchLedger) -> Result<Staged, Error> {

@@ -1,7 +1,10 @@
 //! Crashes at every durable step, and databases that went back in time.
 //! Each ends in one `check_log` over everything, never in a look at single files alone.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::{
+    path::Path,
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+};
 
 use auditlog::{
     Error,
@@ -225,6 +228,44 @@ fn damaged_files_at_the_edge_are_found_at_start() {
         let expected =
             if missing { matches!(refused, Error::FileMissing { .. }) } else { matches!(refused, Error::FileCorrupt { .. }) };
         assert!(expected, "{path}: {refused}");
+    }
+}
+
+#[test]
+fn a_directory_that_was_taken_away_or_put_back_from_a_copy_is_not_gone_on_with() {
+    for older in [None, Some(200), Some(256)] {
+        let mut world = World::new();
+        let mut run = world.start().unwrap();
+        let (root, kept) = (world.directory().root().to_owned(), world.dir.path().join("kept"));
+        world.append(&mut run, &(0..older.unwrap_or(0).max(1)).map(entry).collect::<Vec<_>>()).unwrap();
+        world.publish(&mut run).unwrap();
+        let copy = world.dir.path().join("copy");
+        copy_all(&root, &copy);
+        world.append(&mut run, &[entry(1000), entry(1001)]).unwrap();
+        world.publish(&mut run).unwrap();
+        std::fs::rename(&root, &kept).unwrap();
+        if older.is_some() {
+            std::fs::rename(&copy, &root).unwrap();
+        }
+        world.append(&mut run, &[entry(1002)]).unwrap();
+        assert!(matches!(world.publish(&mut run), Err(Error::FileMissing { .. })), "{older:?}");
+        assert_eq!(root.exists(), older.is_some(), "nothing is made anew");
+        // Back in its place it goes on.
+        drop(std::fs::remove_dir_all(&root));
+        std::fs::rename(&kept, &root).unwrap();
+        world.publish(&mut run).unwrap();
+        assert_eq!(world.verify(None).0.head.size, older.unwrap_or(1) + 3);
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for found in std::fs::read_dir(from).unwrap() {
+        let (found, to) = (found.unwrap(), |name| to.join(name));
+        match found.file_type().unwrap().is_dir() {
+            true => copy_all(&found.path(), &to(found.file_name())),
+            false => drop(std::fs::copy(found.path(), to(found.file_name())).unwrap()),
+        }
     }
 }
 
