@@ -26,7 +26,7 @@ use secrecy::{ExposeSecret, SecretBox, SecretString};
 use signer::{BACKDATED_SECS, Ceilings, LIFETIME_SECS_MAX, Signer};
 use ssh_key::private::Ed25519Keypair;
 use ssh_key::{LineEnding, PrivateKey, PublicKey};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,22 +128,27 @@ pub(crate) fn install_script(config: &Config<'_>) -> Result<String, ConfigFaults
     let group = config.connect.word("host_group", "web");
     let public = authority_key(&config.connect).and_then(|key| key.to_openssh().ok());
     let public = public.unwrap_or_else(|| "PUBLIC KEY OF THE AUTHORITY".to_owned());
-    let mut principals = String::new();
-    for (name, section) in &config.offers {
-        let user = section.own.word("user", "deploy");
-        let names = section.own.words("principals").join("\n");
+    let mut users: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for section in config.offers.values() {
+        users.entry(section.own.word("user", "deploy")).or_default().extend(section.own.words("principals"));
         for key in ["extensions", "force_command", "source_address"] {
             let _theirs = section.own.raw(key);
         }
-        principals.push_str(&format!(
-            "# offer {name}\ninstall -d -m 0755 /etc/ssh/writ-principals\ncat >> /etc/ssh/writ-principals/{user} <<'=END='\n{names}\n=END=\n"
-        ));
     }
+    let principals: Vec<_> = users.iter().map(|(user, names)| principals(user, names)).collect();
+    let users: Vec<_> = users.keys().map(String::as_str).collect();
     Ok(include_str!("ssh/install.sh")
         .replace("@GROUP@", &group)
         .replace("@TARGET@", config.name.as_str())
         .replace("@CA@", &public)
-        .replace("@PRINCIPALS@", principals.trim_end()))
+        .replace("@USERS@", &users.join(","))
+        .replace("@PRINCIPALS@", &principals.join("\n")))
+}
+
+/// The part of the script that says which roles may become one user.
+fn principals(user: &str, names: &BTreeSet<String>) -> String {
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    format!("cat > /etc/ssh/writ-principals/{user} <<'=END='\n{}\n=END=", names.join("\n"))
 }
 
 /// The serial of a grant's certificate: sshd knows 64 bits, so it is the first eight bytes of a hash of the grant's id.

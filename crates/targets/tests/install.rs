@@ -69,3 +69,29 @@ fn what_is_data_stays_data_in_the_script() {
     assert!(redis.contains("address = 'a\"b:1'"), "{redis}");
     assert!(script("redis", &REDIS.replace("redis-1.internal:6379", "redis-1")).is_err());
 }
+
+#[test]
+fn a_script_for_hosts_takes_away_what_no_offer_says_any_more_and_binds_only_users_of_offers_to_the_list() {
+    let more = "[offers.reload]\nuser = \"deploy\"\nprincipals = [\"reload-web\"]\n[offers.look]\nuser = \"viewer\"\nprincipals = [\"look\"]";
+    let ssh = script("ssh", &format!("{SSH}{more}")).unwrap();
+    assert!(ssh.contains("writ-principals/deploy <<'=END='\nreload-web\nrestart-web\n=END=\n"), "{ssh}");
+    assert!(!ssh.contains(">> /etc/ssh/writ-principals"), "{ssh}");
+    // As sshd itself reads it: the list and the authority are for users of offers, and other people's keys do not need it.
+    let Some(sshd) = testkit::RealSshd::start() else { return };
+    let (_, conf) = ssh.split_once("<<'CONF'\n").unwrap();
+    let (conf, _) = conf.split_once("CONF\n").unwrap();
+    std::fs::write(sshd.path("10-writ.conf"), conf).unwrap();
+    let main =
+        format!("HostKey {}\nInclude {}\nRevokedKeys none\n", sshd.path("host").display(), sshd.path("10-writ.conf").display());
+    std::fs::write(sshd.path("main.conf"), main).unwrap();
+    let settings = |user: &str| {
+        let mut sshd_test = std::process::Command::new("/usr/sbin/sshd");
+        sshd_test.args(["-T", "-C", &format!("user={user},host=web,addr=10.0.0.1"), "-f"]).arg(sshd.path("main.conf"));
+        issuing::run(&mut sshd_test).unwrap()
+    };
+    for (user, list) in [("deploy", "/etc/ssh/writ.krl"), ("viewer", "/etc/ssh/writ.krl"), ("root", "none")] {
+        let settings = settings(user);
+        assert!(settings.contains(&format!("\nrevokedkeys {list}\n")), "{user}: {settings}");
+        assert_eq!(settings.contains("\ntrustedusercakeys none\n"), list == "none", "{user}: {settings}");
+    }
+}

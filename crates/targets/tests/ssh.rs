@@ -22,7 +22,8 @@ struct Lab {
     target: Arc<dyn Target>,
 }
 
-fn target_file(port: u16, user: &str) -> String {
+fn target_file(port: u16, user: &str, mark: &std::path::Path) -> String {
+    let mark = mark.display();
     format!(
         r#"
         [connect]
@@ -46,6 +47,10 @@ fn target_file(port: u16, user: &str) -> String {
         principals = ["role-web"]
         force_command = "echo restarted {{service}}"
         source_address = ["127.0.0.0/8"]
+        [offers.marks]
+        user = "{user}"
+        principals = ["role-web"]
+        force_command = "touch {mark}"
         [offers.elsewhere]
         user = "{user}"
         principals = ["role-web"]
@@ -63,7 +68,7 @@ fn target_file(port: u16, user: &str) -> String {
 
 fn lab() -> Option<Lab> {
     let sshd = RealSshd::start()?;
-    let config = target_config("ssh", &target_file(sshd.port(), sshd.user()), &["service"]);
+    let config = target_config("ssh", &target_file(sshd.port(), sshd.user(), &sshd.path("ran")), &["service"]);
     let target = open(&config, &sshd.path(""));
     Some(Lab { sshd, target })
 }
@@ -265,6 +270,18 @@ async fn the_probe_is_let_in_before_and_refused_after() {
     let findings = lab.target.examine().await.unwrap();
     assert!(findings.iter().all(|finding| finding.gravity != Gravity::Broken), "{findings:?}");
     assert!(findings.iter().any(|finding| finding.check == "offer.shell"), "{findings:?}");
+}
+
+#[tokio::test]
+async fn the_probe_does_not_run_the_command_of_the_offer() {
+    let Some(lab) = lab() else { return };
+    let (_, minted) = Request::new("marks", &[], None).issue(lab.target.as_ref()).await.unwrap();
+    assert_eq!(lab.target.try_use(&minted, Duration::from_secs(10)).await.unwrap(), Acceptance::Accepted);
+    assert!(!lab.path("ran").exists());
+    // The same certificate in the hands of a holder does.
+    lab.issue("marks", "mine").await;
+    lab.login("mine", "true").unwrap();
+    assert!(lab.path("ran").exists());
 }
 
 #[tokio::test]

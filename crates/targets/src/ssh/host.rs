@@ -106,14 +106,20 @@ impl Host {
             Ok(krl) => krl.clone(),
             Err(_) => Krl::decode(&read(&self.krl_file)?)?,
         };
-        self.logins.follow()?;
+        // What was read of it before is known still.
+        let mut done = self.logins.follow();
         let (mut sessions, mut processes) = (0, 0);
         for login in self.logins.of(&krl.serials) {
-            let ended = sessions::end(&login)?;
-            sessions += usize::from(ended > 0);
-            processes += ended;
+            match sessions::end(&login) {
+                Ok(ended) => {
+                    sessions += usize::from(ended > 0);
+                    processes += ended;
+                }
+                Err(error) => done = done.and(Err(error)),
+            }
         }
-        fetched.map(|krl| Round { number: krl.number, revoked: krl.serials.len(), sessions, processes })
+        let krl = fetched?;
+        done.map(|()| Round { number: krl.number, revoked: krl.serials.len(), sessions, processes })
     }
 
     async fn fetch(&self) -> Result<Vec<u8>, HostError> {

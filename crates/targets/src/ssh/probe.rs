@@ -1,5 +1,6 @@
-//! Tries a certificate at a real host with the system's `ssh`, as its holder would. Owns the temporary folder in which the
-//! key lies for the length of one attempt, readable by us alone.
+//! Tries a certificate at a real host with the system's `ssh`, as its holder would, up to the point at which it is let in. It asks
+//! for no session, so that the certificate's command does not run: nobody decided that it should. Owns the temporary folder in
+//! which the key lies for the length of one attempt, readable by us alone.
 
 use crate::config::Section;
 use authority::target::{Acceptance, Minted, TargetError};
@@ -9,6 +10,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
+
+/// Most bytes that are read of what the client says.
+const SAID_BYTES_MAX: u64 = 64 * 1_024;
 
 /// Where certificates are tried.
 #[derive(Debug)]
@@ -61,23 +66,37 @@ impl Probe {
             .args([option("UserKnownHostsFile", &self.known_hosts), option("IdentityFile", &key_file)])
             .arg(option("CertificateFile", &certificate_file))
             .arg(format!("-oConnectTimeout={}", within.as_secs().max(1)))
-            .args(["-p", &self.port.to_string(), "-l", field("user"), "--", &self.host, "true"])
+            .args(["-oLogLevel=VERBOSE", "-N", "-p", &self.port.to_string(), "-l", field("user"), "--", &self.host])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        let output = tokio::time::timeout(within, command.output()).await;
-        let output =
-            output.map_err(|_| unreachable("no answer in time"))?.map_err(|error| unreachable(&format!("`ssh`: {error}")))?;
-        // 255 is ssh's own; anything else is what the command on the host said, so that we were let in.
-        if output.status.code().is_some_and(|code| code != 255) {
-            return Ok(Acceptance::Accepted);
-        }
-        if String::from_utf8_lossy(&output.stderr).contains("Permission denied") {
-            return Ok(Acceptance::Refused);
-        }
-        Err(unreachable("`ssh` could not connect or does not know the host's key"))
+        let mut ssh = command.spawn().map_err(|error| unreachable(&format!("`ssh`: {error}")))?;
+        let answer = match ssh.stderr.take() {
+            Some(said) => tokio::time::timeout(within, heard(said)).await,
+            None => Ok(None),
+        };
+        // It stays for as long as nobody ends it. Gone already is as good.
+        let _gone = ssh.start_kill();
+        let _status = ssh.wait().await;
+        let unclear = || unreachable("`ssh` could not connect or does not know the host's key");
+        answer.map_err(|_| unreachable("no answer in time"))?.ok_or_else(unclear)
     }
+}
+
+/// What the client says of its attempt; `None` if it was neither let in nor refused.
+async fn heard(said: impl AsyncRead + Unpin) -> Option<Acceptance> {
+    let mut lines = BufReader::new(said.take(SAID_BYTES_MAX)).split(b'\n');
+    let mut refused = false;
+    // What cannot be read says nothing.
+    while let Ok(Some(line)) = lines.next_segment().await {
+        let line = String::from_utf8_lossy(&line);
+        if line.starts_with("Authenticated to ") {
+            return Some(Acceptance::Accepted);
+        }
+        refused |= line.contains("Permission denied");
+    }
+    refused.then_some(Acceptance::Refused)
 }
 
 fn unreachable(text: &str) -> TargetError {

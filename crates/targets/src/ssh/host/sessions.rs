@@ -6,12 +6,18 @@ use super::HostError;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// Most bytes of log that one round reads; the rest is read in the next.
 const READ_BYTES_MAX: u64 = 16 * 1_024 * 1_024;
+
+/// Files of the log that are followed at once.
+const FILES_MAX: usize = 2;
+
+/// What sshd's processes run: before OpenSSH 9.8 one program, since then one for each stage.
+const SSHD: [&str; 3] = ["sshd", "sshd-session", "sshd-auth"];
 
 /// How often killing is repeated, for processes that were started in between.
 const ROUNDS_MAX: usize = 50;
@@ -29,47 +35,77 @@ pub struct Login {
 #[derive(Debug)]
 pub struct Logins {
     log: PathBuf,
-    offset: u64,
-    device: Option<(u64, u64)>,
+    /// The log, and before it the one that it replaced: sshd writes there until it opens its log anew.
+    files: Vec<Followed>,
     by_peer: BTreeMap<SocketAddr, u64>,
 }
 
 impl Logins {
     pub(super) const fn new(log: PathBuf) -> Self {
-        Self { log, offset: 0, device: None, by_peer: BTreeMap::new() }
+        Self { log, files: Vec::new(), by_peer: BTreeMap::new() }
     }
 
-    /// Reads what was logged since the last time, also when the file was rotated.
+    /// Reads what was logged since the last time, also when the file was rotated: what stands at the end of the old one and was
+    /// not read yet is read before the new one.
     pub(super) fn follow(&mut self) -> Result<(), HostError> {
-        use std::os::unix::fs::MetadataExt;
-        let failed = |error| HostError::System(self.log.clone(), error);
-        let mut file = fs::File::open(&self.log).map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
-        let device = Some((metadata.dev(), metadata.ino()));
-        if self.device != device || metadata.len() < self.offset {
-            (self.device, self.offset) = (device, 0);
+        let opened = Followed::open(&self.log).map(|opened| {
+            if self.files.last().is_none_or(|last| last.device != opened.device) {
+                self.files.push(opened);
+                self.files.drain(..self.files.len().saturating_sub(FILES_MAX));
+            }
+        });
+        let mut read = Ok(());
+        for file in &mut self.files {
+            match file.lines() {
+                Ok(text) => {
+                    for (peer, serial) in text.lines().filter_map(accepted) {
+                        match serial {
+                            Some(serial) => self.by_peer.insert(peer, serial),
+                            // The same address and port logged in again in another way: the older login is over.
+                            None => self.by_peer.remove(&peer),
+                        };
+                    }
+                }
+                Err(error) => read = Err(error),
+            }
         }
-        file.seek(SeekFrom::Start(self.offset)).map_err(failed)?;
-        let mut bytes = Vec::new();
-        file.take(READ_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
-        // A line that is still being written is read in the next round.
-        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
-        self.offset = self.offset.saturating_add(u64::try_from(whole).unwrap_or(0));
-        let text = String::from_utf8_lossy(bytes.get(..whole).unwrap_or_default());
-        for (peer, serial) in text.lines().filter_map(accepted) {
-            match serial {
-                Some(serial) => self.by_peer.insert(peer, serial),
-                // The same address and port logged in again in another way: the older login is over.
-                None => self.by_peer.remove(&peer),
-            };
-        }
-        Ok(())
+        opened.and(read).map_err(|error| HostError::System(self.log.clone(), error))
     }
 
     /// The logins with one of these serials.
     pub(super) fn of(&self, serials: &BTreeSet<u64>) -> Vec<Login> {
         let revoked = self.by_peer.iter().filter(|(_, serial)| serials.contains(serial));
         revoked.map(|(peer, serial)| Login { peer: *peer, serial: *serial }).collect()
+    }
+}
+
+/// A file that is being read, whatever its name is by now.
+#[derive(Debug)]
+struct Followed {
+    file: fs::File,
+    device: (u64, u64),
+    offset: u64,
+}
+
+impl Followed {
+    fn open(path: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let file = fs::File::open(path)?;
+        let metadata = file.metadata()?;
+        Ok(Self { device: (metadata.dev(), metadata.ino()), file, offset: 0 })
+    }
+
+    /// The whole lines that were written since the last time. One that is still being written is read in the next round.
+    fn lines(&mut self) -> io::Result<String> {
+        if self.file.metadata()?.len() < self.offset {
+            self.offset = 0;
+        }
+        self.file.seek(SeekFrom::Start(self.offset))?;
+        let mut bytes = Vec::new();
+        (&mut self.file).take(READ_BYTES_MAX).read_to_end(&mut bytes)?;
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        self.offset = self.offset.saturating_add(u64::try_from(whole).unwrap_or(0));
+        Ok(String::from_utf8_lossy(bytes.get(..whole).unwrap_or_default()).into_owned())
     }
 }
 
@@ -126,12 +162,16 @@ impl Processes {
         Ok(Self(living.collect()))
     }
 
-    /// What holds the connection from `peer`, what that started, and what runs in the same session scope.
+    /// The sshd that holds the connection from `peer`, what that started, and what runs in the same session scope.
+    ///
+    /// INVARIANT(sshd-alone): a connection from `peer` counts only if an sshd holds it. Who was let in once chooses the port that
+    /// he comes from, and can come from it again to any other server of this machine.
     fn of(&self, peer: SocketAddr, scopes: &mut BTreeSet<String>) -> Result<BTreeSet<i32>, HostError> {
         let sockets = sockets(peer)?;
         let link = |inode: &u64| format!("socket:[{inode}]");
         let links: BTreeSet<String> = sockets.iter().map(link).collect();
-        let mut found: BTreeSet<i32> = self.0.keys().copied().filter(|pid| !links.is_empty() && holds(*pid, &links)).collect();
+        let mut found: BTreeSet<i32> =
+            self.0.keys().copied().filter(|pid| !links.is_empty() && is_sshd(*pid) && holds(*pid, &links)).collect();
         scopes.extend(found.iter().filter_map(|pid| scope(*pid)));
         let marked = environment_mark(peer);
         found.extend(self.0.keys().copied().filter(|pid| {
@@ -192,6 +232,13 @@ fn endpoint(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip.to_canonical(), u16::from_str_radix(port, 16).ok()?))
 }
 
+/// Whether it runs a program of sshd, also one that an update has replaced meanwhile.
+fn is_sshd(pid: i32) -> bool {
+    let Ok(program) = fs::read_link(format!("/proc/{pid}/exe")) else { return false };
+    let name = program.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    SSHD.contains(&name.strip_suffix(" (deleted)").unwrap_or(name))
+}
+
 fn holds(pid: i32, links: &BTreeSet<String>) -> bool {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
     let targets = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
@@ -223,6 +270,9 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::process::{Command, Stdio};
 
     #[test]
     fn the_log_says_which_certificate_came_from_where() {
@@ -265,5 +315,41 @@ mod tests {
         fs::write(&path, line(2, 2)).unwrap();
         logins.follow().unwrap();
         assert_eq!(logins.of(&BTreeSet::from([1, 2])).len(), 2);
+    }
+
+    #[test]
+    fn what_was_logged_around_a_rotation_is_not_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let line = |port: u16| format!("Accepted publickey for x from 10.0.0.1 port {port} ssh2: C (serial {port}) CA\n");
+        fs::write(&path, line(1)).unwrap();
+        let mut logins = Logins::new(path.clone());
+        logins.follow().unwrap();
+        // Logged after the last look, and then, after the rotation, by an sshd that has the old file open still.
+        let mut old = fs::OpenOptions::new().append(true).open(&path).unwrap();
+        old.write_all(line(2).as_bytes()).unwrap();
+        fs::rename(&path, folder.path().join("log.1")).unwrap();
+        assert!(logins.follow().is_err(), "there is no log at this moment");
+        fs::write(&path, line(3)).unwrap();
+        logins.follow().unwrap();
+        old.write_all(line(4).as_bytes()).unwrap();
+        logins.follow().unwrap();
+        let serials: Vec<_> = logins.of(&(1..=4).collect()).into_iter().map(|login| login.serial).collect();
+        assert_eq!(serials, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_server_that_is_no_sshd_is_left_alone_though_it_is_asked_from_the_port_of_a_revoked_login() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (served, peer) = listener.accept().unwrap();
+        let served = Stdio::from(std::os::fd::OwnedFd::from(served));
+        let mut server = Command::new("sleep").arg("600").stdin(served).spawn().unwrap();
+        let ended = end(&Login { peer, serial: 42 });
+        let lives = server.try_wait().unwrap().is_none();
+        server.kill().unwrap();
+        server.wait().unwrap();
+        drop(client);
+        assert_eq!((ended.unwrap(), lives), (0, true));
     }
 }
