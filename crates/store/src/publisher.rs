@@ -163,7 +163,11 @@ struct Behind<'a> {
 
 impl BatchLedger for Behind<'_> {
     fn batches_from(&mut self, first: u64, leaves_max: u64) -> Result<Vec<StoredBatch>, auditlog::Error> {
-        read_batches(self.reader, self.shared, first, leaves_max).map_err(ledger("read batches"))
+        let mut batches = read_batches(self.reader, self.shared, first, leaves_max).map_err(ledger("read batches"))?;
+        // A batch can be read a moment before its writer has taken it over; until then its hashes are not known here.
+        let committed = self.shared.committed();
+        batches.retain(|batch| batch.head.size <= committed);
+        Ok(batches)
     }
 
     fn record_checkpoint(&mut self, _: Head, note: &[u8]) -> Result<(), auditlog::Error> {
@@ -199,6 +203,22 @@ mod tests {
 
     use super::*;
     use crate::{connection::open_reader, rig};
+
+    #[tokio::test]
+    async fn a_batch_that_its_writer_has_not_taken_over_yet_is_not_published() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let store = rig::try_open_idle(dir.path()).unwrap();
+        for number in 0..2 {
+            store.commit(rig::event(number)).await.unwrap();
+        }
+        let (writer, _jobs) = sync_channel(1);
+        let reader = open_reader(&store.shared().database()).unwrap();
+        let read = || Behind { shared: store.shared(), reader: &reader, writer: &writer }.batches_from(0, 100).unwrap().len();
+        store.shared().extend(&[], 1);
+        assert_eq!(read(), 1, "the second one is committed, and not known yet");
+        store.shared().extend(&[], 2);
+        assert_eq!(read(), 2);
+    }
 
     #[tokio::test]
     async fn what_is_forgotten_is_known_as_published_before() {
