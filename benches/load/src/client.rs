@@ -40,8 +40,8 @@ pub(crate) async fn run(target: &Target, load: &Load) -> Result<Measured> {
     let began = Instant::now();
     let until = began + load.time;
     let mut loops = tokio::task::JoinSet::new();
-    for mut connection in connections {
-        let target = target.clone();
+    for (client, mut connection) in connections.into_iter().enumerate() {
+        let target = target.of(client);
         loops.spawn(async move {
             let mut latencies = Vec::with_capacity(65_536);
             while Instant::now() < until {

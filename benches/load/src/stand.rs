@@ -14,6 +14,9 @@ use testkit::Holder;
 /// The row that rates are a share of.
 pub(crate) const SYNCED: &str = "bare proxy, synced record";
 
+/// Tasks where each client has one of its own.
+const OWN: usize = 64;
+
 pub(crate) struct Stand {
     pub(crate) writ: Writ,
     pub(crate) paths: Vec<(&'static str, Target)>,
@@ -48,6 +51,11 @@ impl Stand {
             paths.push(("writ, certificate-bound", writ.calls(Held::Certificate).await?));
         } else {
             paths.push(("writ, bearer", writ.calls(Held::Bearer).await?));
+            let mut own = Vec::new();
+            for _ in 0..OWN {
+                own.push(writ.calls(Held::Bearer).await?);
+            }
+            paths.extend(Target::each(own).map(|each| ("writ, bearer, a task each", each)));
             paths.push(("writ, DPoP", writ.calls(Held::Dpop(Arc::new(Holder::default()))).await?));
         }
         if let Some(binary) = agentgateway {

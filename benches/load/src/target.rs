@@ -30,6 +30,8 @@ pub(crate) struct Target {
     body: Arc<Text>,
     /// What the answer must hold.
     answer: &'static str,
+    /// What other clients call in place of this, in turn.
+    others: Arc<[Target]>,
 }
 
 impl Target {
@@ -41,7 +43,7 @@ impl Target {
     /// A path on a server.
     pub(crate) fn new(server: &Arc<Server>, tls: Option<TlsConnector>, path: &str) -> Self {
         let (headers, body) = (Arc::new(String::new), Arc::new(call));
-        Self { server: Arc::clone(server), tls, path: path.into(), headers, body, answer: SAID }
+        Self { server: Arc::clone(server), tls, path: path.into(), headers, body, answer: SAID, others: Arc::new([]) }
     }
 
     /// The same with these headers.
@@ -52,6 +54,18 @@ impl Target {
     /// The same with this body in place of the call: any answer is right that is no error.
     pub(crate) fn body(self, body: impl Fn() -> String + Send + Sync + 'static) -> Self {
         Self { body: Arc::new(body), answer: "", ..self }
+    }
+
+    /// Something of its own for each client.
+    pub(crate) fn each(mut targets: Vec<Self>) -> Option<Self> {
+        let first = targets.pop()?;
+        Some(Self { others: targets.into(), ..first })
+    }
+
+    /// What the client with this number calls.
+    pub(crate) fn of(&self, client: usize) -> Self {
+        let place = client % (self.others.len() + 1);
+        self.others.get(place).unwrap_or(self).clone()
     }
 
     /// Refuses an answer that does not hold what it must.
