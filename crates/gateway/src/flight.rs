@@ -487,6 +487,7 @@ pub(crate) fn status_of(error: &UpstreamError) -> CallStatus {
     match error {
         UpstreamError::Timeout => CallStatus::Timeout,
         UpstreamError::TaskEnded(_) => CallStatus::Withheld,
+        UpstreamError::SecretEchoed => CallStatus::SecretEchoed,
         UpstreamError::PolicyChanged => CallStatus::NotReleased,
         _ => CallStatus::UpstreamError,
     }

@@ -21,6 +21,7 @@ pub mod mcp;
 mod observe;
 mod page;
 mod respond;
+mod scrub;
 mod serve;
 mod session;
 mod shape;

@@ -4,9 +4,9 @@
 //! RFC 9110 §7.6, §15.4; RFC 9112 §6.
 
 use super::route::Route;
-use super::scrub::{Echo, Needles, Scanner};
 use super::serve::Api;
 use super::usage::Spent;
+use crate::scrub::{Echo, Needles, Scanner};
 use crate::slots::Slot;
 use authority::{CallOutcome, CallStatus, Caller, Over, Released};
 use bytes::{Bytes, BytesMut};

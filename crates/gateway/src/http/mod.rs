@@ -14,7 +14,6 @@ mod path;
 mod refuse;
 mod request;
 mod route;
-mod scrub;
 mod serve;
 mod sigv4;
 mod socket;

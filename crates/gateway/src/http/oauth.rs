@@ -128,7 +128,7 @@ impl TokenClient {
         let body = body.to_bytes();
         let answer = std::str::from_utf8(&body).ok().and_then(|text| strict_value(text).ok()).ok_or(TokenFault::Malformed)?;
         let text = |name: &str| answer.get(name).and_then(Value::as_str);
-        let token = text("access_token").filter(|token| token.len() >= super::scrub::SECRET_BYTES_MIN);
+        let token = text("access_token").filter(|token| token.len() >= crate::scrub::SECRET_BYTES_MIN);
         match (token, text("token_type")) {
             (Some(token), Some(kind)) if kind.eq_ignore_ascii_case("bearer") => {
                 let lifetime_secs = answer.get("expires_in").and_then(Value::as_i64).unwrap_or(LIFETIME_SECS);

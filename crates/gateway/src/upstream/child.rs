@@ -3,7 +3,7 @@
 //! MCP 2025-11-25 and 2026-07-28 "stdio".
 
 use super::cancel::Cancel;
-use super::credential;
+use super::credential::{self, Shown};
 use super::error::UpstreamError;
 use super::exchange::Event;
 use super::http::ANSWER_BYTES_MAX;
@@ -37,6 +37,8 @@ const ERROR_LINES_MAX: usize = 1_000;
 pub(super) struct Child {
     outgoing: mpsc::Sender<Bytes>,
     waiting: Waiting,
+    /// What it must not repeat: the secrets of its environment.
+    shown: Shown,
     /// It has ended, or nobody can speak with it any more.
     dead: CancellationToken,
     /// It shall end.
@@ -46,7 +48,8 @@ pub(super) struct Child {
 impl Child {
     /// Starts the upstream's program: with `PATH`, what was configured, and nothing else of our environment.
     pub(super) fn start(link: &Arc<Link>) -> Result<Arc<Self>, UpstreamError> {
-        let mut command = command(&link.hub.upstream.transport)?;
+        let shown = Shown::default();
+        let mut command = command(&link.hub.upstream.transport, &shown)?;
         let mut process = command.spawn().map_err(|error| UpstreamError::NotStarted(error.kind().to_string()))?;
         let no_stream = || UpstreamError::NotStarted("its standard streams are missing".to_owned());
         let stdin = process.stdin.take().ok_or_else(no_stream)?;
@@ -56,6 +59,7 @@ impl Child {
         let child = Arc::new(Self {
             outgoing,
             waiting: Waiting::default(),
+            shown,
             dead: CancellationToken::new(),
             stop: CancellationToken::new(),
         });
@@ -148,12 +152,19 @@ impl Child {
             return;
         };
         let bytes = line.len();
+        let echoes = self.shown.is_in(line);
         match message {
             Message::Response(answer) => {
-                let event = answer.outcome.map_or_else(Event::Error, Event::Result);
+                let event = match echoes {
+                    true => Err(UpstreamError::SecretEchoed),
+                    false => Ok(answer.outcome.map_or_else(Event::Error, Event::Result)),
+                };
                 if !answer.id.is_some_and(|id| self.waiting.finish(&id, event, bytes)) {
                     tracing::debug!(upstream = %link.name(), "an answer to a request that nobody made; ignored");
                 }
+            }
+            Message::Notification(_) | Message::Request(_) if echoes => {
+                tracing::warn!(upstream = %link.name(), "a line of a stdio upstream holds a secret of its environment; withheld");
             }
             Message::Notification(said) => {
                 let params = said.params.map(|params| params.raw().clone());
@@ -173,7 +184,7 @@ impl Child {
 }
 
 #[expect(clippy::disallowed_methods, reason = "programs are found by the gateway's own PATH")]
-fn command(transport: &Transport) -> Result<Command, UpstreamError> {
+fn command(transport: &Transport, shown: &Shown) -> Result<Command, UpstreamError> {
     let Transport::Stdio { command, args, env, vars } = transport else {
         return Err(UpstreamError::NotStarted("it is not a program".to_owned()));
     };
@@ -186,7 +197,9 @@ fn command(transport: &Transport) -> Result<Command, UpstreamError> {
         out.env(name, value);
     }
     for (name, reference) in env {
-        out.env(name, credential::resolve(reference)?.expose_secret());
+        let secret = credential::resolve(reference)?;
+        out.env(name, secret.expose_secret());
+        shown.note(secret);
     }
     out.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A group of its own, so that its children end with it; and an end even if the gateway's runtime just stops.

@@ -2,12 +2,15 @@
 //! secret works at once; held only in `secrecy` types; an error names the reference, never what was read.
 
 use super::error::UpstreamError;
+use crate::scrub::{Needles, SECRET_BYTES_MIN};
+use arc_swap::ArcSwapOption;
 use domain::{Injection, SecretRef};
 use http::{HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 
 /// Largest secret: an access token fits many times over.
 const SECRET_BYTES_MAX: usize = 16 * 1_024;
@@ -81,7 +84,7 @@ const RESERVED: [&str; 10] = [
 ///
 /// # Errors
 /// [`UpstreamError::Credential`]: the secret cannot be read, or does not fit into a header.
-pub(super) fn header(injection: &Injection) -> Result<(HeaderName, HeaderValue), UpstreamError> {
+pub(super) fn header(injection: &Injection, shown: &Shown) -> Result<(HeaderName, HeaderValue), UpstreamError> {
     let name = HeaderName::from_bytes(injection.header.as_bytes())
         .map_err(|_| UpstreamError::Credential(format!("`{}` is not a header name", injection.header)))?;
     if RESERVED.contains(&name.as_str()) || name.as_str().starts_with("mcp-") {
@@ -92,7 +95,43 @@ pub(super) fn header(injection: &Injection) -> Result<(HeaderName, HeaderValue),
     let mut value = HeaderValue::from_str(whole.expose_secret())
         .map_err(|_| UpstreamError::Credential("it has characters that no HTTP header can carry".to_owned()))?;
     value.set_sensitive(true);
+    shown.note(secret);
     Ok((name, value))
+}
+
+/// Secrets that are remembered after they were replaced: what was sent with one of them may still be under way.
+const SHOWN_MAX: usize = 4;
+
+/// The secrets that an upstream was shown. None of them may come back to an agent: a server that repeats what it was sent,
+/// in an error or on request, would give away what only the gateway shall hold.
+#[derive(Default)]
+pub(super) struct Shown(ArcSwapOption<Known>);
+
+struct Known {
+    /// The newest is the last.
+    secrets: Vec<SecretString>,
+    needles: Arc<Needles>,
+}
+
+impl Shown {
+    /// Remembers one. Shorter ones than [`SECRET_BYTES_MIN`] would be found where they are not.
+    pub(super) fn note(&self, secret: SecretString) {
+        let text = secret.expose_secret();
+        let known = self.0.load();
+        let before = known.as_ref().map(|known| known.secrets.as_slice()).unwrap_or_default();
+        if text.len() < SECRET_BYTES_MIN || before.iter().any(|other| other.expose_secret() == text) {
+            return;
+        }
+        let kept = before.iter().skip((before.len() + 1).saturating_sub(SHOWN_MAX)).cloned();
+        let secrets: Vec<_> = kept.chain([secret.clone()]).collect();
+        let needles = Needles::of(secrets.iter().map(ExposeSecret::expose_secret));
+        self.0.store(Some(Arc::new(Known { secrets, needles })));
+    }
+
+    /// Whether a text holds one of them.
+    pub(super) fn is_in(&self, text: &[u8]) -> bool {
+        self.0.load().as_ref().is_some_and(|known| known.needles.occur_in(text))
+    }
 }
 
 #[cfg(test)]
@@ -145,19 +184,31 @@ mod tests {
         let (_handle, reference) = file(b"s3cret");
         for name in ["Host", "content-length", "Mcp-Session-Id", "mcp-name", "bad name", ""] {
             let injection = Injection { header: name.into(), prefix: String::new(), secret: reference.clone() };
-            assert!(header(&injection).is_err(), "{name}");
+            assert!(header(&injection, &Shown::default()).is_err(), "{name}");
         }
         let injection = Injection { header: "Authorization".into(), prefix: "Bearer ".into(), secret: reference };
-        let (name, value) = header(&injection).unwrap();
+        let (name, value) = header(&injection, &Shown::default()).unwrap();
         assert_eq!((name.as_str(), value.to_str().unwrap()), ("authorization", "Bearer s3cret"));
         assert!(!format!("{value:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn a_secret_that_was_replaced_is_known_for_a_while() {
+        let shown = Shown::default();
+        assert!(!shown.is_in(b"secret-0"));
+        for number in 0..5 {
+            shown.note(format!("secret-{number}").into());
+            shown.note(format!("secret-{number}").into());
+        }
+        let known: Vec<_> = (0..5).filter(|number| shown.is_in(format!("x secret-{number} x").as_bytes())).collect();
+        assert_eq!(known, [1, 2, 3, 4]);
     }
 
     #[test]
     fn a_secret_cannot_smuggle_a_header() {
         let (_handle, reference) = file(b"a\r\nx-admin: 1");
         let injection = Injection { header: "x-key".into(), prefix: String::new(), secret: reference };
-        let error = header(&injection).unwrap_err().to_string();
+        let error = header(&injection, &Shown::default()).unwrap_err().to_string();
         assert!(!error.contains("x-admin"), "{error}");
     }
 }

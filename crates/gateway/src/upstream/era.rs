@@ -125,6 +125,7 @@ fn speaks_otherwise(error: &UpstreamError) -> bool {
         | UpstreamError::Unauthorized(_)
         | UpstreamError::Redirected
         | UpstreamError::Credential(_)
+        | UpstreamError::SecretEchoed
         | UpstreamError::TaskEnded(_)
         | UpstreamError::Closed
         | UpstreamError::Busy(_)

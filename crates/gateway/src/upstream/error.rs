@@ -45,6 +45,9 @@ pub enum UpstreamError {
     /// The credential to inject cannot be read.
     #[error("the upstream's credential cannot be read: {0}")]
     Credential(String),
+    /// The answer holds a secret that the upstream was given for itself.
+    #[error("the upstream's answer holds the gateway's own credential for it, so it is withheld; tell the upstream's owner")]
+    SecretEchoed,
     /// The task has ended, and its connections with it.
     #[error("the task has ended: {}", .0.as_str())]
     TaskEnded(EndReason),

@@ -3,7 +3,7 @@
 //! given. Redirects are never followed: a credential goes to the registered URL only.
 //! MCP 2025-11-25 and 2026-07-28 "Streamable HTTP".
 
-use super::credential;
+use super::credential::{self, Shown};
 use super::error::UpstreamError;
 use super::pool::Settings;
 use crate::mcp::leaving::is_trace;
@@ -84,6 +84,8 @@ pub(super) struct Endpoint {
     client: HttpClient,
     uri: Uri,
     injection: Option<Injection>,
+    /// What it must not repeat.
+    shown: Shown,
 }
 
 /// What a POST was answered with.
@@ -121,7 +123,15 @@ impl Endpoint {
             }
             _ => return Err(UpstreamError::Url("only `https` and `http` URLs are possible")),
         }
-        Ok(Self { client, uri, injection: upstream.injection.clone() })
+        Ok(Self { client, uri, injection: upstream.injection.clone(), shown: Shown::default() })
+    }
+
+    /// Whether a text from the upstream holds a secret that it was sent.
+    ///
+    /// # Errors
+    /// [`UpstreamError::SecretEchoed`].
+    pub(super) fn check(&self, text: &[u8]) -> Result<(), UpstreamError> {
+        if self.shown.is_in(text) { Err(UpstreamError::SecretEchoed) } else { Ok(()) }
     }
 
     /// Sends one message.
@@ -162,7 +172,7 @@ impl Endpoint {
         headers.insert(ACCEPT_ENCODING, IDENTITY);
         headers.insert(USER_AGENT, AGENT);
         if let Some(injection) = &self.injection {
-            let (name, value) = credential::header(injection)?;
+            let (name, value) = credential::header(injection, &self.shown)?;
             headers.insert(name, value);
         }
         let mut request = Request::new(Full::new(body));
@@ -214,13 +224,18 @@ fn status_error(status: StatusCode) -> UpstreamError {
 
 impl Reply {
     /// Reads the answer to the request `id` (or to a notification, if `None`).
-    pub(super) async fn read(response: Response<Incoming>, id: Option<&Id>, deadline: Instant) -> Result<Self, UpstreamError> {
+    pub(super) async fn read(
+        endpoint: &Endpoint,
+        response: Response<Incoming>,
+        id: Option<&Id>,
+        deadline: Instant,
+    ) -> Result<Self, UpstreamError> {
         let status = response.status();
         if status.is_redirection() || matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             return Err(status_error(status));
         }
         if !status.is_success() {
-            return Self::read_refusal(response, deadline).await;
+            return Self::read_refusal(endpoint, response, deadline).await;
         }
         let Some(id) = id else { return Ok(Self::Accepted) };
         if content_is(&response, "text/event-stream") {
@@ -233,6 +248,7 @@ impl Reply {
             return Err(UpstreamError::Protocol("the answer is neither JSON nor a stream of events"));
         }
         let body = collect(response.into_body(), ANSWER_BYTES_MAX, deadline).await?;
+        endpoint.check(&body)?;
         match Message::parse(&body) {
             Ok(Message::Response(answer)) if answer.id.as_ref() == Some(id) => Ok(Self::Message(answer.outcome)),
             Ok(Message::Response(answer)) if answer.id.is_none() && answer.outcome.is_err() => Ok(Self::Message(answer.outcome)),
@@ -242,7 +258,7 @@ impl Reply {
         }
     }
 
-    async fn read_refusal(response: Response<Incoming>, deadline: Instant) -> Result<Self, UpstreamError> {
+    async fn read_refusal(endpoint: &Endpoint, response: Response<Incoming>, deadline: Instant) -> Result<Self, UpstreamError> {
         let status = response.status();
         if !content_is(&response, "application/json") {
             return Ok(Self::Status(status));
@@ -252,6 +268,7 @@ impl Reply {
             Err(UpstreamError::TooLarge(_)) => return Ok(Self::Status(status)),
             Err(error) => return Err(error),
         };
+        endpoint.check(&body)?;
         match Message::parse(&body) {
             Ok(Message::Response(answer)) => {
                 Ok(answer.outcome.map_or_else(|error| Self::Refused(status, error), |_| Self::Status(status)))

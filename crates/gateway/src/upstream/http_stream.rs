@@ -161,6 +161,10 @@ impl HttpStream {
         if event.id.is_some() {
             self.last_event_id.clone_from(&event.id);
         }
+        if let Some(endpoint) = &self.link.hub.endpoint {
+            endpoint.check(&event.data)?;
+            event.id.as_ref().map_or(Ok(()), |id| endpoint.check(id.as_bytes()))?;
+        }
         if event.id.is_some() || event.retry_millis.is_some() {
             self.queue.push_back(Event::Cursor { id: event.id, retry_millis: event.retry_millis });
         }

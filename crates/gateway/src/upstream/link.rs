@@ -294,7 +294,7 @@ impl Link {
         let mut cancel = (!session.era.is_modern()).then(|| Cancel::new(self, session, request));
         let mut response = endpoint.post(headers, body, deadline).await?;
         let session_id = response.headers_mut().remove(header::SESSION_ID);
-        let reply = Reply::read(response, Some(&request.id), deadline).await?;
+        let reply = Reply::read(endpoint, response, Some(&request.id), deadline).await?;
         let source = match reply {
             Reply::Stream(body) => {
                 let id = Some(request.id.clone());
@@ -333,8 +333,9 @@ impl Link {
         let deadline = Instant::now() + self.timeout();
         match &session.carrier {
             Carrier::Http(_) => {
-                let response = self.endpoint()?.post(http_headers(session, None), message, deadline).await?;
-                match Reply::read(response, None, deadline).await? {
+                let endpoint = self.endpoint()?;
+                let response = endpoint.post(http_headers(session, None), message, deadline).await?;
+                match Reply::read(endpoint, response, None, deadline).await? {
                     Reply::Status(status) | Reply::Refused(status, _) => Err(UpstreamError::Status(status.as_u16())),
                     Reply::Accepted | Reply::Message(_) | Reply::Stream(_) => Ok(()),
                 }

@@ -94,10 +94,10 @@ impl Waiting {
     }
 
     /// The outcome of a request. Whether anybody waited for it.
-    pub(super) fn finish(&self, id: &Id, event: Event, bytes: usize) -> bool {
+    pub(super) fn finish(&self, id: &Id, event: Result<Event, UpstreamError>, bytes: usize) -> bool {
         let Id::Number(number) = id else { return false };
         let entry = self.entries().remove(number);
-        entry.is_some_and(|entry| entry.deliver(Ok(event), bytes))
+        entry.is_some_and(|entry| entry.deliver(event, bytes))
     }
 
     /// Every request fails.

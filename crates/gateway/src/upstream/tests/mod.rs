@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod catalog;
+mod echo;
 mod eras;
 mod fake;
 mod hostile;

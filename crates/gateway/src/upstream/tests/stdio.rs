@@ -6,12 +6,12 @@ fn script(text: &str) -> Transport {
     shell(text, Vec::new(), Vec::new())
 }
 
-fn shell(text: &str, env: Vec<(String, SecretRef)>, vars: Vec<(String, String)>) -> Transport {
+pub(super) fn shell(text: &str, env: Vec<(String, SecretRef)>, vars: Vec<(String, String)>) -> Transport {
     Transport::Stdio { command: "sh".into(), args: vec!["-c".into(), text.into()], env, vars }
 }
 
 /// The beginning of a script: the handshake of the session revisions. `$id` is the id of the line that was read.
-const HANDSHAKE: &str = r#"
+pub(super) const HANDSHAKE: &str = r#"
 answer() { printf '{"jsonrpc":"2.0","id":%s,"result":%s}\n' "$id" "$1"; }
 next() { IFS= read -r line || exit 0; id=$(printf '%s' "$line" | sed -n 's/^{"jsonrpc":"2.0","id":\([0-9]*\),.*/\1/p'); }
 next
