@@ -125,7 +125,10 @@ impl Child {
                 Ok(_) => {}
             }
             while let Some(at) = buffer.iter().skip(seen).position(|byte| *byte == b'\n') {
-                let line = buffer.split_to(seen + at + 1).freeze();
+                let line = buffer.split_to(seen + at + 1);
+                // A short line does not keep the long piece that it came in.
+                let whole = line.len() + buffer.capacity();
+                let line = if line.len() * 4 < whole { Bytes::copy_from_slice(&line) } else { line.freeze() };
                 seen = 0;
                 let Some(link) = link.upgrade() else { return self.stop() };
                 self.take_line(&link, &line);

@@ -223,6 +223,10 @@ impl Exchange {
     fn noted(&mut self, event: Event) -> Result<Event, UpstreamError> {
         if let Event::Request { id, .. } = &event {
             if self.asked.len() >= ASKED_MAX {
+                // Those that were answered do not count: a long call may be asked, and pinged, any number of times.
+                self.asked.retain(|id| self.link.awaits(id));
+            }
+            if self.asked.len() >= ASKED_MAX {
                 return Err(UpstreamError::Busy("requests to the client"));
             }
             self.asked.push(id.clone());

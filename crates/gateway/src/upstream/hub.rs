@@ -6,6 +6,7 @@ use super::era::Eras;
 use super::error::UpstreamError;
 use super::http::Endpoint;
 use super::registry::Registry;
+use super::room::Room;
 use domain::Upstream;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
@@ -20,6 +21,8 @@ pub(super) struct Hub {
     pub(super) catalog: Catalog,
     /// Requests that may be under way at once.
     pub(super) places: Arc<Semaphore>,
+    /// For what it says by itself, to all tasks.
+    pub(super) room: Room,
     pub(super) registry: Arc<dyn Registry>,
     /// How the last attempt to speak with it went.
     pub(super) fault: Mutex<Option<Result<(), UpstreamError>>>,

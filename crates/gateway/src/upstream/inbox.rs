@@ -61,6 +61,11 @@ impl Inbox {
         }
     }
 
+    /// Forgets the oldest of what nobody has heard yet; `false`: there is nothing.
+    pub(super) fn forget_oldest(&self) -> bool {
+        locked(&self.kept).pop_front().is_some()
+    }
+
     /// Listens from now on, and to what nobody has heard yet.
     pub(super) fn listen(&self) -> broadcast::Receiver<Event> {
         let mut kept = locked(&self.kept);

@@ -11,6 +11,7 @@ use super::hub::Hub;
 use super::inbox::Inbox;
 use super::profile::{ClientProfile, ServerProfile};
 use super::riders::Riders;
+use super::room::{self, Room};
 use super::rounds::AnswerTo;
 use crate::mcp::message::{Id, Raw};
 use crate::mcp::version::{Era, header};
@@ -24,7 +25,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OnceCell, OwnedSemaphorePermit};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +41,8 @@ const SUBSCRIPTION_SILENCE: Duration = Duration::from_secs(24 * 3_600);
 pub(super) const FAREWELL: Duration = Duration::from_secs(5);
 /// Most requests of an upstream to the client that wait for an answer on one connection.
 const ASKED_MAX: usize = 128;
+/// Most answers of ours under way on one connection: an upstream that asks and does not listen must not make them pile up.
+const REPLIES_MAX: usize = 16;
 /// Most sessions or children that one connection starts within [`RESTART_WINDOW`]: an upstream that dies at each request must not keep
 /// the gateway busy.
 const RESTARTS_MAX: usize = 5;
@@ -89,11 +92,17 @@ pub(super) struct Link {
     pub(super) task: TaskId,
     pub(super) client: ClientProfile,
     pub(super) inbox: Inbox,
+    /// For what the upstream says by itself.
+    pub(super) room: Room,
+    /// Answers of ours to questions that no client gets.
+    pub(super) replies: Arc<Semaphore>,
     /// Requests under way, for what the upstream asks outside of them: see [`super::riders`].
     pub(super) riders: Riders,
     /// One for each connection and exchange that somebody holds, and one of our own.
     pub(super) holders: Arc<()>,
     session: ArcSwapOption<Session>,
+    /// How many sessions there have been.
+    sessions: watch::Sender<u64>,
     /// Held while a session is being made; when the last ones were.
     starts: tokio::sync::Mutex<Vec<Instant>>,
     asked: Mutex<HashMap<Id, Option<AnswerTo>>>,
@@ -110,9 +119,12 @@ impl Link {
             task,
             client,
             inbox: Inbox::default(),
+            room: Room::new(room::OF_CONNECTION),
+            replies: Arc::new(Semaphore::new(REPLIES_MAX)),
             riders: Riders::default(),
             holders: Arc::new(()),
             session: ArcSwapOption::empty(),
+            sessions: watch::Sender::new(0),
             starts: tokio::sync::Mutex::default(),
             asked: Mutex::default(),
             next_id: AtomicI64::new(1),
@@ -168,9 +180,19 @@ impl Link {
         }
     }
 
+    /// Whether the answer to `id` is still awaited.
+    pub(super) fn awaits(&self, id: &Id) -> bool {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).contains_key(id)
+    }
+
     /// Takes the place where the answer to `id` belongs.
     pub(super) fn take_asked(&self, id: &Id) -> Option<Option<AnswerTo>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(id)
+    }
+
+    /// Learns of each session that is made from now on.
+    pub(super) fn sessions(&self) -> watch::Receiver<u64> {
+        self.sessions.subscribe()
     }
 
     /// Whether nobody holds it: no client, no request.
@@ -218,6 +240,7 @@ impl Link {
             }
         };
         self.session.store(Some(Arc::clone(&session)));
+        self.sessions.send_modify(|sessions| *sessions += 1);
         if self.is_closed() {
             // It was closed while the session came about, and found none to end.
             self.end_session();

@@ -7,12 +7,14 @@ use super::error::UpstreamError;
 use super::exchange::{Event, Source};
 use super::http_stream::{HttpStream, Patience};
 use super::link::{Carrier, Link, Prepared, Session, spawn};
+use super::room::counted;
 use crate::answer;
 use crate::mcp::message::{Id, Raw};
 use crate::mcp::stream;
 use http::HeaderMap;
 use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast;
@@ -20,7 +22,7 @@ use tokio::time::{Instant, timeout};
 
 /// The silence that a stream of announcements may keep.
 const SILENCE: Duration = Duration::from_secs(24 * 3_600);
-/// How often the stream is opened again in vain, and the first wait in between.
+/// The first wait before a stream is opened again, and how often it is doubled.
 const FAILURES_MAX: u32 = 6;
 const BACKOFF: Duration = Duration::from_secs(1);
 /// How long a request waits for the stream to be open.
@@ -39,7 +41,7 @@ pub(super) fn pump(link: &Arc<Link>) {
                 biased;
                 () = link.closed() => true,
                 () = link.inbox.deserted() => false,
-                () = fetch(&link) => true,
+                never = fetch(&link) => match never {},
             };
             if link.inbox.stop_pumping(done) {
                 return;
@@ -61,24 +63,37 @@ pub(super) async fn ready(link: &Arc<Link>, session: &Arc<Session>) {
     let _ = timeout(READY_WAIT, link.inbox.opened()).await;
 }
 
-/// Fetches until it is no longer possible.
-async fn fetch(link: &Arc<Link>) {
+/// Fetches as long as somebody listens: whoever does is not told that nothing would come any more.
+async fn fetch(link: &Arc<Link>) -> Infallible {
     let mut failures = 0;
-    while failures < FAILURES_MAX {
+    let mut sessions = link.sessions();
+    loop {
+        sessions.mark_unchanged();
         let fetched = match link.session().await {
-            Ok(session) => fetch_once(link, &session, &mut failures).await,
+            Ok(session) => {
+                // A session that took the place of this one announces nothing on the stream of this one.
+                let replaced = async { drop(sessions.changed().await) };
+                tokio::select! {
+                    biased;
+                    () = replaced => Ok(Next::Again),
+                    fetched = fetch_once(link, &session, &mut failures) => fetched,
+                }
+            }
             Err(error) => Err(error),
         };
         match fetched {
             Ok(Next::Again) => continue,
             Ok(Next::NotOffered) => {
                 link.inbox.set_opened(true);
-                return std::future::pending().await;
+                // Of another session it may be, or this one was lost and the upstream said so in this way. The sender is
+                // the link's.
+                let _ = sessions.changed().await;
+                continue;
             }
             Err(error) => tracing::debug!(%error, upstream = %link.name(), "a stream of announcements broke off"),
         }
         tokio::time::sleep(BACKOFF * 2_u32.pow(failures)).await;
-        failures += 1;
+        failures = FAILURES_MAX.min(failures + 1);
     }
 }
 
@@ -124,7 +139,7 @@ async fn fetch_once(link: &Arc<Link>, session: &Arc<Session>, failures: &mut u32
 }
 
 /// Hands an event to whoever listens on this connection.
-pub(super) fn deliver(link: &Arc<Link>, event: Event) {
+pub(super) fn deliver(link: &Arc<Link>, mut event: Event) {
     if let Event::Notification { method, .. } = &event
         && method == "notifications/tools/list_changed"
     {
@@ -134,10 +149,24 @@ pub(super) fn deliver(link: &Arc<Link>, event: Event) {
         if let Some(pong) = answer::to_ping(method) {
             return reply(link, id.clone(), Ok(pong));
         }
+    }
+    // The oldest words go first.
+    let event = loop {
+        match counted(event, (&link.room, &link.hub.room)) {
+            Ok(event) => break event,
+            Err(again) if link.inbox.forget_oldest() => event = again,
+            Err(Event::Request { id, .. }) => return reply(link, id, Err(not_now())),
+            Err(_) => {
+                tracing::debug!(upstream = %link.name(), "an upstream says more by itself than is read; not kept");
+                return;
+            }
+        }
+    };
+    if let Event::Request { id, .. } = &event {
         if link.client.era.is_modern() {
             // A stateless client can only be asked within a request.
             if let Some(Event::Request { id, .. }) = link.riders.give(event) {
-                reply(link, id, Err(Raw::from_value(&json!({ "code": -32601, "message": "the client cannot be asked now" }))));
+                reply(link, id, Err(not_now()));
             }
             return;
         }
@@ -146,10 +175,19 @@ pub(super) fn deliver(link: &Arc<Link>, event: Event) {
     link.inbox.push(event);
 }
 
+fn not_now() -> Raw {
+    Raw::from_value(&json!({ "code": -32601, "message": "the client cannot be asked now" }))
+}
+
 /// Answers a question in place of the client.
 fn reply(link: &Arc<Link>, id: Id, outcome: Result<Raw, Raw>) {
+    let Ok(place) = Arc::clone(&link.replies).try_acquire_owned() else {
+        tracing::debug!(upstream = %link.name(), "an upstream asks faster than it takes answers; not answered");
+        return;
+    };
     let link = Arc::clone(link);
     spawn(async move {
+        let _place = place;
         let message = match outcome {
             Ok(result) => stream::result(&id, &result),
             Err(error) => stream::error(Some(&id), &error),

@@ -26,6 +26,7 @@ mod pool;
 mod profile;
 mod registry;
 mod riders;
+mod room;
 mod rounds;
 mod sse;
 mod waiting;

@@ -10,6 +10,7 @@ use super::hub::Hub;
 use super::link::Link;
 use super::profile::{ClientProfile, SessionKey};
 use super::registry::Registry;
+use super::room::{self, Room};
 use crate::mcp::version::{Era, Version};
 use domain::{EndReason, TaskId, Transport, Upstream, UpstreamName};
 use serde_json::{Value, json};
@@ -259,6 +260,7 @@ impl Pool {
             eras: Eras::default(),
             catalog: Catalog::new(upstream.name.clone(), Arc::clone(&self.registry)),
             places: Arc::new(Semaphore::new(REQUESTS_MAX)),
+            room: Room::new(room::OF_UPSTREAM),
             registry: Arc::clone(&self.registry),
             fault: Mutex::default(),
             farewells: self.farewells.clone(),

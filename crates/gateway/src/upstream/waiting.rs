@@ -4,39 +4,38 @@
 
 use super::error::UpstreamError;
 use super::exchange::Event;
+use super::room::{Part, Room};
 use crate::mcp::message::{Id, Raw};
 use crate::mcp::object::Members;
 use crate::mcp::version::meta;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use tokio::sync::mpsc;
 
 /// Most requests under way at one child.
 const REQUESTS_MAX: usize = 256;
-/// Most events, and most bytes, that may wait for a client which reads slowly.
+/// Most events, and most bytes, that may wait for a client which reads slowly; and most bytes for all requests of a child.
 const EVENTS_MAX: usize = 256;
 const BYTES_MAX: usize = 32 * 1_024 * 1_024;
+const CHILD_BYTES_MAX: usize = 128 * 1_024 * 1_024;
 
 /// An event on its way to the exchange, with the room that it takes.
 pub(super) struct Delivered {
     event: Result<Event, UpstreamError>,
-    bytes: usize,
-    room: Arc<AtomicUsize>,
+    _parts: [Part; 2],
 }
 
 impl Delivered {
     /// Takes it out and gives its room back.
     pub(super) fn take(self) -> Result<Event, UpstreamError> {
-        self.room.fetch_sub(self.bytes, Ordering::Relaxed);
         self.event
     }
 }
 
 struct Entry {
     events: mpsc::Sender<Delivered>,
-    room: Arc<AtomicUsize>,
+    room: Room,
     is_subscription: bool,
     /// The progress token on the wire and, if that is not the client's own, the client's.
     token: Option<(Value, Option<Value>)>,
@@ -44,24 +43,31 @@ struct Entry {
 
 impl Entry {
     /// `false`: the client does not read, so the request is given up.
-    fn deliver(&self, event: Result<Event, UpstreamError>, bytes: usize) -> bool {
-        if self.room.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) > BYTES_MAX {
-            return false;
-        }
-        self.events.try_send(Delivered { event, bytes, room: Arc::clone(&self.room) }).is_ok()
+    fn deliver(&self, all: &Room, event: Result<Event, UpstreamError>, bytes: usize) -> bool {
+        let parts = self.room.part(bytes).and_then(|own| Some([own, all.part(bytes)?]));
+        parts.is_some_and(|parts| self.events.try_send(Delivered { event, _parts: parts }).is_ok())
     }
 }
 
 /// All requests under way at one child, by their number: the newest is the last.
-#[derive(Default)]
-pub(super) struct Waiting(Mutex<BTreeMap<i64, Entry>>);
+pub(super) struct Waiting {
+    entries: Mutex<BTreeMap<i64, Entry>>,
+    /// For the events of all of them.
+    room: Room,
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self { entries: Mutex::default(), room: Room::new(CHILD_BYTES_MAX) }
+    }
+}
 
 /// Where a request's events arrive, and the parameters as they must be sent.
 pub(super) type Entered = (mpsc::Receiver<Delivered>, Option<Raw>);
 
 impl Waiting {
     fn entries(&self) -> std::sync::MutexGuard<'_, BTreeMap<i64, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A request is about to be sent. Its progress token changes if another request uses the same one.
@@ -83,7 +89,7 @@ impl Waiting {
         };
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let is_subscription = method == "subscriptions/listen";
-        entries.insert(number, Entry { events: sender, room: Arc::default(), is_subscription, token });
+        entries.insert(number, Entry { events: sender, room: Room::new(BYTES_MAX), is_subscription, token });
         Ok((events, params))
     }
 
@@ -97,14 +103,14 @@ impl Waiting {
     pub(super) fn finish(&self, id: &Id, event: Result<Event, UpstreamError>, bytes: usize) -> bool {
         let Id::Number(number) = id else { return false };
         let entry = self.entries().remove(number);
-        entry.is_some_and(|entry| entry.deliver(event, bytes))
+        entry.is_some_and(|entry| entry.deliver(&self.room, event, bytes))
     }
 
     /// Every request fails.
     pub(super) fn fail_all(&self, error: &UpstreamError) {
         let entries = std::mem::take(&mut *self.entries());
         for entry in entries.into_values() {
-            entry.deliver(Err(error.clone()), 0);
+            entry.deliver(&self.room, Err(error.clone()), 0);
         }
     }
 
@@ -130,7 +136,7 @@ impl Waiting {
                 match number.filter(|number| entries.get(number).is_some_and(|entry| entry.is_subscription)) {
                     Some(number) => {
                         if let Some(entry) = entries.remove(&number) {
-                            entry.deliver(Err(UpstreamError::Closed), 0);
+                            entry.deliver(&self.room, Err(UpstreamError::Closed), 0);
                         }
                         None
                     }
@@ -167,7 +173,7 @@ impl Waiting {
     fn to(&self, number: i64, event: Event, bytes: usize) -> Option<Event> {
         let mut entries = self.entries();
         let Some(entry) = entries.get(&number) else { return Some(event) };
-        if !entry.deliver(Ok(event), bytes) {
+        if !entry.deliver(&self.room, Ok(event), bytes) {
             entries.remove(&number);
         }
         None

@@ -74,6 +74,11 @@ impl Fake {
         self.seen.borrow().clone()
     }
 
+    /// The same, as it grows.
+    pub(super) fn watch(&self) -> watch::Receiver<Vec<Seen>> {
+        self.seen.clone()
+    }
+
     /// The requests with this JSON-RPC method.
     pub(super) fn of(&self, rpc: &str) -> Vec<Seen> {
         self.seen().into_iter().filter(|seen| seen.rpc() == rpc).collect()

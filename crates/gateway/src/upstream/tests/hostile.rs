@@ -284,3 +284,77 @@ async fn a_server_that_never_answers_the_handshake_is_given_up() {
     assert_eq!(bench.connect(1, &legacy("a")).await.server().await.unwrap_err(), UpstreamError::Timeout);
     assert_eq!(bench.upstreams.status()[0].reachable, Some(false));
 }
+
+#[tokio::test]
+async fn what_an_upstream_says_to_nobody_takes_no_more_memory_than_it_may() {
+    // A hundred messages of a mebibyte, then the answer: they have arrived when it has.
+    let flood = r#"next; words=$(head -c 1048576 /dev/zero | tr '\0' x); i=0
+while [ $i -lt 100 ]; do printf '{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"%s","n":%s}}\n' "$words" $i; i=$((i+1)); done
+answer '{}'; next"#;
+    for listens in [false, true] {
+        let bench = Bench::new(super::stdio::with_handshake(flood));
+        let connection = bench.connect(1, &legacy("a")).await;
+        // One who listens and does not read, or nobody.
+        let slow = listens.then(|| connection.unsolicited());
+        call(&connection, 1, "tools/call", json!({})).await.unwrap();
+        let mut heard = slow.unwrap_or_else(|| connection.unsolicited());
+        let (mut kept, mut numbers) = (0, Vec::new());
+        while let Ok(Event::Notification { params: Some(params), .. }) = heard.try_recv() {
+            kept += params.as_bytes().len();
+            numbers.push(params.to_value()["n"].as_u64().unwrap());
+        }
+        assert!(kept <= 4 * 1024 * 1024 && !numbers.is_empty(), "{kept} bytes of {numbers:?}, {listens}");
+        assert!(listens || numbers.last() == Some(&99), "the newest stay: {numbers:?}");
+        // What was read makes room again.
+        drop(heard);
+        assert!(connection.0.room.part(4 * 1024 * 1024).is_some(), "{listens}");
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_asks_and_does_not_listen_makes_no_answers_pile_up() {
+    let fake = Fake::start_async(|seen| {
+        async move {
+            if seen.method == "POST" && seen.rpc().is_empty() {
+                // The answer to a ping.
+                return std::future::pending::<Response>().await;
+            }
+            with_sessions(&seen, |seen| match seen.method.as_str() {
+                "GET" => {
+                    let ping = |id: usize| event(&json!({ "jsonrpc": "2.0", "id": id, "method": "ping" }));
+                    let last = json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": {} });
+                    stuck("text/event-stream", vec![(0..500).map(ping).collect::<String>() + &event(&last)])
+                }
+                _ => result(seen, &json!({})),
+            })
+        }
+        .boxed()
+    })
+    .await;
+    let connection = Bench::new(http(&fake.url)).connect(1, &legacy("a")).await;
+    let mut heard = connection.unsolicited();
+    assert!(matches!(heard.recv().await.unwrap(), Event::Notification { .. }), "all pings came before it");
+    let answers = |all: &[Seen]| all.iter().filter(|seen| seen.method == "POST" && seen.rpc().is_empty()).count();
+    let mut seen = fake.watch();
+    let more = seen.wait_for(|all| answers(all) > 16);
+    assert!(tokio::time::timeout(std::time::Duration::from_secs(1), more).await.is_err(), "{}", answers(&fake.seen()));
+}
+
+#[tokio::test]
+async fn a_call_may_be_pinged_as_often_as_it_lasts() {
+    let fake = Fake::start(|seen| {
+        with_sessions(seen, |seen| {
+            let ping = |id: usize| event(&json!({ "jsonrpc": "2.0", "id": format!("p{id}"), "method": "ping" }));
+            sse((0..100).map(ping).chain([event(&done(&seen.body()["id"]))]).collect())
+        })
+    })
+    .await;
+    let connection = Bench::new(http(&fake.url)).connect(1, &legacy("a")).await;
+    let mut exchange = send(&connection, 5, "tools/call", echo(1)).await.unwrap();
+    let mut pings = 0;
+    while let Event::Request { id, .. } = exchange.next().await.unwrap() {
+        connection.answer(&id, Ok(&raw("{}"))).await.unwrap();
+        pings += 1;
+    }
+    assert_eq!(pings, 100);
+}

@@ -262,3 +262,35 @@ async fn closing_everything_waits_until_sessions_have_ended() {
     bench.upstreams.close().await;
     assert_eq!(fake.seen().iter().filter(|seen| seen.method == "DELETE").count(), 3);
 }
+
+#[tokio::test]
+async fn announcements_go_on_in_the_session_that_took_the_place_of_a_lost_one() {
+    // The first session is lost before its stream is opened: the stream and the call are answered as the protocol says.
+    let sessions = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let fake = Fake::start(move |seen| {
+        use std::sync::atomic::Ordering::SeqCst;
+        if seen.rpc() == "initialize" {
+            let number = sessions.fetch_add(1, SeqCst) + 1;
+            let mut response = with_sessions(seen, |_| status(500));
+            response.headers_mut().insert("mcp-session-id", format!("session-{number}").parse().unwrap());
+            return response;
+        }
+        if seen.header("mcp-session-id") == Some("session-1") && !seen.rpc().starts_with("notifications/") {
+            return status(404);
+        }
+        with_sessions(seen, |seen| match seen.method.as_str() {
+            "GET" => {
+                let note = json!({ "jsonrpc": "2.0", "method": "notifications/tools/list_changed" });
+                stuck("text/event-stream", vec![format!("data: {note}\n\n")])
+            }
+            _ => result(seen, &json!({})),
+        })
+    })
+    .await;
+    let connection = Bench::new(http(&fake.url)).connect(1, &legacy("a")).await;
+    let mut heard = connection.unsolicited();
+    fake.wait_for(|seen| seen.method == "GET").await;
+    call(&connection, 1, "tools/call", echo(1)).await.unwrap();
+    let event = tokio::time::timeout(std::time::Duration::from_secs(20), heard.recv()).await;
+    assert!(matches!(event, Ok(Ok(Event::Notification { .. }))), "{event:?}");
+}

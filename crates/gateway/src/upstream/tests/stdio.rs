@@ -20,7 +20,7 @@ answer '{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"
 next
 "#;
 
-fn with_handshake(rest: &str) -> Transport {
+pub(super) fn with_handshake(rest: &str) -> Transport {
     script(&format!("{HANDSHAKE}{rest}"))
 }
 
