@@ -1,6 +1,7 @@
 //! The read ports: state, search, openings, and the published log's files and proofs. All of it runs on the
 //! blocking pool over a few connections of its own; nothing here can hold up the writer.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -16,16 +17,16 @@ use authority::ports::{
     Archive, ArchiveError, GrantArchive, GrantCounts, GrantQuery, GrantRecord, Loaded, LogEntry, LogPage, LogQuery, PublishedLog,
     TaskQuery,
 };
-use domain::{DecisionId, GrantId, TargetName, Task, TaskId, Timestamp};
+use domain::{DecisionId, GrantId, Progress, TargetName, Task, TaskId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::Semaphore;
 
 use crate::{
     Store,
-    change::StoredProgress,
     connection::open_reader,
     error::{Error, sqlite},
     index::open_to_search,
+    progress::{StoredProgress, beside},
     record::{TaskRow, Unreadable, decode_agent, decode_task, decode_upstream},
     search::{Readers, search},
     shared::Shared,
@@ -238,6 +239,7 @@ fn load(db: &Connection, now: Timestamp) -> Result<Loaded, Failure> {
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(failed())?;
         rows.collect::<Result<_, _>>().map_err(failed())
     };
+    let known = beside(db, u64::MAX)?;
     let agents = pairs("SELECT id, record FROM agent")?;
     let upstreams = pairs("SELECT name, record FROM upstream")?;
     let sql = format!("SELECT {TASK_COLUMNS}, wrapped_key FROM task WHERE ended_at IS NULL ORDER BY id");
@@ -246,7 +248,7 @@ fn load(db: &Connection, now: Timestamp) -> Result<Loaded, Failure> {
     let mut open = Vec::new();
     for row in rows {
         let (row, key): (Option<TaskRow>, Option<Vec<u8>>) = row.map_err(failed())?;
-        open.push((decode_task(row.ok_or(Unreadable("task"))?)?, key.unwrap_or_default()));
+        open.push((task_of(row, &known)?, key.unwrap_or_default()));
     }
     let mut statement = db.prepare("SELECT jti, expires FROM revoked_token WHERE expires > ?1").map_err(failed())?;
     let tokens = statement
@@ -263,13 +265,21 @@ fn load(db: &Connection, now: Timestamp) -> Result<Loaded, Failure> {
 
 fn tasks(db: &Connection, sql: &str, values: &[&dyn rusqlite::ToSql]) -> Result<Vec<Task>, Failure> {
     let failed = || sqlite("read tasks");
+    // First: what is forgotten in between is in the rows by then.
+    let known = beside(db, u64::MAX)?;
     let mut statement = db.prepare_cached(sql).map_err(failed())?;
     let rows = statement.query_map(values, task_row).map_err(failed())?;
     let mut tasks = Vec::new();
     for row in rows {
-        tasks.push(decode_task(row.map_err(failed())?.ok_or(Unreadable("task"))?)?);
+        tasks.push(task_of(row.map_err(failed())?, &known)?);
     }
     Ok(tasks)
+}
+
+fn task_of(row: Option<TaskRow>, known: &HashMap<TaskId, Progress>) -> Result<Task, Unreadable> {
+    let mut task = decode_task(row.ok_or(Unreadable("task"))?)?;
+    task.progress = known.get(&task.id).map_or(task.progress, |beside| task.progress.joined(*beside));
+    Ok(task)
 }
 
 /// The columns of [`TASK_COLUMNS`]; `None` if they hold what none could have written.

@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::{
     chain::{Chain, is_signed},
     error::{Error, sqlite},
+    progress,
     shared::{Made, Shared},
 };
 
@@ -48,11 +49,19 @@ pub(crate) fn write_position(db: &Connection, head: Head, chain: &Chain) -> Resu
     .map_err(sqlite("record where the log stands"))
 }
 
+/// What goes with a batch in its row.
+pub(crate) struct Sealed {
+    /// The node's signature.
+    pub(crate) signature: Vec<u8>,
+    /// How far its tasks are ([`crate::progress`]).
+    pub(crate) progress: Option<Vec<u8>>,
+}
+
 /// Writes a batch.
-pub(crate) fn insert_batch(db: &Connection, batch: &StoredBatch, chain: &Chain, signature: &[u8]) -> Result<(), Error> {
+pub(crate) fn insert_batch(db: &Connection, batch: &StoredBatch, chain: &Chain, sealed: &Sealed) -> Result<(), Error> {
     db.prepare_cached(
-        "INSERT INTO log_batch (first, count, size, root, frontier, epoch, chain, signature, packed)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        "INSERT INTO log_batch (first, count, size, root, frontier, epoch, chain, signature, progress, packed)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )
     .and_then(|mut statement| {
         statement.execute(params![
@@ -63,7 +72,8 @@ pub(crate) fn insert_batch(db: &Connection, batch: &StoredBatch, chain: &Chain, 
             batch.frontier,
             chain.epoch,
             chain.last.as_bytes().as_slice(),
-            signature,
+            sealed.signature,
+            sealed.progress,
             batch.packed,
         ])
     })
@@ -79,8 +89,9 @@ pub(crate) fn record_checkpoint(db: &Connection, note: &[u8]) -> Result<(), Erro
         .map_err(sqlite("record a checkpoint"))
 }
 
-/// Drops the batches that lie below `size`.
+/// Drops the batches that lie below `size`. How far their tasks are moves to the tasks.
 pub(crate) fn forget_below(db: &Connection, size: u64) -> Result<(), Error> {
+    progress::store(db, &progress::beside(db, size)?)?;
     db.prepare_cached("DELETE FROM log_batch WHERE size <= ?1 AND first < ?1")
         .and_then(|mut statement| statement.execute(params![size]))
         .map(drop)

@@ -4,13 +4,14 @@
 use std::collections::{HashMap, HashSet};
 
 use authority::ports::{Change, EVENT_BYTES_MAX, LedgerError, Write};
-use domain::{Labels, Progress, TaskId, TaskState, Timestamp};
+use domain::{Progress, TaskId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::de::IgnoredAny;
 
 use crate::{
     error::{Error, sqlite},
     grant::GrantRow,
+    progress::{StoredProgress, join},
     record::{Unreadable, encode_agent, encode_task, encode_upstream, encode_workload},
 };
 
@@ -145,7 +146,7 @@ pub(crate) fn apply(db: &Connection, rows: Vec<Row>, first: u64, progress: &mut 
     for row in rows {
         match row {
             Row::Progress(task, change) => {
-                progress.entry(task).and_modify(|joined| *joined = joined.joined(change)).or_insert(change);
+                join(progress, task, change);
             }
             other => execute(db, other, first).map_err(sqlite("apply a change"))?,
         }
@@ -228,99 +229,6 @@ fn open_task(db: &Connection, task: &OpenTask) -> rusqlite::Result<()> {
         stored.end_reason,
     ])
     .map(drop)
-}
-
-/// Joins progress with what is stored: [`Progress::joined`], in SQL.
-pub(crate) fn store_progress(db: &Connection, progress: &HashMap<TaskId, Progress>) -> Result<(), Error> {
-    for (task, change) in progress {
-        let change = StoredProgress::of(change);
-        let advanced = advance(db, *task, &change).map_err(sqlite("record progress"))?;
-        if advanced == 0 {
-            tracing::warn!(%task, "progress of a task that was never opened");
-        }
-        if change.ended_at.is_some() {
-            end(db, *task, &change).map_err(sqlite("record the end of a task"))?;
-        }
-    }
-    Ok(())
-}
-
-/// Everything but the end, which alone stands in an index: a call must not write that index's page, too.
-fn advance(db: &Connection, task: TaskId, change: &StoredProgress) -> rusqlite::Result<usize> {
-    db.prepare_cached(
-        "UPDATE task SET
-           calls_used = max(calls_used, ?2),
-           read_untrusted = max(read_untrusted, ?3),
-           read_sensitivity = max(read_sensitivity, ?4),
-           seen_at = max(seen_at, ?5),
-           attested_at = max(attested_at, ?6)
-         WHERE id = ?1",
-    )?
-    .execute(params![
-        task.as_bytes().as_slice(),
-        change.calls_used,
-        change.read_untrusted,
-        change.read_sensitivity,
-        change.seen_at,
-        change.attested_at,
-    ])
-}
-
-/// The end that came first stays.
-fn end(db: &Connection, task: TaskId, change: &StoredProgress) -> rusqlite::Result<()> {
-    db.prepare_cached("UPDATE task SET ended_at = ?2, end_reason = ?3 WHERE id = ?1 AND (ended_at IS NULL OR ended_at > ?2)")?
-        .execute(params![task.as_bytes().as_slice(), change.ended_at, change.end_reason])
-        .map(drop)
-}
-
-/// The columns of a task that change.
-pub(crate) struct StoredProgress {
-    pub(crate) calls_used: i64,
-    pub(crate) read_untrusted: i64,
-    pub(crate) read_sensitivity: i64,
-    pub(crate) seen_at: i64,
-    pub(crate) attested_at: i64,
-    pub(crate) ended_at: Option<i64>,
-    pub(crate) end_reason: Option<String>,
-}
-
-impl StoredProgress {
-    fn of(progress: &Progress) -> Self {
-        let (ended_at, end_reason) = match progress.state {
-            TaskState::Open => (None, None),
-            TaskState::Ended { at, reason } => (Some(at.millis()), Some(reason.as_str().to_owned())),
-        };
-        Self {
-            calls_used: i64::try_from(progress.calls_used).unwrap_or(i64::MAX),
-            read_untrusted: i64::from(progress.labels.read_untrusted),
-            read_sensitivity: progress.labels.read_sensitivity.level(),
-            seen_at: progress.seen_at.millis(),
-            attested_at: progress.attested_at.millis(),
-            ended_at,
-            end_reason,
-        }
-    }
-
-    /// The domain's value, unless a column holds what none could have written.
-    pub(crate) fn decode(self) -> Option<Progress> {
-        use domain::{EndReason, Sensitivity};
-        let levels = [Sensitivity::Public, Sensitivity::Internal, Sensitivity::Confidential, Sensitivity::Restricted];
-        let state = match (self.ended_at, self.end_reason) {
-            (None, None) => TaskState::Open,
-            (Some(at), Some(word)) => TaskState::Ended { at: Timestamp::from_millis(at), reason: EndReason::from_word(&word)? },
-            _ => return None,
-        };
-        Some(Progress {
-            calls_used: u64::try_from(self.calls_used).ok()?,
-            labels: Labels {
-                read_untrusted: self.read_untrusted != 0,
-                read_sensitivity: levels.into_iter().find(|level| level.level() == self.read_sensitivity)?,
-            },
-            seen_at: Timestamp::from_millis(self.seen_at),
-            attested_at: Timestamp::from_millis(self.attested_at),
-            state,
-        })
-    }
 }
 
 /// Forgets evidence and tokens whose time is over, a few at a time. They are refused by their own expiry by now.

@@ -19,7 +19,7 @@ const WAL_PAGES: i64 = 4096;
 /// How long a connection waits for a lock.
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Migrations in order; the n-th leads to schema n + 1.
-const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema2.sql")];
+const MIGRATIONS: [&str; 3] = [include_str!("schema.sql"), include_str!("schema2.sql"), include_str!("schema3.sql")];
 
 /// Makes the data directory and keeps other processes out for as long as the result lives.
 pub(crate) fn claim(data_dir: &Path) -> Result<File, Error> {
@@ -165,10 +165,15 @@ mod tests {
         database.execute_batch(MIGRATIONS[0]).unwrap();
         database.pragma_update(None, "user_version", 1).unwrap();
         database.execute("INSERT INTO agent (id, record) VALUES ('bot', '{}')", []).unwrap();
+        let batch = "INSERT INTO log_batch (first, count, size, root, frontier, epoch, chain, signature, packed)
+                     VALUES (7, 1, 8, x'01', x'02', 3, x'04', x'05', x'06')";
+        database.execute(batch, []).unwrap();
         migrate(&mut database).unwrap();
         migrate(&mut database).unwrap();
+        let kept = "SELECT count(*) FROM log_batch WHERE first = 7 AND epoch = 3 AND progress IS NULL AND packed = x'06'";
         let count = |sql: &str| database.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
-        assert_eq!(count("PRAGMA user_version"), 2);
+        assert_eq!(count("PRAGMA user_version"), MIGRATIONS.len() as i64);
+        assert_eq!(count(kept), 1);
         assert_eq!((count("SELECT count(*) FROM agent"), count("SELECT count(*) FROM credential")), (1, 0));
     }
 

@@ -18,6 +18,7 @@ mod keeper;
 mod ledger;
 mod open;
 mod posted;
+mod progress;
 mod publisher;
 mod record;
 #[cfg(test)]

@@ -22,11 +22,12 @@ use tokio::sync::oneshot;
 use assembly::Batch;
 
 use crate::{
-    batch::{Position, forget_below, insert_batch, read_position, record_checkpoint, write_position},
+    batch::{Position, Sealed, forget_below, insert_batch, read_position, record_checkpoint, write_position},
     chain::{Chain, sign},
-    change::{Prepared, store_progress, sweep},
+    change::{Prepared, sweep},
     connection::{FileIdentity, open_writer},
     error::{Error, sqlite},
+    progress::{store, store_ends},
     shared::{Leaf, Made, Shared, UNPUBLISHED_MAX},
 };
 
@@ -263,16 +264,18 @@ impl Writer {
                 Job::Flush(_) | Job::Wake | Job::Stop => {}
             }
         }
-        store_progress(db, &batch.progress)?;
         self.sweep_sometimes(db, now)?;
         let chain = batch.chain;
+        let progress = mem::take(&mut batch.progress);
         let appended = if batch.hashes.is_empty() {
+            store(db, &progress)?;
             None
         } else {
             let appended = integrate_hashed(&self.frontier, mem::take(&mut batch.hashes))?;
             let packed = pack(batch.leaves.iter().map(Vec::as_slice))?;
             let signature = sign(self.node_signer.as_ref(), &Made::of(&appended, &chain))?;
-            insert_batch(db, &appended.to_stored(packed), &chain, &signature)?;
+            let sealed = Sealed { signature, progress: store_ends(db, progress)? };
+            insert_batch(db, &appended.to_stored(packed), &chain, &sealed)?;
             write_position(db, appended.head, &chain)?;
             tracing::trace!(target: "writ::step", at = "commit.applied");
             Some(appended)

@@ -38,7 +38,7 @@ fn kill(store: store::Store, dir: &Path) {
     std::fs::write(dir.join("anchor"), anchor).unwrap();
 }
 
-fn copy_tree(from: &Path, to: &Path) {
+pub(crate) fn copy_tree(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -212,5 +212,5 @@ async fn a_newer_schema_is_refused() {
     let dir = TempDir::new().unwrap();
     killed(dir.path(), 1, 0).await;
     Connection::open(dir.path().join("data/writ.db")).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    assert!(matches!(refusal(dir.path()), Error::SchemaNewer { found: 99, known: 2 }));
+    assert!(matches!(refusal(dir.path()), Error::SchemaNewer { found: 99, known: 3 }));
 }

@@ -190,6 +190,29 @@ async fn posted_writes_keep_their_order_and_are_durable_before_a_later_commit() 
     assert_eq!(numbers, (0..=301).collect::<Vec<_>>());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_is_the_same_before_and_after_its_batch_is_published_and_after_a_restart() {
+    let dir = TempDir::new().unwrap();
+    let id = task(1, "a").id;
+    let calls = |found: Vec<domain::Task>| found.first().unwrap().progress.calls_used;
+    let store = open_slow(dir.path());
+    store.commit(with(0, vec![open_task(1, "a")])).await.unwrap();
+    store.commit(with(1, vec![Change::Progress(id, progress(3, None))])).await.unwrap();
+    // A copy of the files as a crash would leave them, with the batch unpublished.
+    let crashed = TempDir::new().unwrap();
+    let crashed = crashed.path().join("copy");
+    crate::damage::copy_tree(dir.path(), &crashed);
+    assert_eq!(calls(store.tasks(TaskQuery { limit: 1, ..TaskQuery::default() }).await.unwrap()), 3, "before");
+    store.close();
+    assert_eq!(store.sizes(), (2, 2));
+    assert_eq!(store.task(id).await.unwrap().unwrap().progress.calls_used, 3, "published");
+    drop(store);
+    for folder in [dir.path(), &crashed] {
+        let store = try_open(folder).unwrap();
+        assert_eq!(store.load().await.unwrap().tasks.first().unwrap().0.progress.calls_used, 3, "after a restart");
+    }
+}
+
 fn any_progress() -> impl Strategy<Value = Progress> {
     let ended = prop::option::of((0_i64..4, 0_usize..EndReason::ALL.len()));
     (0_u64..5, any::<bool>(), 0_usize..4, 0_i64..5, 0_i64..5, ended).prop_map(|(calls, untrusted, level, seen, proved, ended)| {
