@@ -1,16 +1,19 @@
 //! Servers as processes of their own, as they are in life: a path within one process would be spared the switches between
-//! processes that the others pay. A process is killed when its handle is dropped, and says what processor time it used.
+//! processes that the others pay. A process ends when its handle is dropped, and says what processor time it used.
 
 use anyhow::{Context, Result};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 /// Ticks of the processor clock a second: fixed by Linux for `/proc`.
 const TICKS: u64 = 100;
+
+/// How long a server may take to end by itself.
+const END_MAX: Duration = Duration::from_secs(20);
 
 /// A server under load.
 pub(crate) struct Server {
@@ -78,6 +81,18 @@ impl Server {
 
     fn file(&self, name: &str) -> Option<String> {
         std::fs::read_to_string(format!("/proc/{}/{name}", self.process.id()?)).ok()
+    }
+}
+
+impl Drop for Server {
+    /// Asks it to end, and waits for that: a build that counts where it spends its time writes it down at its end (`./dist`).
+    fn drop(&mut self) {
+        let Some(id) = self.process.id() else { return };
+        let asked = std::process::Command::new("kill").args(["-TERM", &id.to_string()]).status();
+        let until = Instant::now() + END_MAX;
+        while asked.is_ok() && Instant::now() < until && matches!(self.process.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 

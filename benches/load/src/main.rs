@@ -4,7 +4,7 @@
 //! exchanges; decisions, beside Cerbos where it is at hand; memory at many open tasks. Every server is a process of its
 //! own. It prints ratios: absolute figures move with the machine.
 //!
-//! `cargo build --profile dist && cargo run --profile dist -p load [-- --help]`
+//! `./dist && target/dist/load [--help]`
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures time and reads its arguments")]
 
 mod accept;
