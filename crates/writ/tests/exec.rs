@@ -58,6 +58,33 @@ fn a_signal_reaches_the_command_and_ends_the_task() {
 }
 
 #[test]
+fn a_signal_before_the_command_was_started_means_that_it_is_not() {
+    let server = Server::start();
+    let marker = server.dir.path().join("ran");
+    let kill = |signal: &str, process: u32| {
+        assert!(Command::new("kill").args([signal, &process.to_string()]).status().unwrap().success())
+    };
+    // The server answers only after the signal has come.
+    kill("-STOP", server.process.id());
+    let script = format!("trap '' TERM; touch {}", marker.display());
+    let mut exec = server.exec(&REFUND, &["--", "sh", "-c", &script]).spawn().unwrap();
+    let handles_term = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", exec.id())).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << 14) != 0
+    };
+    while !handles_term() {
+        std::thread::yield_now();
+    }
+    kill("-TERM", exec.id());
+    kill("-CONT", server.process.id());
+    assert_eq!(exec.wait().unwrap().code(), Some(143));
+    assert!(!marker.exists(), "it ran");
+    let task = server.task();
+    assert!(task.is_null() || text(&task, "state") == "ended", "{task:#}");
+}
+
+#[test]
 fn text_that_looks_like_a_number_is_explained() {
     let server = Server::start();
     let refund = |order: &str| {

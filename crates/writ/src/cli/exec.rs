@@ -19,6 +19,7 @@ use std::num::NonZeroU32;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
+use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -158,10 +159,14 @@ pub(crate) async fn run(common: &Common, args: ExecArgs) -> Result<ExitCode, Fai
     let declared =
         Declared { intent: args.intent.clone(), parameters: parameters(&args.params), lifetime_secs: args.lifetime, upstreams };
     // From here on a signal must not end this process before the task is ended.
-    let signals = Signals::new()?;
+    let mut signals = Signals::new()?;
     let given_as_json = declared.parameters.values().any(|value| !value.is_string());
-    let opened = Agent::open(server, connector.clone(), evidence, declared).await;
-    let agent = opened.map_err(|failure| match given_as_json && failure.to_string().contains("must be of type string") {
+    let opening = Agent::open(server, connector.clone(), evidence, declared);
+    let agent = match unless_signalled(opening, &mut signals).await {
+        Ok(opened) => opened,
+        Err((opened, number)) => return Ok(give_up(common.form(), opened, number).await),
+    };
+    let agent = agent.map_err(|failure| match given_as_json && failure.to_string().contains("must be of type string") {
         true => failure.next("a value that is JSON counts as such; for text put it in quotes: --param 'NAME=\"5\"'"),
         false => failure,
     })?;
@@ -176,6 +181,43 @@ pub(crate) async fn run(common: &Common, args: ExecArgs) -> Result<ExitCode, Fai
         note_ending(common.form(), &agent.task());
     }
     outcome
+}
+
+/// How long what was begun may take to come about after a signal, so that it can be undone.
+const UNDONE_MAX: Duration = Duration::from_secs(5);
+
+/// Prepares the command; a signal meanwhile means that it shall not be started. Gives then what came about all the same, if it
+/// did in time, and the number of the signal.
+async fn unless_signalled<T>(preparing: impl Future<Output = T>, signals: &mut Signals) -> Result<T, (Option<T>, i32)> {
+    tokio::pin!(preparing);
+    let number = tokio::select! {
+        biased;
+        number = signals.next() => number,
+        prepared = &mut preparing => return Ok(prepared),
+    };
+    // Whoever asks twice does not want to wait.
+    tokio::select! {
+        prepared = tokio::time::timeout(UNDONE_MAX, preparing) => Err((prepared.ok(), number)),
+        again = signals.next() => Err((None, again)),
+    }
+}
+
+/// Ends the task that was opened while a signal came.
+async fn give_up(form: Form, opened: Option<Result<Agent, Failure>>, number: i32) -> ExitCode {
+    match opened {
+        Some(Ok(agent)) => {
+            if let Err(failure) = agent.end().await {
+                failure.report(form);
+                note_ending(form, &agent.task());
+            }
+        }
+        Some(Err(_)) => {}
+        None if form == Form::Human => {
+            note("the server had not answered yet; if a task was opened, it ends by its liveness limit or deadline");
+        }
+        None => {}
+    }
+    exit_code_of_signal(number)
 }
 
 fn note_ending(form: Form, task: &str) {
@@ -251,13 +293,18 @@ async fn serve_stdio(agent: &Agent, connector: Connector, upstream: String, mut 
     }
 }
 
-async fn run_command(agent: &Agent, connector: Connector, args: &ExecArgs, signals: Signals) -> Result<ExitCode, Failure> {
+async fn run_command(agent: &Agent, connector: Connector, args: &ExecArgs, mut signals: Signals) -> Result<ExitCode, Failure> {
     let Some((program, arguments)) = args.command.split_first() else { return Err(Failure::usage("which command?")) };
     let upstreams = agent.upstreams();
     let bridge = Bridge::start(Sender::new(agent.clone(), connector), upstreams.clone()).await?;
     // From here on a folder is there, and goes with its value.
     let folder = Folder::create()?;
-    let environment = environment(agent, args, &bridge, &folder).await?;
+    // What was issued meanwhile goes with the task.
+    let prepared = unless_signalled(environment(agent, args, &bridge, &folder), &mut signals).await;
+    let environment = match prepared {
+        Ok(environment) => environment?,
+        Err((_, number)) => return Ok(exit_code_of_signal(number)),
+    };
     let mut child = Command::new(program);
     child.args(arguments);
     for name in args.evidence.variables().into_iter().chain(environment.unset) {
@@ -288,6 +335,7 @@ async fn environment(agent: &Agent, args: &ExecArgs, bridge: &Bridge, folder: &F
     environment.set.insert("WRIT_TASK".to_owned(), agent.task().into());
     environment.set.insert("WRIT_MCP_CONFIG".to_owned(), listing.into());
     environment.set.insert(credential::TASK_URL.to_owned(), bridge.task_url().into());
+    environment.set.extend(past_proxies(crate::system::variable).map(|(name, value)| (name.to_owned(), value.into())));
     for upstream in &upstreams {
         environment.set.insert(variable("MCP", upstream), bridge.url(upstream).into());
     }
@@ -299,6 +347,18 @@ async fn environment(agent: &Agent, args: &ExecArgs, bridge: &Bridge, folder: &F
 
 fn exit_code_of_signal(number: i32) -> ExitCode {
     ExitCode::from(u8::try_from(128 + number).unwrap_or(255))
+}
+
+/// Variables that keep requests to the local endpoint away from a proxy: clients send to it what goes to loopback addresses,
+/// too, unless they are told not to, and it would read the secret path and everything that is said there.
+fn past_proxies(variable: impl Fn(&str) -> Option<String>) -> impl Iterator<Item = (&'static str, String)> {
+    let set = |name: &str| variable(name).filter(|value| !value.is_empty());
+    let proxied = ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"].into_iter().any(|name| set(name).is_some());
+    let own = [("no_proxy", "NO_PROXY"), ("NO_PROXY", "no_proxy")].map(|(name, other)| {
+        let before = set(name).or_else(|| set(other)).map(|before| before + ",").unwrap_or_default();
+        (name, format!("{before}127.0.0.1,localhost"))
+    });
+    own.into_iter().filter(move |(_, value)| proxied && !value.starts_with("*,"))
 }
 
 /// The environment variable with the URL of an upstream (`MCP`) or an API (`HTTP`).
@@ -380,6 +440,26 @@ mod tests {
         assert_eq!(EvidenceArgs { github: true, ..none() }.variables(), [operator, url, token]);
         assert_eq!(EvidenceArgs { evidence_env: Some("PROOF".into()), ..none() }.variables(), [operator, "PROOF"]);
         assert_eq!(EvidenceArgs { spiffe: Some(String::new()), ..none() }.variables(), [operator, "SPIFFE_ENDPOINT_SOCKET"]);
+    }
+
+    #[test]
+    fn what_is_said_to_the_local_endpoint_goes_past_proxies() {
+        let given = |pairs: &[(&str, &str)]| {
+            let variable = |name: &str| pairs.iter().find(|(given, _)| *given == name).map(|(_, value)| (*value).to_owned());
+            past_proxies(variable).collect::<Vec<_>>()
+        };
+        let both = |lower: &str, upper: &str| vec![("no_proxy", lower.to_owned()), ("NO_PROXY", upper.to_owned())];
+        assert_eq!(given(&[("no_proxy", "corp")]), []);
+        assert_eq!(given(&[("http_proxy", ""), ("https_proxy", "http://p:1")]), []);
+        let ours = "127.0.0.1,localhost";
+        assert_eq!(given(&[("http_proxy", "http://p:1")]), both(ours, ours));
+        let corp = "corp,127.0.0.1,localhost";
+        assert_eq!(given(&[("ALL_PROXY", "http://p:1"), ("NO_PROXY", "corp")]), both(corp, corp));
+        assert_eq!(
+            given(&[("HTTP_PROXY", "http://p:1"), ("NO_PROXY", "corp"), ("no_proxy", "a,b")]),
+            both("a,b,127.0.0.1,localhost", corp)
+        );
+        assert_eq!(given(&[("HTTP_PROXY", "http://p:1"), ("no_proxy", "*")]), []);
     }
 
     #[test]
