@@ -65,6 +65,12 @@ impl Reply {
         }
     }
 
+    /// The answer to a request that left before its task ended or its token was revoked. No 401: clients would prove
+    /// themselves anew, in a task of their own even, and do again what may have been done.
+    pub(crate) fn withheld(id: &Id, over: Over) -> Self {
+        Self::Message(StatusCode::OK, withheld(id, over))
+    }
+
     /// A stream that ends at once: a cancelled request is not answered.
     pub(crate) fn silence() -> Self {
         Self::Stream(streams::empty().boxed())
@@ -154,7 +160,7 @@ impl Flight {
                     Ok(Reply::Stream(streams::once(async { Piece::Message(frame) }).boxed()))
                 }
                 Step::Last(status, frame) => Ok(Reply::Message(status, frame)),
-                Step::Cut(over) => Err(Refusal::Over(over)),
+                Step::Cut(over) => Ok(Reply::withheld(&self.id, over)),
                 Step::Silence => Ok(Reply::silence()),
                 Step::Ask => self.hold().map(|frame| Reply::Message(StatusCode::OK, frame)),
                 Step::Park => {
@@ -176,7 +182,7 @@ impl Flight {
                     Step::Piece(piece) => return Some((piece, riding)),
                     Step::Last(_, frame) => Some(frame),
                     Step::Silence => None,
-                    Step::Cut(over) => riding.0.take().map(|flight| flight.cut_frame(over)),
+                    Step::Cut(over) => riding.0.take().map(|flight| withheld(&flight.id, over)),
                     Step::Ask => riding.0.take().and_then(|flight| flight.hold().ok()),
                     Step::Park => {
                         riding.0.take()?.park();
@@ -386,14 +392,6 @@ impl Flight {
         Step::Last(fault.status, fault.frame())
     }
 
-    fn cut_frame(&self, over: Over) -> Bytes {
-        let text = match over {
-            Over::TaskEnded(reason) => format!("the task has ended ({}); the answer is withheld", reason.as_str()),
-            Over::TokenRevoked | Over::PolicyChanged => "the access token was revoked; the answer is withheld".to_owned(),
-        };
-        stream::error(Some(&self.id), &Raw::from_value(&error_object(own_code::TASK_ENDED, &text, None)))
-    }
-
     /// Records how it ended. The first record counts.
     fn record(&mut self, status: CallStatus, given: Option<&[u8]>) {
         if let Some(released) = self.released.take() {
@@ -460,6 +458,16 @@ impl Drop for Riding {
             flight.park();
         }
     }
+}
+
+fn withheld(id: &Id, over: Over) -> Bytes {
+    let why = match over {
+        Over::TaskEnded(reason) => format!("the task has ended ({})", reason.as_str()),
+        Over::TokenRevoked | Over::PolicyChanged => "the access token was revoked".to_owned(),
+    };
+    let text =
+        format!("{why}; the answer is withheld. The request was sent and may have been carried out: do not repeat it blindly");
+    stream::error(Some(id), &Raw::from_value(&error_object(own_code::TASK_ENDED, &text, None)))
 }
 
 /// Whether an error says just that there is no such method: then its words are not needed.

@@ -27,6 +27,7 @@ mod session;
 mod shape;
 mod slots;
 mod template;
+mod tied;
 pub mod upstream;
 
 pub use config::{GatewayConfig, Limits};

@@ -186,20 +186,22 @@ impl Gateway {
             return Err(Refusal::InsufficientScope);
         }
         let slot = Some(self.0.slots.take(caller.task())?);
+        let reader = caller.clone();
         let admitted = Admitted { caller, endpoint: Arc::clone(endpoint), headers: parts.headers, slot };
-        match parts.method {
+        let response = match parts.method {
             Method::POST => {
                 admission::check_post(&admitted.headers)?;
                 let body = self.read(body, &admitted.headers).await?;
                 let payload = Payload::parse(&body).map_err(Refusal::Malformed)?;
                 match modern::opens(&admitted.headers, &payload) {
-                    true => modern::serve(&self.0, admitted, payload).await,
-                    false => legacy::serve(&self.0, admitted, payload).await,
+                    true => modern::serve(&self.0, admitted, payload).await?,
+                    false => legacy::serve(&self.0, admitted, payload).await?,
                 }
             }
-            Method::GET => legacy::listen(&self.0, admitted),
-            _ => legacy::end(&self.0, &admitted).await,
-        }
+            Method::GET => legacy::listen(&self.0, admitted)?,
+            _ => legacy::end(&self.0, &admitted).await?,
+        };
+        Ok(response.map(|body| body.tied(|| reader)))
     }
 
     fn authenticate(

@@ -6,7 +6,8 @@ use crate::listen::Endpoint;
 use crate::mcp::message::{Id, Malformed, Raw};
 use crate::mcp::stream;
 use crate::mcp::version::code;
-use authority::{Denial, Over, Unauthenticated};
+use crate::tied::Tied;
+use authority::{Caller, Denial, Over, Unauthenticated};
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::BoxStream;
@@ -62,6 +63,14 @@ impl Body {
 
     pub(crate) fn stream(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Self {
         Self(Content::Stream(Box::pin(pieces)))
+    }
+
+    /// The same, for as long as this caller may have it and somebody reads it.
+    pub(crate) fn tied(self, caller: impl FnOnce() -> Caller) -> Self {
+        match self.0 {
+            Content::Stream(pieces) => Self::stream(Tied::new(pieces, caller(), None)),
+            whole @ Content::Whole(_) => Self(whole),
+        }
     }
 }
 

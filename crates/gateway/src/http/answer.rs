@@ -8,8 +8,10 @@ use super::serve::Api;
 use super::usage::Spent;
 use crate::scrub::{Echo, Needles, Scanner};
 use crate::slots::Slot;
+use crate::tied::Tied;
 use authority::{CallOutcome, CallStatus, Caller, Over, Released};
 use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
 use futures_util::stream::unfold;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Response, StatusCode};
@@ -252,6 +254,7 @@ impl Passing {
 
     /// The answer piece by piece, behind what was read of it.
     fn into_stream(self, first: Bytes) -> ApiBody {
+        let caller = self.ties.caller.clone();
         let pieces = unfold((Some(self), first), |(passing, first)| async move {
             let mut passing = passing?;
             if !first.is_empty() {
@@ -271,7 +274,8 @@ impl Passing {
                 }
             }
         });
-        StreamBody::new(pieces).boxed_unsync()
+        let cut = Err(Cut("its task has ended, or it was not read"));
+        BodyExt::boxed_unsync(StreamBody::new(Tied::new(pieces.boxed(), caller, Some(cut))))
     }
 
     fn record(self, status: CallStatus) {
@@ -283,8 +287,9 @@ impl Passing {
 }
 
 /// Headers that are about one connection (RFC 9110 §7.6.1), that would set something up between the API and the task past
-/// the gateway (cookies, challenges, other addresses), or that are ours to set.
-const NOT_PASSED: [&str; 21] = [
+/// the gateway (cookies, challenges and nonces, other addresses), that a proxy in front of us would obey (`x-accel-redirect`), or
+/// that are ours to set.
+const NOT_PASSED: [&str; 23] = [
     "connection",
     "keep-alive",
     "proxy-connection",
@@ -299,11 +304,13 @@ const NOT_PASSED: [&str; 21] = [
     "www-authenticate",
     "proxy-authenticate",
     "authentication-info",
+    "dpop-nonce",
     "proxy-authentication-info",
     "alt-svc",
     "strict-transport-security",
     "clear-site-data",
     "refresh",
+    "x-sendfile",
     "nel",
     "report-to",
 ];
@@ -340,7 +347,8 @@ fn read_headers(from: &HeaderMap, api: &Api, needles: &Arc<Needles>) -> Result<(
         if holds {
             return Err(Stop::Echo);
         }
-        let private = NOT_PASSED.contains(&name.as_str()) || name.as_str().starts_with("access-control-");
+        let private = NOT_PASSED.contains(&name.as_str())
+            || ["access-control-", "x-accel-"].iter().any(|begin| name.as_str().starts_with(begin));
         if !private && !listed.iter().any(|listed| listed == name.as_str()) {
             to.append(name.clone(), value.clone());
         }

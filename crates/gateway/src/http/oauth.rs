@@ -106,7 +106,7 @@ impl TokenClient {
         }
         let (token, lifetime_secs) =
             tokio::time::timeout(ANSWER_MAX, self.ask(client_secret)).await.map_err(|_| TokenFault::Slow)??;
-        let until = Timestamp::from_secs(now.secs() + (lifetime_secs - EARLY_SECS).clamp(0, KEPT_SECS_MAX));
+        let until = Timestamp::from_secs(now.secs() + lifetime_secs.saturating_sub(EARLY_SECS).clamp(0, KEPT_SECS_MAX));
         held.keep(Some((token.clone(), until)));
         Ok(token)
     }

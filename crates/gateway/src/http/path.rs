@@ -194,6 +194,27 @@ impl Template {
         if names.next().is_none() { Some(found) } else { None }
     }
 
+    /// Whether a lenient server would take a path for one of this template that is none.
+    pub(crate) fn nearly_matches(&self, path: &Segments) -> bool {
+        let folded = |text: &str| text.to_uppercase().to_lowercase();
+        let mut names = path.names.iter();
+        for part in &self.parts {
+            let Some(name) = names.next() else { return false };
+            match part {
+                Part::Word(word) => {
+                    let (name, word) = (folded(name), folded(word));
+                    let ending = name.strip_prefix(&word);
+                    if !ending.is_some_and(|ending| ending.starts_with('.') || ending.trim().is_empty()) {
+                        return false;
+                    }
+                }
+                Part::Param(_) => {}
+                Part::Rest(_) => return true,
+            }
+        }
+        names.next().is_none()
+    }
+
     /// Which of two templates that match the same path is meant: words before parameters, from the left.
     pub(crate) fn rank(&self) -> Vec<u8> {
         let rank = |part: &Part| match part {

@@ -45,6 +45,9 @@ pub(crate) enum Refusal {
     Timeout,
     /// The answer is not given.
     Withheld(&'static str),
+    /// The task ended, or its token was revoked, after the request left. No 401: clients would prove themselves anew, in a task
+    /// of their own even, and do again what may have been done.
+    Late(&'static str),
 }
 
 impl From<crate::respond::Refusal> for Refusal {
@@ -75,6 +78,12 @@ pub(crate) fn refuse(refusal: &Refusal, api: Option<&Api>) -> Response<ApiBody> 
         }
         Refusal::Unreachable => problem(S::BAD_GATEWAY, "unreachable", "the API cannot be reached"),
         Refusal::Timeout => problem(S::GATEWAY_TIMEOUT, "timeout", "the API did not answer in time"),
+        Refusal::Late(why) => {
+            let text = format!(
+                "{why}; the answer is withheld. The request was sent and may have been carried out: do not repeat it blindly"
+            );
+            problem(S::FORBIDDEN, "task_over", &text)
+        }
         Refusal::Withheld(why) => problem(S::BAD_GATEWAY, "withheld", &format!("the API's answer is withheld: {why}")),
     }
 }
@@ -105,7 +114,7 @@ fn admission(refusal: &crate::respond::Refusal, api: Option<&Api>) -> Response<A
 }
 
 /// What the caller stands on went away while the request was under way.
-pub(crate) fn over(over: Over, api: Option<&Api>) -> Response<ApiBody> {
+fn over(over: Over, api: Option<&Api>) -> Response<ApiBody> {
     match over {
         Over::TaskEnded(reason) => unauthenticated(&Unauthenticated::TaskEnded(reason), api),
         Over::TokenRevoked => unauthenticated(&Unauthenticated::Invalid, api),

@@ -65,6 +65,13 @@ pub(crate) fn route<'a>(target: &'a HttpTarget, method: &Method, path: &Segments
     of_method.into_iter().find_map(|route| Some((route, route.path.matches(path)?)))
 }
 
+/// Whether a path of this route would be one of a more exact route to servers that fold letters (Express, IIS), cut off what
+/// follows a dot (Rails) or a slash at the end: policy saw a parameter where they would see another route.
+pub(crate) fn is_nearly_another(target: &HttpTarget, route: &Route, path: &Segments) -> bool {
+    let mut others = target.routes.iter().filter(|other| other.method == route.method);
+    others.any(|other| other.path.nearly_matches(path) && other.path.rank() < route.path.rank())
+}
+
 /// Reads a request of a route.
 pub(crate) fn read(
     route: &Route,

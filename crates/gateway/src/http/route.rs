@@ -139,14 +139,14 @@ impl Route {
             BodyRule::Json(fields) | BodyRule::Form(fields) => Some(fields),
             BodyRule::Nothing | BodyRule::Anything => None,
         };
-        let plain = plain(name);
+        let asked = readings(name);
         let mut seen = self.query.params.keys().chain(in_body.into_iter().flat_map(|fields| fields.params.keys()));
         // What lies within a field that is respelt would be taken for what lies within the field.
         let begins = |path: &Vec<String>| {
             let heads = (1..=path.len()).filter_map(|some| path.get(..some));
-            heads.map(|head| self::plain(&head.join("."))).any(|head| head == plain)
+            heads.map(|head| readings(&head.join("."))).any(|head| meet(&head, &asked))
         };
-        METHOD_FIELDS.contains(&&*plain) || seen.any(begins)
+        asked.iter().any(|name| METHOD_FIELDS.contains(&&**name)) || seen.any(begins)
     }
 
     /// Each parameter stands in one place, each place is of a parameter, and can hold its type.
@@ -191,10 +191,28 @@ impl Route {
 /// Fields that frameworks take for the method of a request, as [`plain`] gives them.
 const METHOD_FIELDS: [&str; 4] = ["_method", "xhttpmethodoverride", "xhttpmethod", "xmethodoverride"];
 
-/// A name of a field as the most lenient server reads it. Letters are folded both ways: `\u{17f}` is an `s` and `\u{212a}` a `k`
+/// Whether some server could take the one name for the other.
+pub(super) fn alike(one: &str, other: &str) -> bool {
+    meet(&readings(one), &readings(other))
+}
+
+fn meet(some: &[String; 3], others: &[String; 3]) -> bool {
+    some.iter().any(|name| !name.is_empty() && others.contains(name))
+}
+
+/// What servers take brackets in a name for: what follows them is an index (`name[0]`), they are not closed and read as
+/// another character (`na[me` in PHP), or nothing stands before them (`[name]` in JavaScript's `qs`).
+fn readings(name: &str) -> [String; 3] {
+    let brackets = ['[', ']'];
+    let inner = name.trim().trim_start_matches(brackets);
+    let head = |name: &str| plain(name.split(brackets).next().unwrap_or_default());
+    [head(name.trim()), head(inner), plain(&name.replace(brackets, ""))]
+}
+
+/// A name of a field without brackets as the most lenient server reads it. Letters are folded both ways: `\u{17f}` is an `s` and `\u{212a}` a `k`
 /// for servers that fold Unicode.
 fn plain(name: &str) -> String {
-    let name = name.split('[').next().unwrap_or_default().trim();
+    let name = name.trim();
     let inner = name.trim_start_matches('_');
     let begin = name.len() - inner.len();
     let kept = |letter: &char| !(matches!(letter, '_' | '-' | '.') || letter.is_whitespace() || letter.is_control());

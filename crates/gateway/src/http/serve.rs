@@ -8,9 +8,9 @@ use super::connect::{Lookup, OriginClient, cause, client};
 use super::handshake::{Opening, opening};
 use super::inject::{Draft, Injector};
 use super::path::{self, Segments};
-use super::refuse::{Refusal, over, refuse};
+use super::refuse::{Refusal, refuse};
 use super::request::{self, Asked};
-use super::route::Route;
+use super::route::{Route, alike};
 use super::socket::{Decided, Reloads, Socket};
 use super::usage::{Overdrawn, Spent, Usage};
 use crate::admission::{self, Names};
@@ -21,7 +21,7 @@ use crate::respond::Refusal as Admission;
 use crate::scrub::Needles;
 use crate::slots::{Slot, Slots};
 use arc_swap::ArcSwap;
-use authority::{Authority, CallStatus, Caller, Decision, Over, Released};
+use authority::{Authority, CallStatus, Caller, Decision, Over, Policy, Released};
 use bytes::Bytes;
 use domain::{OfferName, Operation, Outcome, Reason, TargetName, Timestamp};
 use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, HeaderName, HeaderValue, UPGRADE, USER_AGENT};
@@ -59,7 +59,12 @@ pub(crate) struct Api {
     pub(crate) reloads: watch::Sender<u64>,
 }
 
-type Apis = HashMap<TargetName, Arc<Api>>;
+/// What is served.
+struct Table {
+    apis: HashMap<TargetName, Arc<Api>>,
+    /// The policy that knows these routes.
+    policy: Arc<Policy>,
+}
 
 /// The HTTP half of the data plane. Cheap to clone: all clones are one.
 #[derive(Clone)]
@@ -76,12 +81,12 @@ struct Inner {
     usage: Usage,
     lookup: Arc<dyn Lookup>,
     stopping: CancellationToken,
-    apis: ArcSwap<Apis>,
+    table: ArcSwap<Table>,
 }
 
 impl std::fmt::Debug for HttpApis {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.apis.load().keys()).finish()
+        f.debug_list().entries(self.0.table.load().apis.keys()).finish()
     }
 }
 
@@ -121,7 +126,7 @@ impl HttpApis {
             slots: Slots::new(limits.concurrent_max, limits.concurrent_per_task_max),
             usage: Usage::default(),
             stopping: CancellationToken::new(),
-            apis: ArcSwap::default(),
+            table: ArcSwap::from_pointee(Table { apis: HashMap::new(), policy: authority.policy() }),
             traceparent: config.traceparent,
             observer,
             limits,
@@ -134,23 +139,27 @@ impl HttpApis {
 
     /// Serves these targets from now on instead of those before, under policies that may be new as well. A target that is
     /// described as before keeps its connections and tokens, and its open WebSockets are decided again; those of any other
-    /// end. Other requests that are under way go on as they were decided.
+    /// end. Other requests that were sent go on as they were decided; one that was not must be asked for again, and so must
+    /// all that are decided by a policy which came into force since this was last called: it may mean other routes by the
+    /// same names.
     ///
     /// # Errors
     /// A trusted certificate of a target is none: then nothing changes.
     pub fn replace(&self, targets: Vec<HttpTarget>) -> Result<(), rustls::Error> {
-        let before = self.0.apis.load_full();
+        let policy = self.0.authority.policy();
+        let before = self.0.table.load_full();
         let describe = |target: HttpTarget| {
-            let api = match before.get(&target.name).filter(|api| api.target == target) {
+            let api = match before.apis.get(&target.name).filter(|api| api.target == target) {
                 Some(same) => Arc::clone(same),
                 None => Arc::new(Api::new(target, &self.0)?),
             };
             Ok((api.target.name.clone(), api))
         };
-        let described: Arc<Apis> = Arc::new(targets.into_iter().map(describe).collect::<Result<_, rustls::Error>>()?);
-        self.0.apis.store(Arc::clone(&described));
-        for (name, api) in &*before {
-            match described.get(name) {
+        let apis = targets.into_iter().map(describe).collect::<Result<_, rustls::Error>>()?;
+        let described = Arc::new(Table { apis, policy });
+        self.0.table.store(Arc::clone(&described));
+        for (name, api) in &before.apis {
+            match described.apis.get(name) {
                 Some(now) if Arc::ptr_eq(now, api) => api.reloads.send_modify(|reloads| *reloads += 1),
                 _ => api.replaced.cancel(),
             }
@@ -168,7 +177,7 @@ impl HttpApis {
         let (parts, body) = request.into_parts();
         let named = parts.uri.path().strip_prefix("/http/").unwrap_or_default();
         let named = named.split('/').next().and_then(|name| name.parse::<TargetName>().ok());
-        let api = named.and_then(|name| self.0.apis.load().get(&name).cloned());
+        let api = named.and_then(|name| self.0.table.load().apis.get(&name).cloned());
         let answered = self.0.answer(parts, body, api.as_deref(), connection).await;
         answered.unwrap_or_else(|refusal| {
             let response = refuse(&refusal, api.as_deref());
@@ -305,6 +314,12 @@ impl Inner {
             return Err((Refusal::NoRoute, None));
         };
         let refused = |refusal| (refusal, Some(&route.offer));
+        if request::is_nearly_another(&api.target, route, &segments) {
+            return Err(refused(Refusal::Request(
+                "the path is nearly that of a more exact route, for which servers that fold letters or cut endings would take it"
+                    .into(),
+            )));
+        }
         check_headers(&parts.headers, api, route).map_err(refused)?;
         if let Some(field) = api.injector.query_field().filter(|field| names_field(parts.uri.query(), field)) {
             return Err(refused(Refusal::Foreign(format!(
@@ -360,9 +375,9 @@ impl Inner {
         let watch = Stopwatch::start();
         let exchanged = tokio::select! {
             biased;
-            over = caller.wait_over() => Err((CallStatus::Withheld, Admission::Over(over).into())),
+            over = caller.wait_over() => Err((CallStatus::Withheld, Refusal::Late(Stop::Over(over).words()))),
             () = tokio::time::sleep_until(deadline) => Err((CallStatus::Timeout, Refusal::Timeout)),
-            exchanged = api.exchange(draft, opening.as_ref().map(|(opening, _)| opening), (&released, now)) => exchanged,
+            exchanged = self.exchange(api, draft, opening.as_ref().map(|(opening, _)| opening), (&released, now)) => exchanged,
         };
         let (needles, response) = match exchanged {
             Ok(exchanged) => exchanged,
@@ -389,13 +404,45 @@ impl Inner {
         watch.stop(&*self.observer, Stage::Upstream);
         match passed {
             Ok(response) => Ok(response),
-            Err(Stop::Over(gone)) => Ok(over(gone, Some(api))),
+            Err(stop @ Stop::Over(_)) => Err(Refusal::Late(stop.words())),
             Err(Stop::Timeout) => Err(Refusal::Timeout),
             Err(stop) => {
                 tracing::warn!(target = %api.target.name, why = stop.words(), "the answer of an API was withheld");
                 Err(Refusal::Withheld(stop.words()))
             }
         }
+    }
+}
+
+impl Inner {
+    /// Puts the credential on and sends. Gives the answer, and what must not be in it.
+    async fn exchange(
+        &self,
+        api: &Api,
+        mut draft: Draft,
+        opening: Option<&Opening>,
+        (released, now): (&Released, Timestamp),
+    ) -> Result<(Arc<Needles>, Response<Incoming>), (CallStatus, Refusal)> {
+        let needles = api.injector.inject(&mut draft, released.live().task().id, now).await.map_err(|fault| {
+            tracing::error!(target = %api.target.name, %fault, "the credential of an API cannot be had");
+            (CallStatus::UpstreamError, Refusal::NoCredential)
+        })?;
+        // A token may have had to be fetched first. INVARIANT(policy-stands)
+        if !released.stands() || !self.describes(api) {
+            return Err((CallStatus::NotReleased, Admission::Over(Over::PolicyChanged).into()));
+        }
+        opening.into_iter().for_each(|opening| opening.ask(&mut draft.headers));
+        let response = api.send(draft).await.map_err(|why| {
+            tracing::warn!(target = %api.target.name, %why, "an API cannot be reached");
+            (CallStatus::UpstreamError, Refusal::Unreachable)
+        })?;
+        Ok((needles, response))
+    }
+
+    /// Whether the policy in force means this description by its names. A request is read by the one that there was when it
+    /// arrived, and its body may take its time.
+    fn describes(&self, api: &Api) -> bool {
+        !api.replaced.is_cancelled() && Arc::ptr_eq(&self.table.load().policy, &self.authority.policy())
     }
 }
 
@@ -434,29 +481,6 @@ impl Api {
         let path = if path.is_empty() { "/".to_owned() } else { path };
         let origin = &self.target.origin;
         Draft { method, https: origin.https, authority: origin.authority(), path, query, headers, body }
-    }
-
-    /// Puts the credential on and sends. Gives the answer, and what must not be in it.
-    async fn exchange(
-        &self,
-        mut draft: Draft,
-        opening: Option<&Opening>,
-        (released, now): (&Released, Timestamp),
-    ) -> Result<(Arc<Needles>, Response<Incoming>), (CallStatus, Refusal)> {
-        let needles = self.injector.inject(&mut draft, released.live().task().id, now).await.map_err(|fault| {
-            tracing::error!(target = %self.target.name, %fault, "the credential of an API cannot be had");
-            (CallStatus::UpstreamError, Refusal::NoCredential)
-        })?;
-        // A token may have had to be fetched first. INVARIANT(policy-stands)
-        if !released.stands() {
-            return Err((CallStatus::NotReleased, Admission::Over(Over::PolicyChanged).into()));
-        }
-        opening.into_iter().for_each(|opening| opening.ask(&mut draft.headers));
-        let response = self.send(draft).await.map_err(|why| {
-            tracing::warn!(target = %self.target.name, %why, "an API cannot be reached");
-            (CallStatus::UpstreamError, Refusal::Unreachable)
-        })?;
-        Ok((needles, response))
     }
 
     async fn send(&self, draft: Draft) -> Result<Response<Incoming>, String> {
@@ -523,5 +547,5 @@ fn is_credential(name: &HeaderName) -> bool {
 /// Whether a query holds a field of this name, in any spelling.
 fn names_field(query: Option<&str>, field: &str) -> bool {
     let fields = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
-    fields.into_iter().any(|(name, _)| name.trim().eq_ignore_ascii_case(field))
+    fields.into_iter().any(|(name, _)| alike(&name, field))
 }

@@ -3,7 +3,7 @@
 
 use super::config::HttpLimits;
 use domain::{TargetName, TaskId};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Most pairs of task and API that are remembered; one is about 200 bytes.
@@ -14,11 +14,12 @@ pub(crate) struct Usage(moka::sync::Cache<(TaskId, TargetName), Arc<Spent>>);
 
 /// What one task used at one API.
 pub(crate) struct Spent {
-    limits: HttpLimits,
     state: Mutex<State>,
 }
 
 struct State {
+    /// Those in force when it last asked.
+    limits: HttpLimits,
     /// Requests that may be made now; refilled with time.
     tokens: f64,
     refilled: Instant,
@@ -51,22 +52,27 @@ impl Usage {
         now: Instant,
     ) -> Result<Arc<Spent>, Overdrawn> {
         let spent = self.0.get_with((task, target.clone()), || {
-            let state = State { tokens: f64::from(limits.requests_per_minute), refilled: now, bytes: 0 };
-            Arc::new(Spent { limits, state: Mutex::new(state) })
+            let state = State { limits, tokens: f64::from(limits.requests_per_minute), refilled: now, bytes: 0 };
+            Arc::new(Spent { state: Mutex::new(state) })
         });
+        spent.state().limits = limits;
         spent.request(now)?;
         Ok(spent)
     }
 }
 
 impl Spent {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Counts one more request, or message of an open socket.
     pub(crate) fn request(&self, now: Instant) -> Result<(), Overdrawn> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.bytes >= self.limits.bytes_per_task {
+        let mut state = self.state();
+        if state.bytes >= state.limits.bytes_per_task {
             return Err(Overdrawn::Bytes);
         }
-        let most = f64::from(self.limits.requests_per_minute);
+        let most = f64::from(state.limits.requests_per_minute);
         let gained = now.saturating_duration_since(state.refilled).as_secs_f64() * most / 60.0;
         state.tokens = (state.tokens + gained).min(most);
         state.refilled = now;
@@ -80,9 +86,9 @@ impl Spent {
 
     /// Counts bytes that were sent or received.
     pub(crate) fn bytes(&self, count: usize) -> Result<(), Overdrawn> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         state.bytes = state.bytes.saturating_add(count as u64);
-        if state.bytes > self.limits.bytes_per_task { Err(Overdrawn::Bytes) } else { Ok(()) }
+        if state.bytes > state.limits.bytes_per_task { Err(Overdrawn::Bytes) } else { Ok(()) }
     }
 }
 
@@ -104,5 +110,8 @@ mod tests {
         let spent = usage.take(one, &target, limits, after(90)).unwrap();
         assert_eq!([spent.bytes(6), spent.bytes(6)], [Ok(()), Err(Overdrawn::Bytes)]);
         assert_eq!(take(one, after(900)), Err(Overdrawn::Bytes), "bytes do not come back");
+        let more = HttpLimits { requests_per_minute: 1, bytes_per_task: 20, ..limits };
+        let take = |at| usage.take(one, &target, more, at).map(drop);
+        assert_eq!([take(after(960)), take(after(960))], [Ok(()), Err(Overdrawn::Requests(60))], "other limits are in force");
     }
 }

@@ -300,7 +300,7 @@ impl Incoming {
                 if let Some(released) = released {
                     released.record(CallStatus::Withheld.into());
                 }
-                return Err(Refusal::Over(over));
+                return Ok(Reply::withheld(&self.request.id, over));
             }
             // Not answered, as the client wants it; dropping the release records it.
             () = Underway::cancelled(self.underway.as_ref()) => return Ok(Reply::silence()),
@@ -319,7 +319,9 @@ impl Incoming {
                 }
                 tracing::warn!(%error, upstream = %self.upstream(), "a request could not be sent");
                 return Err(match error {
-                    UpstreamError::TaskEnded(reason) => Refusal::Over(Over::TaskEnded(reason)),
+                    UpstreamError::TaskEnded(reason) => {
+                        return Ok(Reply::withheld(&self.request.id, Over::TaskEnded(reason)));
+                    }
                     UpstreamError::PolicyChanged => Refusal::Over(Over::PolicyChanged),
                     error => upstream_fault(&error, Some(&self.request.id), self.era).into(),
                 });

@@ -145,10 +145,10 @@ pub(super) fn deliver(link: &Arc<Link>, mut event: Event) {
     {
         link.hub.catalog.outdated();
     }
-    if let Event::Request { id, method, .. } = &event {
-        if let Some(pong) = answer::to_ping(method) {
-            return reply(link, id.clone(), Ok(pong));
-        }
+    if let Event::Request { id, method, .. } = &event
+        && let Some(pong) = answer::to_ping(method)
+    {
+        return reply(link, id.clone(), Ok(pong));
     }
     // The oldest words go first.
     let event = loop {

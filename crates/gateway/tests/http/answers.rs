@@ -192,7 +192,9 @@ async fn a_request_under_way_is_cut_when_the_task_ends() {
         setup.upstream.hanging.notified().await;
         setup.end_task(&client).await;
     });
-    assert_eq!(got.status, 401, "{}", got.text());
+    // Whoever is told to prove itself anew would do so and send the request again.
+    assert!(got.status == 403 && !got.headers.contains_key("www-authenticate"), "{} {}", got.status, got.text());
+    assert_eq!(got.reason(), "task_over");
     tokio::time::timeout(Duration::from_secs(5), setup.upstream.closed.notified()).await.unwrap();
     assert_eq!(setup.outcome().await, "withheld");
 }
@@ -211,7 +213,9 @@ async fn a_revoked_token_stops_what_is_under_way_and_what_comes_after() {
         setup.upstream.hanging.notified().await;
         revoke(&setup, &client).await;
     });
-    assert_eq!(got.status, 401, "{}", got.text());
+    // Whoever is told to prove itself anew would do so and send the request again.
+    assert!(got.status == 403 && !got.headers.contains_key("www-authenticate"), "{} {}", got.status, got.text());
+    assert_eq!(got.reason(), "task_over");
     tokio::time::timeout(Duration::from_secs(5), setup.upstream.closed.notified()).await.unwrap();
     assert_eq!(setup.outcome().await, "withheld");
     let seen = setup.upstream.seen().len();
@@ -299,4 +303,35 @@ async fn a_head_has_no_body_and_its_length() {
         (got.status.as_u16(), got.headers.get("content-length").unwrap().to_str().unwrap(), got.body.len()),
         (200, "123", 0)
     );
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_lets_go_of_the_api_when_its_task_ends() {
+    let setup = Setup::new().await;
+    let client = setup.client().await;
+    setup.upstream.answer(|_| {
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+        Answer::Hang(format!("{head}a\r\ndata: one\n\r\n").into_bytes())
+    });
+    let request = client.request("GET", "/http/api/echo").body(Full::new(Bytes::new())).unwrap();
+    let mut unread = client.send(request).await.into_body();
+    unread.frame().await.unwrap().unwrap();
+    setup.end_task(&client).await;
+    tokio::time::timeout(Duration::from_secs(10), setup.upstream.closed.notified()).await.unwrap();
+    assert_eq!(setup.outcome().await, "cancelled");
+    // Its place is free, too.
+    tokio::time::timeout(Duration::from_secs(10), setup.apis.stop(Duration::from_secs(60))).await.unwrap();
+    assert!(unread.frame().await.unwrap().is_err(), "half an answer does not look like a whole one");
+}
+
+#[tokio::test]
+async fn what_an_api_says_to_proxies_and_to_dpop_clients_is_not_passed_on() {
+    let setup = Setup::new().await;
+    let client = setup.client().await;
+    setup
+        .upstream
+        .answer(|_| ok("x-accel-redirect: /private\r\nx-sendfile: /etc/passwd\r\ndpop-nonce: n\r\nx-fine: 1\r\n", "{}"));
+    let got = client.get("/http/api/echo").await;
+    let of_api = ["x-accel-redirect", "x-sendfile", "dpop-nonce", "x-fine"].map(|name| got.headers.contains_key(name));
+    assert_eq!(of_api, [false, false, false, true]);
 }

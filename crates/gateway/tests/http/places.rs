@@ -4,7 +4,10 @@
 use super::support::*;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use gateway::http::HttpLimits;
+use http_body::Frame;
+use http_body_util::StreamBody;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -277,4 +280,35 @@ async fn a_rotated_secret_is_used_at_once() {
     std::fs::write(setup.secrets.path().join("secret"), "rotated-0123456789\n").unwrap();
     assert_eq!(client.get("/http/api/echo").await.status, 200);
     assert_eq!(setup.upstream.seen().pop().unwrap().header("authorization"), ["Bearer rotated-0123456789"]);
+}
+
+#[tokio::test]
+async fn a_request_whose_body_takes_its_time_is_not_sent_where_its_api_was_before() {
+    // Another description of the API; other policies, whose routes are not described yet; both as one reload has them.
+    for change in ["description", "policies", "both"] {
+        let setup = Setup::new().await;
+        let client = setup.client().await;
+        let (rest, body) = tokio::sync::oneshot::channel();
+        let body = futures_util::stream::once(async { body.await.map(|text: &'static str| Frame::data(Bytes::from(text))) });
+        let request = client.request("POST", "/http/api/repos/r1/comments").header("content-type", "application/json");
+        let request = request.body(StreamBody::new(Box::pin(body))).unwrap();
+        let mut answer = Box::pin(setup.apis.handle(request, info()));
+        assert!(futures_util::poll!(&mut answer).is_pending(), "its body has not come");
+        let moved = With { limits: HttpLimits { timeout_secs: 6, ..HttpLimits::default() }, ..With::default() };
+        let moved = target(&setup.world, &setup.upstream, &moved, setup.secrets.path());
+        let policies = format!("{POLICIES}\n// another version\n");
+        match change {
+            "description" => setup.apis.replace(vec![moved]).unwrap(),
+            "policies" => setup.reload_policies(&policies).await,
+            _ => setup.reload(&policies, &moved).await,
+        }
+        rest.send(r#"{"text":"hello"}"#).unwrap();
+        let got = Got::of(answer.await).await;
+        assert_eq!((got.status.as_u16(), got.reason().as_str()), (503, "policy_changed"), "{change}: {}", got.text());
+        assert!(setup.upstream.seen().is_empty(), "{change}");
+        assert_eq!(setup.outcome().await, "not_released", "{change}");
+        if change == "both" {
+            assert_eq!(client.post("/http/api/repos/r1/comments", serde_json::json!({ "text": "again" })).await.status, 200);
+        }
+    }
 }

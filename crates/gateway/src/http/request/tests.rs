@@ -259,10 +259,18 @@ fn another_spelling_of_a_field_that_policy_sees_does_not_pass_unseen() {
         "bank_key",
         // What lies in it would be taken for what lies in `bank`.
         "Bank",
+        // Brackets that nothing stands before, or that are not closed.
+        "[amount_cents]",
+        "[amount_cents][0]",
+        "[[amount_cents]]",
+        "amount[cents",
+        "amount[cents]",
+        "Amount]cents",
+        "bank[key",
     ] {
         assert!(ask(name).is_err(), "{name:?}");
     }
-    for name in ["_amount_cents", "amount", "cents", "method", "note"] {
+    for name in ["_amount_cents", "amount", "cents", "method", "note", "[note]", "note[cents]", "[]"] {
         assert!(ask(name).is_ok(), "{name:?}");
     }
 }
@@ -360,4 +368,37 @@ fn a_place_that_the_secret_must_not_go_to_is_a_fault() {
     assert!(
         HttpTarget::new("api".parse().unwrap(), (connect, Vec::new()), HttpLimits::default(), Vec::new(), Path::new("/")).is_ok()
     );
+}
+
+#[test]
+fn a_path_that_lenient_servers_take_for_a_more_exact_route_is_none_of_the_other() {
+    let connect: ConnectTable = toml::from_str("url = \"https://api.test\"\nauth = { form = \"none\" }").unwrap();
+    let offer = |name: &str, params: &[&str]| Offer {
+        name: name.parse().unwrap(),
+        description: String::new(),
+        params: params.iter().map(|name| ((*name).to_owned(), param(ParamType::Text, None))).collect(),
+        traits: ToolTraits::default(),
+        lifetime_secs: 60,
+    };
+    let table = |text: &str| toml::from_str::<RouteTable>(text).unwrap();
+    let routes = vec![
+        (table("method = \"GET\"\npath = \"/users/{id}\""), offer("user", &["id"])),
+        (table("method = \"GET\"\npath = \"/users/{id}/\""), offer("folder", &["id"])),
+        (table("method = \"GET\"\npath = \"/users/export\""), offer("export", &[])),
+        (table("method = \"GET\"\npath = \"/users/v1.0\""), offer("old", &[])),
+        (table("method = \"POST\"\npath = \"/users/new\""), offer("new", &[])),
+    ];
+    let at = "api".parse().unwrap();
+    let target = HttpTarget::new(at, (connect, Vec::new()), HttpLimits::default(), routes, Path::new("/")).unwrap();
+    let nearly = |path: &str| {
+        let path = Segments::read(path).unwrap();
+        let (found, _) = route(&target, &Method::GET, &path).unwrap();
+        is_nearly_another(&target, found, &path)
+    };
+    for path in ["/users/Export", "/users/EXPORT", "/users/export.json", "/users/export.", "/users/export%20", "/users/export/"] {
+        assert!(nearly(path), "{path}");
+    }
+    for path in ["/users/export", "/users/exports", "/users/7", "/users/v1.1", "/users/New", "/users/7/"] {
+        assert!(!nearly(path), "{path}");
+    }
 }
