@@ -8,7 +8,7 @@ use crate::credential::{ISSUE_TIMEOUT, UNCONFIRMED_SECS, planned};
 use crate::error::Error;
 use crate::event::{change, encode, hex};
 use crate::ports::{Change, Write};
-use crate::target::{self, Acceptance, Gravity, Minted, Plan};
+use crate::target::{self, Acceptance, Gravity, Minted, Plan, TargetError};
 use crate::targets::{END_TIMEOUT, Health, LISTING_TIMEOUT, TargetState, Turn, in_time};
 use domain::{
     AgentId, Grant, GrantState, IntentName, Offer, Param, ParamType, Params, RevokeReason, TargetName, TaskId, Timestamp, Value,
@@ -47,6 +47,25 @@ struct ProbeEvent<'a> {
 struct Shown {
     note: Option<&'static str>,
     lists: bool,
+}
+
+/// Why a probe failed.
+struct Failed {
+    why: String,
+    /// Nothing that would create its credential can be under way any more.
+    settled: bool,
+}
+
+impl From<String> for Failed {
+    fn from(why: String) -> Self {
+        Self { why, settled: true }
+    }
+}
+
+impl From<&str> for Failed {
+    fn from(why: &str) -> Self {
+        why.to_owned().into()
+    }
 }
 
 impl Authority {
@@ -117,10 +136,10 @@ impl Authority {
         };
         let grant = plan.grant;
         let done = self.use_and_end(target, plan).await;
-        if done.is_err() {
-            self.take_back(grant, RevokeReason::Probe, true).await;
+        if let Err(failed) = &done {
+            self.take_back(grant, RevokeReason::Probe, failed.settled).await;
         }
-        done
+        done.map_err(|failed| failed.why)
     }
 
     /// What a probe asks for: an offer that can be planned with values that the offer itself allows.
@@ -157,14 +176,14 @@ impl Authority {
     }
 
     /// CRASH(probe.logged, probe.issued, probe.used): the probe's grant is a grant like others, and is taken back like others.
-    async fn use_and_end(&self, target: &TargetState, plan: Plan) -> Result<Shown, String> {
+    async fn use_and_end(&self, target: &TargetState, plan: Plan) -> Result<Shown, Failed> {
         let grant = plan.grant;
         let minted = self.mint_probe(target, plan).await?;
         let accepted = |acceptance| async move {
             match in_time(END_TIMEOUT, target.driver.try_use(acceptance, END_TIMEOUT)).await {
                 Ok(Acceptance::Accepted) => Ok(true),
                 Ok(Acceptance::Refused) => Ok(false),
-                Err(error) => Err(error.to_string()),
+                Err(error) => Err(Failed::from(error.to_string())),
             }
         };
         if !accepted(&minted).await? {
@@ -188,7 +207,7 @@ impl Authority {
         Ok(Shown { note: None, lists })
     }
 
-    async fn mint_probe(&self, target: &TargetState, plan: Plan) -> Result<Minted, String> {
+    async fn mint_probe(&self, target: &TargetState, plan: Plan) -> Result<Minted, Failed> {
         let now = self.0.clock.now();
         let event = self.probe_event(target, &plan, now).map_err(|error| error.to_string())?;
         let Some((event, record)) = event else { return Err("the probe has no name".into()) };
@@ -201,7 +220,9 @@ impl Authority {
         let shown = self.show_plan(&plan, &included).await.map_err(|error| error.to_string())?;
         let answer = in_time(ISSUE_TIMEOUT, target.driver.issue(&plan, &shown)).await;
         target.heard(&answer, self.0.clock.elapsed());
-        let minted = answer.map_err(|error| error.to_string())?;
+        // Whether something exists is not known after a silence, or comes to be: a refusal is an answer.
+        let unknown = |error: &TargetError| matches!(error, TargetError::Unreachable(_));
+        let minted = answer.map_err(|error| Failed { settled: !unknown(&error), why: error.to_string() })?;
         self.anchored(&included).await.map_err(|error| error.to_string())?;
         tracing::trace!(target: "writ::step", at = "probe.issued");
         let sealed = minted.to_revoke.as_ref().map(|secret| self.0.wrapping.seal_secret(plan.grant, secret, &*self.0.entropy));

@@ -11,7 +11,7 @@ use crate::target::{Found, Handle};
 use crate::targets::{Health, LISTING_TIMEOUT, TargetState, Turn, in_time, standing_at};
 use domain::{Ending, GrantId, GrantState, OfferName, RevokeReason, Timestamp};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Time between two comparisons.
@@ -36,7 +36,7 @@ impl Authority {
         if turn.reconciled_at.is_some_and(|at| now.saturating_sub(at) < EVERY) || target.breaker.shut_for(now).is_some() {
             return;
         }
-        turn.reconciled_at = Some(match self.reconcile(target).await {
+        turn.reconciled_at = Some(match self.reconcile(target, &mut turn.stuck).await {
             Ok(()) => now,
             Err(error) => {
                 tracing::warn!(%error, target_name = %target.profile.name, "a target could not be compared with its grants");
@@ -45,7 +45,7 @@ impl Authority {
         });
     }
 
-    async fn reconcile(&self, target: &TargetState) -> Result<(), Error> {
+    async fn reconcile(&self, target: &TargetState, stuck: &mut BTreeSet<String>) -> Result<(), Error> {
         let name = &target.profile.name;
         let listed = {
             let _place = target.end_budget.acquire().await;
@@ -55,6 +55,7 @@ impl Authority {
         };
         let now = self.0.clock.now();
         let lists = matches!(target.health(), Health::Healthy { lists: true, .. });
+        let there: BTreeSet<String> = listed.iter().map(|found| found.handle.clone()).collect();
         let mut unclaimed: BTreeMap<GrantId, Found> = listed.into_iter().map(|found| (found.grant, found)).collect();
         let mut before = None;
         loop {
@@ -77,21 +78,48 @@ impl Authority {
                 break;
             }
         }
-        for found in unclaimed.into_values().filter(|found| older_than_grace(found.grant, now)).take(ORPHANS_MAX) {
-            self.end_orphan(target, &found).await?;
-        }
-        self.tell_of_ended(target).await?;
         let counts = self.0.archive.grant_counts(self.0.clock.now()).await?;
         target.set_standing(standing_at(&counts, name));
-        Ok(())
+        let unfinished = self.unfinished(target).await?;
+        let orphans = unclaimed.into_values().filter(|found| older_than_grace(found.grant, now)).collect();
+        let ended = self.end_orphans(target, orphans, (&unfinished, stuck)).await;
+        let gone = unfinished.into_iter().filter(|(handle, _)| !there.contains(handle));
+        ended.and(self.tell_of_ended(target, gone).await)
+    }
+
+    /// Takes back one after the other. One that cannot be taken back keeps none of the others from it: it is tried after them the
+    /// next time, and what went wrong first is answered when all had their turn. A target that does not answer ends it early.
+    async fn end_orphans(
+        &self,
+        target: &TargetState,
+        mut orphans: Vec<Found>,
+        (unfinished, stuck): (&BTreeMap<String, GrantId>, &mut BTreeSet<String>),
+    ) -> Result<(), Error> {
+        stuck.retain(|handle| orphans.iter().any(|found| found.handle == *handle));
+        orphans.sort_by_key(|found| stuck.contains(&found.handle));
+        let mut first = Ok(());
+        for found in orphans.into_iter().take(ORPHANS_MAX) {
+            let ended = self.end_orphan(target, &found, unfinished.contains_key(&found.handle)).await;
+            if let Err(error) = &ended {
+                tracing::warn!(%error, target_name = %target.profile.name, handle = found.handle, "an orphan could not be taken back yet");
+                stuck.insert(found.handle);
+            } else {
+                stuck.remove(&found.handle);
+            }
+            first = first.and(ended);
+            if target.breaker.shut_for(self.0.clock.elapsed()).is_some() {
+                break;
+            }
+        }
+        first
     }
 
     /// Takes back what stands without a live grant. The listing is what remembers it: if this fails, the next comparison
-    /// finds it again.
+    /// finds it again. `told`: the log says already that it was found.
     ///
     /// CRASH(orphan.found, orphan.stepped): found again by the next comparison, unless it was removed already: that one reads
     /// in the log that it was found and not that it ended.
-    async fn end_orphan(&self, target: &TargetState, found: &Found) -> Result<(), Error> {
+    async fn end_orphan(&self, target: &TargetState, found: &Found, told: bool) -> Result<(), Error> {
         let known = self.0.archive.grant(found.grant).await?;
         let ours = match &known {
             Some(record) => record.grant.handle == found.handle,
@@ -105,7 +133,9 @@ impl Authority {
             tracing::warn!(target_name = %target.profile.name, handle = found.handle, "a name looks like ours and is not made as ours are; it is left alone");
             return Ok(());
         }
-        self.tell_of_orphan(target, found, BEGUN, serde_json::Map::new()).await?;
+        if !told {
+            self.tell_of_orphan(target, found, BEGUN, serde_json::Map::new()).await?;
+        }
         tracing::trace!(target: "writ::step", at = "orphan.found");
         self.end_step_by_step(target, found, &[Ending::CloseAuth, Ending::EndSessions, Ending::Clean, Ending::Verify]).await
     }
@@ -145,15 +175,25 @@ impl Authority {
         Ok(())
     }
 
-    /// An orphan that was found, and is gone, and whose end is not in the log: something stopped between its removal and its
-    /// entry. The target is asked once more, and the entry made.
-    async fn tell_of_ended(&self, target: &TargetState) -> Result<(), Error> {
+    /// Orphans that were found, and whose end is not in the log.
+    async fn unfinished(&self, target: &TargetState) -> Result<BTreeMap<String, GrantId>, Error> {
         let (begun, ended) = (self.told_of(target, BEGUN).await?, self.told_of(target, ENDED).await?);
         let unfinished = begun.into_iter().filter(|(handle, (index, _))| ended.get(handle).is_none_or(|(end, _)| end < index));
-        for (handle, (_, grant)) in unfinished {
-            self.end_step_by_step(target, &Found { handle, grant, expires_at: None }, &[Ending::Verify]).await?;
+        Ok(unfinished.map(|(handle, (_, grant))| (handle, grant)).collect())
+    }
+
+    /// What is gone although its end is not in the log: something stopped between its removal and its entry. The target is asked
+    /// once more, and the entry made.
+    async fn tell_of_ended(&self, target: &TargetState, gone: impl Iterator<Item = (String, GrantId)>) -> Result<(), Error> {
+        let mut first = Ok(());
+        for (handle, grant) in gone {
+            let found = Found { handle, grant, expires_at: None };
+            first = first.and(self.end_step_by_step(target, &found, &[Ending::Verify]).await);
+            if target.breaker.shut_for(self.0.clock.elapsed()).is_some() {
+                break;
+            }
         }
-        Ok(())
+        first
     }
 
     /// The handles that entries of this kind tell of, with the newest entry's index.

@@ -10,7 +10,7 @@ use crate::event::change;
 use crate::ports::{Archive, GrantCounts, GrantQuery, Write};
 use crate::target::{Finding, Standing, Target, TargetError, TargetProfile};
 use domain::{Grant, GrantId, GrantState, TargetName, Timestamp};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
@@ -117,6 +117,8 @@ pub(crate) struct Turn {
     pub(crate) reconciled_at: Option<Duration>,
     /// What an earlier process left unconfirmed was taken back.
     pub(crate) looked_back: bool,
+    /// Orphans that could not be taken back the last time, by their names at the target.
+    pub(crate) stuck: BTreeSet<String>,
 }
 
 impl TargetState {

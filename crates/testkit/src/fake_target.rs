@@ -71,6 +71,7 @@ struct State {
     secretive: bool,
     stubborn: bool,
     by_name: bool,
+    glued: Option<String>,
     proof_at: Option<Timestamp>,
     revoked_with: Vec<String>,
     calls: u64,
@@ -126,6 +127,16 @@ impl FakeTarget {
     /// What it makes is taken back by its name alone: there is nothing to be kept for it.
     pub fn by_name(&self, by_name: bool) {
         self.state().by_name = by_name;
+    }
+
+    /// Something of this name depends on others there, and cannot be removed.
+    pub fn glue(&self, handle: &str) {
+        self.state().glued = Some(handle.to_owned());
+    }
+
+    /// Nothing depends on others any more.
+    pub fn unglue(&self) {
+        self.state().glued = None;
     }
 
     /// What it takes away from now on is remembered elsewhere until then.
@@ -292,6 +303,9 @@ impl Target for FakeTarget {
                     return Err(TargetError::Refused("it still lets its holder in".into()));
                 }
                 Ending::EndSessions => return Ok(saw("sessions", std::mem::take(&mut account.sessions))),
+                Ending::Clean if state.glued.as_deref() == Some(handle.handle) => {
+                    return Err(TargetError::Refused("something depends on it".into()));
+                }
                 Ending::Clean => {
                     state.accounts.remove(handle.handle);
                     return Ok(Evidence { again_at: state.proof_at, ..saw("done", true) });

@@ -160,6 +160,46 @@ async fn an_orphan_whose_end_was_not_logged_is_asked_about_again() {
     }
 }
 
+#[tokio::test]
+async fn an_orphan_that_stays_keeps_no_other_from_being_taken_back() {
+    let rig = Rig::new().await;
+    let now = rig.world.now();
+    let [first, second, third] = [30_000, 20_000, 10_000].map(|ago| id_of(now - ago));
+    for orphan in [first, second, third] {
+        rig.orders.put_stray(orphan, &handle_of(orphan));
+    }
+    rig.orders.glue(&handle_of(first));
+    rig.live_on(661).await;
+    assert_eq!(rig.orders.standing(), [handle_of(first)]);
+    let told = |kind| rig.events(kind).iter().filter(|event| event["detail"]["handle"] == handle_of(first)).count();
+    assert_eq!((told("credential.orphan"), told("credential.orphan_ended")), (1, 0), "found once, however often it is tried");
+    rig.orders.unglue();
+    rig.live_on(31).await;
+    assert!(rig.orders.standing().is_empty());
+    assert_eq!((told("credential.orphan"), told("credential.orphan_ended")), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_probe_may_be_making_still_is_not_called_dead() {
+    for how in [Fails::Before, Fails::Hangs] {
+        let rig = Rig::unprobed(Default::default(), Default::default(), Default::default()).await;
+        rig.orders.break_at(At::Issue, Some(how));
+        let name: domain::TargetName = "orders-db".parse().unwrap();
+        assert_eq!(rig.world.authority.probe_target(&name).await.unwrap().as_str(), "broken", "{how:?}");
+        rig.orders.break_at(At::Issue, None);
+        let query = authority::ports::GrantQuery { limit: 10, ..Default::default() };
+        let probed = rig.world.authority.credentials(query).await.unwrap().remove(0).grant;
+        rig.live_on(20).await;
+        let state = rig.world.authority.credential(probed.id).await.unwrap().grant.state;
+        assert_ne!(state, domain::GrantState::VerifiedDead, "{how:?}");
+        // What was on its way arrives.
+        rig.orders.put_stray(probed.id, &probed.handle);
+        rig.live_on(105).await;
+        let state = rig.world.authority.credential(probed.id).await.unwrap().grant.state;
+        assert_eq!((state, rig.orders.standing().len()), (domain::GrantState::VerifiedDead, 0), "{how:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_probe_goes_on_to_its_end_when_whoever_asked_for_it_goes_away() {
     let rig = Rig::new().await;
