@@ -17,7 +17,7 @@ const denied = { name: 'denied', policy: deny };
 const evil = { name: 'denied', policy: policy(allow('*', '*')) };
 const boundary = [{ name: 'boundary', policy: policy(allow('s3:GetObject', 'arn:aws:s3:::reports/*')) }];
 
-const taken = 'lease-5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a';
+const taken = 'lease-5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a-1795305900';
 const [before, after] = ['2026-11-22T00:04:59Z', '2026-11-22T00:05:01Z'];
 
 async function decided({ action, resource, at, region, name, sessionPolicy, identity, boundaries }) {

@@ -349,7 +349,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A list of texts; empty if it does not stand there.
+    /// A list of texts; empty if it does not stand there. Control characters and empty texts are faults.
     #[must_use]
     pub fn texts(&self, key: &str) -> Vec<String> {
         let Some(value) = self.get(key) else { return Vec::new() };
@@ -358,10 +358,14 @@ impl<'a> Section<'a> {
             return Vec::new();
         };
         let texts: Option<Vec<_>> = items.iter().map(|item| item.as_str().map(str::to_owned)).collect();
-        texts.unwrap_or_else(|| {
+        let Some(texts) = texts else {
             self.fault(key, format!("`{key}` must hold only texts"), "");
-            Vec::new()
-        })
+            return Vec::new();
+        };
+        if texts.iter().any(|text| text.is_empty() || text.chars().any(char::is_control)) {
+            self.fault(key, format!("a text of `{key}` is empty or has control characters"), "");
+        }
+        texts
     }
 
     /// A table of texts by name; empty if it does not stand there.

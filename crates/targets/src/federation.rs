@@ -64,8 +64,12 @@ impl Federation {
     pub(crate) fn read(config: &Config<'_>) -> Self {
         let connect: &Section<'_> = &config.connect;
         let issuer = connect.text("issuer", "https://writ.example.com/federation");
-        if !issuer.is_empty() && !issuer.starts_with("https://") {
-            connect.fault("issuer", "an issuer is an `https` URL", "the one that the cloud was told");
+        // It stands in a command that an administrator runs.
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b":/.-_~".contains(&byte);
+        // One that is missing was already said.
+        if !(issuer.is_empty() || issuer.starts_with("https://") && issuer.bytes().all(plain)) {
+            let help = "the one that the cloud was told: letters, digits and `:/.-_~`";
+            connect.fault("issuer", "an issuer is a plain `https` URL", help);
         }
         Self { issuer, key: AssertionKey::new(connect.secret("assertion_key")) }
     }

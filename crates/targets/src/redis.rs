@@ -32,9 +32,13 @@ use std::time::Duration;
 /// Longest time for one exchange with the gate, which speaks to every node in it.
 const WITHIN: Duration = Duration::from_secs(10);
 
+/// How much longer the gate lets a user live than the offers say, in seconds: its clock and ours differ.
+const CLOCK_DIFFERENCE_SECS: u64 = 60;
+
 struct RedisOffer {
     /// Its name at the gate.
     template: String,
+    lifetime_secs: u64,
     rules: Template,
 }
 
@@ -42,6 +46,9 @@ struct Redis {
     gate: Address,
     gate_secret: Secret,
     nodes: Vec<Address>,
+    /// Whether the nodes are reached over TLS, and who signed their certificates if it is no public authority.
+    tls: bool,
+    ca_pem: Option<String>,
     offers: BTreeMap<OfferName, RedisOffer>,
 }
 
@@ -61,16 +68,14 @@ pub(crate) fn open(config: &Config<'_>) -> Result<Arc<dyn Target>, ConfigFaults>
     let (gate, gate_secret) = (connect.text("gate", "unix:/run/writ/redis-gate.sock"), connect.secret("gate_secret"));
     let gate = Address::parse(&gate, None).map_err(|error| connect.fault("gate", error, "")).ok();
     let pem = connect.file_if("ca_file");
-    let encrypted = if connect.flag("tls", false) {
-        tls(pem.as_deref()).map_err(|error| connect.fault("ca_file", error, "")).ok()
-    } else {
-        None
-    };
+    let over_tls = connect.flag("tls", false);
+    let encrypted = if over_tls { tls(pem.as_deref()).map_err(|error| connect.fault("ca_file", error, "")).ok() } else { None };
     let nodes = nodes(connect, encrypted.as_ref()).into_iter().map(|(_, address)| address).collect();
     let offers = config.offers.iter().map(|(name, section)| ((*name).clone(), offer(section))).collect();
     config.check()?;
     let Some(gate) = gate else { return Err(ConfigFaults(Vec::new())) };
-    Ok(Arc::new(Redis { gate, gate_secret, nodes, offers }))
+    let ca_pem = pem.filter(|_| over_tls).and_then(|pem| String::from_utf8(pem).ok());
+    Ok(Arc::new(Redis { gate, gate_secret, nodes, tls: over_tls, ca_pem, offers }))
 }
 
 /// Each node, as it is written and as an address.
@@ -106,17 +111,24 @@ fn offer(section: &OfferSection<'_>) -> RedisOffer {
             }
         }
     }
-    RedisOffer { template: own.word("template", "read_order"), rules }
+    RedisOffer { template: own.word("template", "read_order"), lifetime_secs: section.offer.lifetime_secs, rules }
 }
 
 /// What the administrator of the Redis runs once.
 pub(crate) fn install_script(config: &Config<'_>) -> Result<String, ConfigFaults> {
-    for key in ["gate", "gate_secret", "tls", "ca_file"] {
+    for key in ["gate", "gate_secret"] {
         let _theirs = config.connect.raw(key);
     }
+    // Without it the administrator's password would cross the wire in clear.
+    let mut way = if config.connect.flag("tls", false) { "tls = true\n".to_owned() } else { String::new() };
+    if config.connect.text_if("ca_file").is_some() && !way.is_empty() {
+        way.push_str("ca_file = \"/etc/writ-gate/ca.pem\"   # put `ca_file` of the target file there\n");
+    }
     let mut templates = String::new();
+    let mut longest = 0;
     for section in config.offers.values() {
         let offer = offer(section);
+        longest = offer.lifetime_secs.max(longest);
         let text = toml::to_string(&offer.rules).unwrap_or_default();
         templates.push_str(&format!("[templates.{}]\n{text}\n", offer.template));
     }
@@ -124,10 +136,12 @@ pub(crate) fn install_script(config: &Config<'_>) -> Result<String, ConfigFaults
         .into_iter()
         .map(|(node, _)| {
             let address = toml::Value::String(node);
-            format!("[[nodes]]\naddress = {address}\nuser = \"writ_gate\"\npassword_file = \"/etc/writ-gate/password\"\n")
+            format!("[[nodes]]\naddress = {address}\nuser = \"writ_gate\"\npassword_file = \"/etc/writ-gate/password\"\n{way}")
         })
         .collect();
-    Ok(include_str!("redis/install.sh").replace("@NODES@", nodes.trim_end()).replace("@TEMPLATES@", templates.trim_end()))
+    let longest = longest.saturating_add(CLOCK_DIFFERENCE_SECS).min(gate::LIFETIME_SECS_MAX);
+    let script = include_str!("redis/install.sh").replace("@LIFETIME@", &longest.to_string());
+    Ok(script.replace("@NODES@", nodes.trim_end()).replace("@TEMPLATES@", templates.trim_end()))
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -190,6 +204,20 @@ impl Redis {
             Reply::Error(text) if text.starts_with("WRONGPASS") => Ok(false),
             _ => Err(TargetError::Unreachable(format!("`{node}` answered neither yes nor no"))),
         }
+    }
+
+    /// What the gate says of itself first is how long it lets a user live.
+    fn lifetime_finding(&self, lines: &[String]) -> Option<Finding> {
+        let longest = lines.iter().find_map(|line| line.strip_prefix("limits ")?.split(' ').next()?.parse::<u64>().ok())?;
+        let (name, offer) = self.offers.iter().max_by_key(|(_, offer)| offer.lifetime_secs)?;
+        let secs = offer.lifetime_secs;
+        (secs > longest).then(|| Finding {
+            gravity: Gravity::Broken,
+            check: "gate.lifetime",
+            found: format!("`{name}` may live {secs} s, and the gate lets no user live longer than {longest} s"),
+            remedy: "raise `lifetime_secs_max` in the gate's file, a minute above it for its clock, or lower `lifetime_secs`"
+                .to_owned(),
+        })
     }
 
     fn template_findings(&self, lines: &[String]) -> Vec<Finding> {
@@ -259,8 +287,10 @@ impl Target for Redis {
         }
         let nodes: Vec<String> = self.nodes.iter().map(ToString::to_string).collect();
         let (host, port) = nodes.first().and_then(|node| node.rsplit_once(':')).unwrap_or_default();
-        let fields = [("user", decided.user.as_str()), ("host", host), ("port", port), ("nodes", &nodes.join(","))];
-        let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let tls = if self.tls { "on" } else { "off" };
+        let fields = [("user", decided.user.as_str()), ("host", host), ("port", port), ("nodes", &nodes.join(",")), ("tls", tls)];
+        let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let fields = fields.chain(self.ca_pem.clone().map(|pem| ("ca_pem".to_owned(), pem))).collect();
         Ok(Minted { fields, secrets, to_revoke: None })
     }
 
@@ -295,6 +325,7 @@ impl Target for Redis {
     async fn examine(&self) -> Result<Vec<Finding>, TargetError> {
         let lines = self.ask(&["WRIT.DESCRIBE"]).await?.texts();
         let mut findings = self.template_findings(&lines);
+        findings.extend(self.lifetime_finding(&lines));
         let nodes: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix("node ")).collect();
         for line in &nodes {
             let (gravity, remedy) = match line.split(' ').nth(1) {
@@ -303,6 +334,11 @@ impl Target for Redis {
                 _ => (Gravity::Broken, "see that the gate reaches the node and may change users there"),
             };
             findings.push(Finding { gravity, check: "node", found: (*line).to_owned(), remedy: remedy.to_owned() });
+        }
+        if let Some(node) = self.nodes.iter().find(|node| !self.tls && !node.is_local()) {
+            let text = format!("names and passwords cross the wire to `{node}` in clear");
+            let remedy = "let Redis listen with TLS, and set `tls = true` here and in the gate's file".to_owned();
+            findings.push(Finding { gravity: Gravity::Warning, check: "node.tls", found: text, remedy });
         }
         let same = nodes.len() == self.nodes.len();
         findings.push(Finding {

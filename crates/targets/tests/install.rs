@@ -52,6 +52,20 @@ fn no_word_of_a_target_file_is_more_than_a_word_in_the_script() {
 }
 
 #[test]
+fn the_gate_reaches_the_nodes_as_the_target_file_says() {
+    let nodes = "nodes = [\"redis-1.internal:6379\"]";
+    assert!(!script("redis", REDIS).unwrap().contains("tls"));
+    let script = script("redis", &REDIS.replace(nodes, &format!("tls = true\nca_file = \"ca.pem\"\n{nodes}"))).unwrap();
+    let (_, file) = script.split_once("<<'CONF'\n").unwrap();
+    let (file, _) = file.split_once("\nCONF\n").unwrap();
+    let file = format!("broker_sha256 = \"{}\"\n{file}", "0".repeat(64));
+    assert!(file.contains("\ntls = true\nca_file = \"/etc/writ-gate/ca.pem\""), "{file}");
+    targets::redis::gate::GateSettings::parse(&file).unwrap();
+    // As long as the offers want, and a minute for its clock.
+    assert!(file.contains("\nlifetime_secs_max = 660\n"), "{file}");
+}
+
+#[test]
 fn a_word_cannot_be_taken_for_an_option() {
     assert!(script("ssh", &SSH.replace("deploy", "-rf")).is_err());
 }
@@ -68,6 +82,8 @@ fn what_is_data_stays_data_in_the_script() {
     let redis = script("redis", &REDIS.replace("\"redis-1.internal:6379\"", "'a\"b:1'")).unwrap();
     assert!(redis.contains("address = 'a\"b:1'"), "{redis}");
     assert!(script("redis", &REDIS.replace("redis-1.internal:6379", "redis-1")).is_err());
+    let ends_the_text = "\"a\\nCONF\\nid\\n:1\"";
+    assert!(script("redis", &REDIS.replace("\"redis-1.internal:6379\"", ends_the_text)).is_err());
 }
 
 #[test]

@@ -87,6 +87,51 @@ async fn lab() -> Option<Lab> {
     Some(Lab { folder, ports, nodes, gate, target })
 }
 
+/// What the callers of both ways are told about the wire: a client that knows nothing of TLS sends its password in clear.
+#[tokio::test]
+async fn whoever_gets_a_user_is_told_how_the_nodes_are_reached() {
+    let Some(lab) = lab().await else { return };
+    let folder = lab.folder.path();
+    let pem = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap().cert.pem();
+    std::fs::write(folder.join("ca.pem"), &pem).unwrap();
+    let text = target_file(lab.ports).replace("{FOLDER}", &folder.display().to_string());
+    let text = text.replace("nodes = ", "tls = true\n        ca_file = \"ca.pem\"\n        nodes = ");
+    let over_tls = open(&target_config("redis", &text, &["order"]), folder);
+    for (target, tls, ca) in [(&lab.target, "off", None), (&over_tls, "on", Some(&pem))] {
+        let (_, minted) = request("o-1").0.issue(target.as_ref()).await.unwrap();
+        assert_eq!((minted.fields["tls"].as_str(), minted.fields.get("ca_pem")), (tls, ca));
+    }
+}
+
+#[tokio::test]
+async fn a_node_elsewhere_without_tls_is_remarked_upon() {
+    let Some(lab) = lab().await else { return };
+    let warned = |findings: Vec<authority::target::Finding>| findings.iter().any(|finding| finding.check == "node.tls");
+    assert!(!warned(lab.target.examine().await.unwrap()));
+    let text = target_file(lab.ports).replace("{FOLDER}", &lab.folder.path().display().to_string());
+    let elsewhere = text.replacen("127.0.0.1:", "redis-1.internal:", 1);
+    let target = open(&target_config("redis", &elsewhere, &["order"]), lab.folder.path());
+    assert!(warned(target.examine().await.unwrap()));
+}
+
+#[tokio::test]
+async fn a_gate_that_lets_nobody_live_as_long_as_an_offer_says_is_found() {
+    let Some(lab) = lab().await else { return };
+    let broken = |findings: Vec<authority::target::Finding>| findings.iter().any(|finding| finding.check == "gate.lifetime");
+    assert!(!broken(lab.target.examine().await.unwrap()));
+    lab.gate.abort();
+    let folder = lab.folder.path().to_owned();
+    let text = gate_file(lab.ports, "").replace("{FOLDER}", &folder.display().to_string());
+    let text = text.replace("lifetime_secs_max = 600", "lifetime_secs_max = 599").replace("gate.sock", "gate-2.sock");
+    let surroundings: Arc<dyn Surroundings> = Arc::new(issuing::Files(folder.clone()));
+    let gate = Gate::new(GateSettings::parse(&text).unwrap(), surroundings).unwrap();
+    let serving = tokio::spawn(async move { gate.serve().await.unwrap() });
+    until("the gate listens", || UnixStream::connect(folder.join("gate-2.sock")).is_ok()).await;
+    let file = target_file(lab.ports).replace("{FOLDER}", &folder.display().to_string()).replace("gate.sock", "gate-2.sock");
+    assert!(broken(open(&target_config("redis", &file, &["order"]), &folder).examine().await.unwrap()));
+    serving.abort();
+}
+
 fn request(order: &str) -> (Request, String) {
     let password: String = random::<16>().iter().map(|byte| format!("{byte:02x}")).collect();
     let hash = RealRedis::sha256(&password);

@@ -1,6 +1,7 @@
 //! The deny policy: one managed policy, attached to every role that Writ may assume, that denies everything to the
 //! sessions that it names (`aws:userid` ends in the session's name). Taking back adds a session; sessions that are over
-//! by themselves are left out of the next version, so that the policy stays small.
+//! by themselves, which their names say, are left out of the next version: IAM's bound on its length is one on how many can be
+//! taken back before their time.
 
 use super::Aws;
 use super::request::{IAM_VERSION, Service, element, elements};
@@ -8,8 +9,8 @@ use authority::target::TargetError;
 use domain::{GrantId, Timestamp};
 use serde_json::{Value, json};
 
-/// The longest session that a role gives; a name in the policy older than this denies nobody.
-const SESSION_SECS_MAX: u64 = 12 * 3_600;
+/// How long a session stays in the policy after it is over by itself, for clocks of AWS that are behind ours, in seconds.
+const KEPT_SECS: u64 = 60;
 /// The longest managed policy, without white space (IAM quotas).
 const POLICY_CHARS_MAX: usize = 6_144;
 /// Versions that IAM keeps of one policy.
@@ -21,16 +22,11 @@ pub(super) struct DenyPolicy {
     turn: tokio::sync::Mutex<()>,
 }
 
-/// When a grant was made: its id is a UUIDv7 (RFC 9562 §5.7).
-pub(super) fn made(grant: GrantId) -> Timestamp {
-    let millis = grant.as_bytes().iter().take(6).fold(0_i64, |millis, byte| millis << 8 | i64::from(*byte));
-    Timestamp::from_millis(millis)
-}
-
-/// When the grant of a session was made, by the session's name.
-fn made_by_name(session: &str) -> Option<Timestamp> {
-    let digits = session.strip_prefix("lease-")?;
-    GrantId::from_digits(digits).map(made)
+/// When a session is over by itself, by its name; none if the name is not one of ours.
+fn over_at(session: &str) -> Option<Timestamp> {
+    let (grant, until) = session.strip_prefix("lease-")?.split_once('-')?;
+    GrantId::from_digits(grant)?;
+    until.parse().ok().map(Timestamp::from_secs)
 }
 
 impl DenyPolicy {
@@ -44,12 +40,14 @@ impl DenyPolicy {
         if sessions.iter().any(|known| known == session) {
             return Ok(());
         }
-        let over = |name: &String| made_by_name(name).is_none_or(|made| made.plus_secs(SESSION_SECS_MAX) < now);
+        let over = |name: &String| over_at(name).is_none_or(|over| over.plus_secs(KEPT_SECS) < now);
         sessions.retain(|name| !over(name));
         sessions.push(session.to_owned());
         let document = document(&sessions);
         if document.len() > POLICY_CHARS_MAX {
-            return Err(TargetError::Refused("the deny policy is full; it empties as sessions end by themselves".to_owned()));
+            return Err(TargetError::Refused(
+                "the deny policy is full; it has room again when sessions in it are over by themselves".to_owned(),
+            ));
         }
         self.make_room(aws).await?;
         let pairs = [
@@ -87,11 +85,8 @@ impl DenyPolicy {
         let names = document.pointer("/Statement/0/Condition/StringLike/aws:userid").and_then(Value::as_array);
         let names = names.ok_or_else(lacking)?.iter().filter_map(Value::as_str);
         let since = element(&answer, "CreateDate").and_then(|date| date.parse::<jiff::Timestamp>().ok()).ok_or_else(lacking)?;
-        let sessions = names
-            .filter_map(|name| name.strip_prefix("*:"))
-            .filter(|name| made_by_name(name).is_some())
-            .map(str::to_owned)
-            .collect();
+        let sessions =
+            names.filter_map(|name| name.strip_prefix("*:")).filter(|name| over_at(name).is_some()).map(str::to_owned).collect();
         Ok((sessions, Timestamp::from_millis(since.as_millisecond())))
     }
 

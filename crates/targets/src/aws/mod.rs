@@ -14,7 +14,7 @@ use crate::https::{Https, Place};
 use crate::offered;
 use authority::ShownPlan;
 use authority::target::{Acceptance, Asked, Evidence, Finding, Found, Handle, Minted, Plan, Standing, Target, TargetError};
-use domain::{Ending, GrantId, OfferName};
+use domain::{Ending, GrantId, OfferName, Timestamp};
 use request::{Broker, Credentials};
 use serde::{Deserialize, Serialize};
 use session_policy::Scope;
@@ -110,15 +110,15 @@ fn template(offer: &OfferSection<'_>) -> Template {
     Template { role_arn, scope: Scope::read(own, &offer.offer.params) }
 }
 
-/// The name of the session, by which everything of it is found again: `lease-` and the grant's digits.
-fn session_name(grant: GrantId) -> String {
-    format!("lease-{}", grant.digits())
+/// The name of the session, by which everything of it is found again: `lease-`, the grant's digits, and when it is over.
+fn session_name(grant: GrantId, until: Timestamp) -> String {
+    format!("lease-{}-{}", grant.digits(), until.secs())
 }
 
 impl Aws {
     /// INVARIANT(ours): only a session that is named after this very grant is ever denied.
     fn session_of(handle: &Handle<'_>) -> Result<String, TargetError> {
-        let session = session_name(handle.grant);
+        let session = session_name(handle.grant, handle.expires_at);
         if handle.handle.rsplit('/').next() == Some(session.as_str()) {
             Ok(session)
         } else {
@@ -128,6 +128,10 @@ impl Aws {
 
     async fn close(&self, handle: &Handle<'_>) -> Result<Evidence, TargetError> {
         let session = Self::session_of(handle)?;
+        if self.surroundings.now() >= handle.expires_at {
+            // Its own policy ended it: a place in the deny policy is for those that live.
+            return Ok(evidence([("session", "over"), ("ends_by", "expiry")]));
+        }
         let Some(deny) = &self.deny else { return Ok(evidence([("session", "cannot_be_revoked"), ("ends_by", "expiry")])) };
         deny.add(self, &session, self.surroundings.now()).await?;
         Ok(evidence([("session", "denied")]))
@@ -138,7 +142,7 @@ impl Aws {
 impl Target for Aws {
     fn plan(&self, asked: &Asked<'_>) -> Result<Plan, TargetError> {
         let template = offered::template(&self.templates, asked, "STS makes its credentials")?;
-        let session = session_name(asked.grant);
+        let session = session_name(asked.grant, asked.expires_at);
         let tags = [
             ("writ:agent", asked.agent.to_string()),
             ("writ:lease", asked.grant.to_string()),
@@ -175,7 +179,9 @@ impl Target for Aws {
             Ending::EndSessions => Ok(evidence([("sessions", "none"), ("checked", "each_request")])),
             Ending::Clean => Ok(evidence([("residue", "none")])),
             Ending::Verify => {
-                let Some(deny) = &self.deny else { return Ok(dies_by_itself(now, handle.expires_at)) };
+                let Some(deny) = self.deny.as_ref().filter(|_| now < handle.expires_at) else {
+                    return Ok(dies_by_itself(now, handle.expires_at));
+                };
                 let since = deny.denies_since(self, &Self::session_of(handle)?).await?;
                 let undenied = || TargetError::Refused("the deny policy does not name the session".to_owned());
                 // Nobody can ask AWS whether it has settled; its documentation bounds it.

@@ -24,13 +24,15 @@ impl Scope {
             own.fault("actions", "an offer needs at least one action", "actions = [\"s3:GetObject\"]");
         }
         for action in &scope.actions {
-            let service = action.split(':').next().unwrap_or_default();
-            if matches!(service, "*" | "iam" | "sts" | "organizations") {
+            // AWS reads both parts in any case, and `*` and `?` anywhere in them.
+            let service = action.split(':').next().unwrap_or_default().to_ascii_lowercase();
+            let named = !service.is_empty() && service.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+            if !named || matches!(service.as_str(), "iam" | "sts" | "organizations") {
                 // What these start outlives the session.
                 own.fault(
                     "actions",
                     format!("`{action}` could outlive the session"),
-                    "leave out `*`, `iam`, `sts`, `organizations`",
+                    "name a service without wildcards, and none of `iam`, `sts`, `organizations`",
                 );
             }
         }

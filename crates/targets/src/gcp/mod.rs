@@ -10,7 +10,7 @@ use crate::https::{Answer, Https, Place};
 use crate::offered;
 use authority::ShownPlan;
 use authority::target::{Acceptance, Asked, Evidence, Finding, Found, Handle, Minted, Plan, Standing, Target, TargetError};
-use domain::{Ending, OfferName};
+use domain::{Ending, OfferName, Timestamp};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
@@ -25,6 +25,11 @@ const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 /// The longest life that a service account's token has without an organisation's exception.
 const NATIVE_SECS_MAX: u64 = 3_600;
+/// How long the exchanges may take, in seconds. The life of a token begins somewhere within them, so that it is asked for so
+/// much shorter: it must be over when it is called dead.
+const EXCHANGE_SECS: u64 = 5;
+/// How far Google's clock may be from ours, in seconds.
+const CLOCK_SECS: u64 = 60;
 /// Longest `google.subject`.
 const SUBJECT_CHARS_MAX: usize = 127;
 
@@ -64,6 +69,7 @@ struct Gcp {
 #[derive(Debug, Serialize, Deserialize)]
 struct Carried {
     boundary: Vec<Rule>,
+    ends_at: i64,
     scopes: Vec<String>,
     secs: u64,
     service_account: String,
@@ -149,15 +155,16 @@ pub(crate) fn install_script(config: &Config<'_>) -> Result<String, ConfigFaults
          gcloud iam workload-identity-pools create {pool} --location=global\n\
          gcloud iam workload-identity-pools providers create-oidc {provider} --location=global --workload-identity-pool={pool} \\\n  \
            --issuer-uri='{issuer}' --jwk-json-path=writ-keys.json --allowed-audiences='{audience}' \\\n  \
-           --attribute-mapping='google.subject=assertion.sub,attribute.offer=assertion.sub.extract(\"{{offer}}/\")' \\\n  \
+           --attribute-mapping='google.subject=assertion.sub,attribute.offer=assertion.sub.extract(\"writ/{{offer}}/\")' \\\n  \
            --attribute-condition='assertion.sub.startsWith(\"writ/\")'\n",
         audience = read.pool
     );
     let pool_path = read.pool.trim_start_matches("//iam.googleapis.com/").trim_end_matches(&format!("/providers/{provider}"));
-    for template in read.templates.values() {
+    for (offer, template) in &read.templates {
+        // Not the whole pool: another provider of it would be the account, too.
         script.push_str(&format!(
             "gcloud iam service-accounts add-iam-policy-binding '{}' --role=roles/iam.workloadIdentityUser \\\n  \
-             --member='principalSet://iam.googleapis.com/{pool_path}/*'\n",
+             --member='principalSet://iam.googleapis.com/{pool_path}/attribute.offer/{offer}'\n",
             template.service_account
         ));
     }
@@ -195,16 +202,33 @@ impl Gcp {
         answer.json().map(|exchanged: Exchanged| exchanged.access_token)
     }
 
+    /// A token that is over when the credential is.
     async fn generate(&self, carried: &Carried, federated: &SecretString) -> Result<Generated, TargetError> {
+        let ends_at = Timestamp::from_secs(carried.ends_at);
+        let left = ends_at.secs_since(self.surroundings.now()).min(carried.secs);
+        let secs = left.saturating_sub(EXCHANGE_SECS).max(1);
         let unfit = |_| TargetError::Refused("the federated token cannot stand in a header".to_owned());
         let mut bearer = HeaderValue::from_str(&format!("Bearer {}", federated.expose_secret())).map_err(unfit)?;
         bearer.set_sensitive(true);
         let json_type = HeaderValue::from_static("application/json");
         let headers = HeaderMap::from_iter([(AUTHORIZATION, bearer), (CONTENT_TYPE, json_type)]);
         let path = format!("/v1/projects/-/serviceAccounts/{}:generateAccessToken", carried.service_account);
-        let body = json!({ "scope": carried.scopes, "lifetime": format!("{}s", carried.secs) });
+        let body = json!({ "scope": carried.scopes, "lifetime": format!("{secs}s") });
         let answer: Answer = self.iam.send(Method::POST, &path, headers, body.to_string()).await?;
-        if answer.status == StatusCode::OK { answer.json() } else { Err(answer.unwanted("asking for the account's token")) }
+        if answer.status != StatusCode::OK {
+            return Err(answer.unwanted("asking for the account's token"));
+        }
+        let generated: Generated = answer.json()?;
+        if self.surroundings.now().plus_secs(secs) > ends_at {
+            return Err(TargetError::Unreachable(
+                "it answered so late that its token outlives the credential; ask again".to_owned(),
+            ));
+        }
+        let theirs: Option<jiff::Timestamp> = generated.expire_time.parse().ok();
+        if theirs.is_none_or(|theirs| theirs.as_millisecond() > ends_at.plus_secs(CLOCK_SECS).millis()) {
+            return Err(TargetError::Refused("it gave a longer token than was asked for, which is not handed out".to_owned()));
+        }
+        Ok(generated)
     }
 
     async fn bounded(&self, carried: &Carried, wide: &SecretString) -> Result<SecretString, TargetError> {
@@ -231,6 +255,7 @@ impl Target for Gcp {
         let secs = asked.expires_at.secs_since(asked.now).min(NATIVE_SECS_MAX);
         let carried = Carried {
             boundary: template.boundary.clone(),
+            ends_at: asked.now.plus_secs(secs).secs(),
             scopes: template.scopes.clone(),
             secs,
             service_account: template.service_account.clone(),

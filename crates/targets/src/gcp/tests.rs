@@ -58,7 +58,7 @@ async fn a_token_is_bounded_lives_as_decided_and_is_waited_for() {
     {
         let google = rig.google.lock().unwrap();
         assert_eq!(google.vouched[0]["writ_agent"], "support-bot");
-        assert_eq!(google.lives_secs(minted.secrets["token"].expose_secret()), Some(300));
+        assert_eq!(google.lives_secs(minted.secrets["token"].expose_secret()), Some(295));
     }
     assert_eq!(rig.target.try_use(&minted, Duration::from_secs(5)).await.unwrap(), Acceptance::Accepted);
     let handle =
@@ -70,6 +70,36 @@ async fn a_token_is_bounded_lives_as_decided_and_is_waited_for() {
     rig.still.advance_secs(300);
     assert_eq!(rig.target.end(Ending::Verify, &handle).await.unwrap().again_at, None);
     assert_eq!(rig.target.try_use(&minted, Duration::from_secs(5)).await.unwrap(), Acceptance::Refused);
+}
+
+#[tokio::test]
+async fn a_token_that_was_made_late_is_over_when_it_is_called_dead() {
+    let rig = rig();
+    let plan = planned(&*rig.target, &rig.config, "read_reports", &[], None).unwrap();
+    let shown = testkit::shown(&plan).await;
+    // It waited for its turn.
+    rig.still.advance_secs(25);
+    let minted = rig.target.issue(&plan, &shown).await.unwrap();
+    rig.still.advance_secs(275);
+    let handle =
+        Handle { grant: plan.grant, offer: &plan.offer, handle: &plan.handle, expires_at: plan.expires_at, to_revoke: None };
+    assert_eq!(rig.target.end(Ending::Verify, &handle).await.unwrap().again_at, None);
+    assert_eq!(rig.target.try_use(&minted, Duration::from_secs(5)).await.unwrap(), Acceptance::Refused);
+}
+
+#[tokio::test]
+async fn a_token_whose_answer_took_too_long_or_that_lives_longer_is_not_handed_out() {
+    for (takes, gives, expected) in [(4, 0, None), (6, 0, Some("late")), (0, 3_600, Some("longer"))] {
+        let rig = rig();
+        rig.google.lock().unwrap().generous_secs = gives;
+        let still = Arc::clone(&rig.still);
+        rig.google.lock().unwrap().before_answer = Some(Box::new(move || still.advance_secs(takes)));
+        let plan = planned(&*rig.target, &rig.config, "all_of_it", &[], None).unwrap();
+        let answer = rig.target.issue(&plan, &testkit::shown(&plan).await).await;
+        let error = answer.err().map(|error| error.to_string());
+        assert_eq!(error.is_some(), expected.is_some(), "{error:?}");
+        assert!(error.unwrap_or_default().contains(expected.unwrap_or_default()));
+    }
 }
 
 #[tokio::test]
@@ -107,6 +137,7 @@ fn names_that_would_leave_their_place_are_faults() {
         ("reader@p.iam", "../x@p.iam"),
         ("pool = \"writ\"", "pool = \"a/b\""),
         ("https://writ.example.com", "http://writ.example.com"),
+        ("https://writ.example.com", "https://x';id;'"),
         ("project_number = 123456", ""),
     ] {
         let config = configured("gcp", &FILE.replace("URL", "https://sts.example").replace(from, to), &[]);

@@ -50,7 +50,7 @@ impl Tls {
     pub(super) const fn word(self) -> &'static str {
         match self {
             Self::VerifyFull => "verify",
-            Self::VerifyCa => "required",
+            Self::VerifyCa => "verify-ca",
             Self::Off => "off",
         }
     }

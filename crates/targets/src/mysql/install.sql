@@ -245,7 +245,11 @@ BEGIN
     WHERE NOT EXISTS (SELECT 1 FROM mysql.global_priv g WHERE g.User = t.role AND g.Host = '' AND json_value(g.Priv, '$.is_role'))
   UNION ALL SELECT 'role_db', t.name, d.Db FROM writ_lease.template t JOIN mysql.db d ON d.User = t.role AND d.Host = ''
     WHERE 'Y' IN (d.Grant_priv, d.Create_routine_priv, d.Alter_routine_priv, d.Event_priv, d.Trigger_priv, d.Create_view_priv)
-       OR d.Db IN ('mysql', 'writ_lease', 'sys', 'performance_schema', '%')
+       OR 'mysql' LIKE d.Db OR 'writ_lease' LIKE d.Db OR 'sys' LIKE d.Db OR 'performance_schema' LIKE d.Db
+  UNION ALL SELECT 'role_db', t.name, concat(d.Db, '.', d.Table_name) FROM writ_lease.template t
+    JOIN mysql.tables_priv d ON d.User = t.role AND d.Host = ''
+    WHERE find_in_set('Grant', d.Table_priv) OR find_in_set('Trigger', d.Table_priv)
+       OR d.Db IN ('mysql', 'writ_lease', 'sys', 'performance_schema')
   UNION ALL SELECT 'role_role', t.name, m.Role FROM writ_lease.template t JOIN mysql.roles_mapping m ON m.User = t.role AND m.Host = '';
 END//
 

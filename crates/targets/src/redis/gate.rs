@@ -8,6 +8,7 @@
 mod nodes;
 mod settings;
 
+pub(super) use settings::LIFETIME_SECS_MAX;
 pub use settings::{GateFault, GateSettings};
 
 use super::name::Name;

@@ -11,7 +11,7 @@ head -c 32 /dev/urandom | base64 -w0 | tr '+/' '-_' | tr -d '=' > /etc/writ-gate
 printf 'broker_sha256 = "%s"\n' "$(sha256sum < /etc/writ-gate/broker-secret | cut -d' ' -f1)" > /etc/writ-gate/gate.toml
 cat >> /etc/writ-gate/gate.toml <<'CONF'
 listen = "unix:/run/writ/redis-gate.sock"
-lifetime_secs_max = 900
+lifetime_secs_max = @LIFETIME@
 live_max = 1000
 @NODES@
 @TEMPLATES@

@@ -113,6 +113,13 @@ impl Address {
         }
     }
 
+    /// Whether a connection to it stays on this machine.
+    pub(super) fn is_local(&self) -> bool {
+        let Self::Tcp { place, .. } = self else { return true };
+        let host = place.rsplit_once(':').map_or(place.as_str(), |(host, _)| host).trim_matches(['[', ']']);
+        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+
     pub(super) async fn connect(&self, within: Duration) -> Result<Wire<Box<dyn Stream>>, TargetError> {
         let failed = |error: std::io::Error| TargetError::Unreachable(format!("`{self}`: {error}"));
         let connect = async {

@@ -76,6 +76,26 @@ async fn fresh_installation_has_nothing_broken_and_each_widening_is_found() {
             "template.reach",
             Gravity::Broken,
         ),
+        // Database names are patterns.
+        ("GRANT SELECT ON `m%`.* TO orders_read", "REVOKE SELECT ON `m%`.* FROM orders_read", "template.reach", Gravity::Broken),
+        (
+            "GRANT SELECT ON `writ_leas_`.* TO orders_read",
+            "REVOKE SELECT ON `writ_leas_`.* FROM orders_read",
+            "template.reach",
+            Gravity::Broken,
+        ),
+        (
+            "GRANT SELECT ON mysql.global_priv TO orders_read",
+            "REVOKE SELECT ON mysql.global_priv FROM orders_read",
+            "template.reach",
+            Gravity::Broken,
+        ),
+        (
+            "GRANT SELECT ON shop.orders TO orders_read WITH GRANT OPTION",
+            "REVOKE GRANT OPTION ON shop.orders FROM orders_read",
+            "template.reach",
+            Gravity::Broken,
+        ),
         ("CREATE ROLE big; GRANT big TO orders_read", "DROP ROLE big", "template.reach", Gravity::Broken),
         (
             "UPDATE writ_lease.template SET max_ttl_secs = 86400",

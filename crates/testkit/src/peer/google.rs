@@ -19,8 +19,8 @@ const SECS_MAX: i64 = 3_600;
 /// Whom a token is for.
 #[derive(Debug, Clone)]
 enum Holder {
-    /// A principal of the provider, by its subject.
-    Principal,
+    /// A principal of the provider, by the offer that its subject names.
+    Principal(String),
     /// A service account with these scopes, within these buckets and for reading alone if it was cut down.
     Account { email: String, scopes: Vec<String>, buckets: Option<BTreeSet<String>> },
 }
@@ -46,7 +46,12 @@ pub struct Google {
     subjects: String,
     /// What the provider verifies with.
     pub key_set: String,
-    bound: BTreeSet<String>,
+    /// How much longer a token lives than was asked for.
+    pub generous_secs: i64,
+    /// What happens before a token of an account is answered.
+    pub before_answer: Option<Box<dyn Fn() + Send>>,
+    /// Accounts, each with the offer whose principals may be it.
+    bound: BTreeSet<(String, String)>,
     tokens: BTreeMap<String, Issued>,
 }
 
@@ -62,6 +67,8 @@ impl Google {
             audience: String::new(),
             subjects: String::new(),
             key_set: String::new(),
+            generous_secs: 0,
+            before_answer: None,
             bound: BTreeSet::new(),
             tokens: BTreeMap::new(),
         }
@@ -84,10 +91,13 @@ impl Google {
         let condition = script.split("--attribute-condition=").nth(1).unwrap_or_default();
         self.subjects = condition.split('"').nth(1).unwrap_or_default().to_owned();
         let pool = self.audience.trim_start_matches("//iam.googleapis.com/").split("/providers/").next().unwrap();
-        let principals = format!("principalSet://iam.googleapis.com/{pool}/*");
+        // The attribute is what stands between these two.
+        assert!(script.contains("attribute.offer=assertion.sub.extract(\"writ/{offer}/\")"), "{script}");
+        let principals = format!("principalSet://iam.googleapis.com/{pool}/attribute.offer/");
         for command in script.split(BIND).skip(1) {
             assert!(command.contains(&principals) && command.contains("roles/iam.workloadIdentityUser"), "{command}");
-            self.bound.insert(command.split('\'').nth(1).unwrap().to_owned());
+            let offer = command.split(&principals).nth(1).unwrap().split('\'').next().unwrap();
+            self.bound.insert((command.split('\'').nth(1).unwrap().to_owned(), offer.to_owned()));
         }
     }
 
@@ -154,8 +164,10 @@ impl Google {
             return refused(403, "unauthorized_client");
         }
         let agent = claims["writ_agent"].as_str().unwrap_or_default().to_owned();
+        let offer = subject.strip_prefix("writ/").and_then(|rest| rest.split_once('/')).map(|(offer, _)| offer.to_owned());
+        let holder = Holder::Principal(offer.unwrap_or_default());
         self.vouched.push(claims);
-        let token = self.mint("federated", &agent, Holder::Principal, SECS_MAX);
+        let token = self.mint("federated", &agent, holder, SECS_MAX);
         Answer::json(200, &json!({ "access_token": token, "expires_in": SECS_MAX, "token_type": "Bearer" }))
     }
 
@@ -163,16 +175,21 @@ impl Google {
         let Some(email) = call.strip_suffix(":generateAccessToken") else { return refused(404, "notFound") };
         let agent = match self.known(&seen.bearer()) {
             None => return refused(401, "UNAUTHENTICATED"),
-            Some(issued) if !matches!(issued.holder, Holder::Principal) => return refused(403, "PERMISSION_DENIED"),
-            Some(_) if !self.bound.contains(email) => return refused(403, "PERMISSION_DENIED"),
-            Some(issued) => issued.agent.clone(),
+            Some(issued) => match &issued.holder {
+                Holder::Principal(offer) if self.bound.contains(&(email.to_owned(), offer.clone())) => issued.agent.clone(),
+                _ => return refused(403, "PERMISSION_DENIED"),
+            },
         };
         let asked = seen.json();
         let secs = asked["lifetime"].as_str().and_then(|text| text.strip_suffix('s')).and_then(|text| text.parse().ok());
         let Some(secs) = secs.filter(|secs| (1..=SECS_MAX).contains(secs)) else { return refused(400, "INVALID_ARGUMENT") };
         let scopes =
             asked["scope"].as_array().into_iter().flatten().filter_map(|scope| scope.as_str().map(str::to_owned)).collect();
+        let secs = secs + self.generous_secs;
         let token = self.mint("account", &agent, Holder::Account { email: email.to_owned(), scopes, buckets: None }, secs);
+        if let Some(before) = &self.before_answer {
+            before();
+        }
         Answer::json(200, &json!({ "accessToken": token, "expireTime": rfc3339((self.now)() + secs) }))
     }
 

@@ -133,10 +133,10 @@ resources = ["arn:aws:s3:::reports/2026/q3/*"]
 impl Lab<Cloud> {
     /// Waits until the session of the newest credential is denied.
     fn denied(&self) {
-        let session = |id: &str| format!("*:lease-{}", id.trim_start_matches("grt_"));
+        let session = |id: &str| format!("*:lease-{}-", id.trim_start_matches("grt_"));
         self.until("the session is denied", || {
             let credential = self.credential();
-            self.place.standing().lines().any(|line| line == session(crate::served::text(&credential, "id")))
+            self.place.standing().lines().any(|line| line.starts_with(&session(crate::served::text(&credential, "id"))))
         });
     }
 }

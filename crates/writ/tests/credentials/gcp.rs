@@ -199,6 +199,8 @@ fn a_broker_turned_evil_is_the_accounts_that_were_bound_to_it_and_nobody_else() 
         assert_eq!(federated(changed, secs).0, 403, "{changed:?} {secs}");
     }
     let (_, document) = federated(("sub", "writ/mine/grt_2"), 120);
+    let foreign = document;
+    let (_, document) = federated(("sub", "writ/read_reports/grt_2"), 120);
     let bearer = |token: &str| format!("Authorization: Bearer {token}");
     let principal = bearer(text(&document, "access_token"));
     let asks = |bearer: &str, path: &str, body: &str| {
@@ -209,6 +211,8 @@ fn a_broker_turned_evil_is_the_accounts_that_were_bound_to_it_and_nobody_else() 
     let all = "https://www.googleapis.com/auth/cloud-platform";
     let hour = json!({ "scope": [all], "lifetime": "3600s" }).to_string();
     assert_eq!(asks(&principal, &account("owner"), &hour).0, 403, "an account that was not bound");
+    let foreign = bearer(text(&foreign, "access_token"));
+    assert_eq!(asks(&foreign, &account("reader"), &hour).0, 403, "a principal of no offer");
     assert_eq!(asks(&principal, &account("reader"), &hour.replace("3600", "43200")).0, 400, "a longer life");
     assert_eq!(asks(&principal, "/storage/v1/b/reports/o/a", "").0, 401, "the principal itself reads nothing");
     // What is left to it, as the page says: the account as a whole, for an hour.

@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+/// The longest life that the gate's file can give a user, in seconds.
+pub(in crate::redis) const LIFETIME_SECS_MAX: u64 = 86_400;
+
 /// What is wrong with the gate's file.
 #[derive(Debug, thiserror::Error)]
 #[error("the gate's settings: {0}")]
@@ -83,8 +86,8 @@ impl GateSettings {
         if file.nodes.is_empty() || file.templates.is_empty() {
             return Err(fault("there must be at least one of `[[nodes]]` and one of `[templates.NAME]`".to_owned()));
         }
-        if !(1..=86_400).contains(&file.lifetime_secs_max) {
-            return Err(fault("`lifetime_secs_max` must be 1 to 86400".to_owned()));
+        if !(1..=LIFETIME_SECS_MAX).contains(&file.lifetime_secs_max) {
+            return Err(fault(format!("`lifetime_secs_max` must be 1 to {LIFETIME_SECS_MAX}")));
         }
         for (name, template) in &file.templates {
             template.check().map_err(|error| fault(format!("`templates.{name}`: {error}")))?;

@@ -70,7 +70,8 @@ pub(super) fn mysql(credentials: &[&Held], folder: &Folder, environment: &mut En
         match held.field("tls") {
             "off" => *options += "loose-skip-ssl\nloose-ssl-mode=DISABLED\n",
             "verify" => *options += "loose-ssl-mode=VERIFY_IDENTITY\nloose-ssl\nloose-ssl-verify-server-cert\n",
-            _ => *options += "loose-ssl-mode=REQUIRED\nloose-ssl\n",
+            // MySQL checks the authority only if it is told so; MariaDB wherever it is given one.
+            _ => *options += "loose-ssl-mode=VERIFY_CA\nloose-ssl\n",
         }
         if !held.field("ca_pem").is_empty() {
             let roots = held.write(folder, "ca.pem", held.field("ca_pem"))?;

@@ -94,6 +94,19 @@ fn libpq_finds_host_user_and_password_and_sends_them_nowhere_else() {
 }
 
 #[test]
+fn the_server_of_a_database_is_checked_as_far_as_the_target_file_says() {
+    for (tls, mode) in [("verify", "VERIFY_IDENTITY"), ("verify-ca", "VERIFY_CA"), ("off", "DISABLED")] {
+        let fields = [("host", "db.example"), ("port", "3306"), ("user", "jit_1"), ("tls", tls), ("ca_pem", "PEM")];
+        let (_folder, environment) = delivered(&[held("db", "mysql", &fields, &["password"])]);
+        let options = file(&environment, "WRIT_CREDENTIAL_DB_READ_DEFAULTS_FILE");
+        assert!(options.contains(&format!("ssl-mode={mode}\n")), "{tls}: {options}");
+    }
+    let fields = [("host", "cache.example"), ("port", "6380"), ("user", "jit_1"), ("tls", "on")];
+    let (_folder, environment) = delivered(&[held("cache", "redis", &fields, &["password"])]);
+    assert!(file(&environment, "WRIT_CREDENTIAL_CACHE_READ_URI_FILE").starts_with("rediss://"));
+}
+
+#[test]
 fn git_gets_the_token_for_its_host_and_for_no_other() {
     let (folder, environment) = delivered(&[held("forge", "github", &[("api", "api.github.com")], &["token"])]);
     let ask = |host: &str| {
