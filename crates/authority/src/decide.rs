@@ -72,6 +72,27 @@ pub struct Released {
     policy: Arc<Policy>,
 }
 
+/// Whether the policy that let a request go is still in force: for who sends it later than the release.
+#[derive(Clone)]
+pub struct Warrant {
+    authority: Authority,
+    policy: Arc<Policy>,
+}
+
+impl Warrant {
+    /// Whether it is.
+    #[must_use]
+    pub fn stands(&self) -> bool {
+        self.authority.has_in_force(&self.policy)
+    }
+}
+
+impl std::fmt::Debug for Warrant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Warrant").field("stands", &self.stands()).finish_non_exhaustive()
+    }
+}
+
 /// How an allowed request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallStatus {
@@ -250,6 +271,12 @@ impl Released {
     #[must_use]
     pub fn stands(&self) -> bool {
         self.record.authority.has_in_force(&self.policy)
+    }
+
+    /// The same, to be asked when this is not at hand.
+    #[must_use]
+    pub fn warrant(&self) -> Warrant {
+        Warrant { authority: self.record.authority.clone(), policy: Arc::clone(&self.policy) }
     }
 
     /// Records how it ended. Call it before the answer is given to the caller.

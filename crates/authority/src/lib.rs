@@ -41,7 +41,7 @@ pub use admin::Introspection;
 pub use attest::EvidenceInput;
 pub use caller::{Caller, Presented, Scheme, Unauthenticated};
 pub use credential::{CredentialError, CredentialRequest, IssuedCredential};
-pub use decide::{CallOutcome, CallStatus, Decision, Denial, Permit, Released, arguments_digest};
+pub use decide::{CallOutcome, CallStatus, Decision, Denial, Permit, Released, Warrant, arguments_digest};
 pub use end::Actor;
 pub use error::{Error, IssueError};
 pub use gate::{Consistency, LogGate, Refused, ShownPlan};

@@ -128,7 +128,13 @@ impl Connection {
             return Err(UpstreamError::PolicyChanged);
         }
         let id = link.wire_id(outgoing.id, session.era);
-        let request = Prepared { id, method: outgoing.method.to_owned(), params, headers };
+        let request = Prepared {
+            id,
+            method: outgoing.method.to_owned(),
+            params,
+            headers,
+            warrant: outgoing.released.map(Released::warrant),
+        };
         let in_rounds = !client_is_modern && session.era.is_modern();
         let rounds = in_rounds.then(|| Box::new(Rounds::new(request.clone())));
         let source = if asks_aside {

@@ -205,7 +205,8 @@ fn unshared(session: Arc<Session>) -> Result<Session, UpstreamError> {
 
 async fn discover(link: &Arc<Link>, session: &Arc<Session>) -> Result<Result<Raw, Raw>, UpstreamError> {
     let params = bridge::outbound(link, session.era, None)?;
-    let request = Prepared { id: link.own_id(), method: "server/discover".to_owned(), params, headers: HeaderMap::new() };
+    let request =
+        Prepared { id: link.own_id(), method: "server/discover".to_owned(), params, headers: HeaderMap::new(), warrant: None };
     outcome_of(link.open_racing(session, &request).await?.0).await
 }
 
@@ -247,8 +248,13 @@ async fn initialize(link: &Arc<Link>, carrier: Carrier) -> Result<Session, Upstr
         "capabilities": capabilities,
         "clientInfo": leaving::name(),
     }));
-    let request =
-        Prepared { id: link.own_id(), method: "initialize".to_owned(), params: Some(params), headers: HeaderMap::new() };
+    let request = Prepared {
+        id: link.own_id(),
+        method: "initialize".to_owned(),
+        params: Some(params),
+        headers: HeaderMap::new(),
+        warrant: None,
+    };
     let attempt = session(Era::Legacy(version), carrier);
     let (source, session_id) = link.open_racing(&attempt, &request).await?;
     let outcome = outcome_of(source).await?;

@@ -17,6 +17,7 @@ use crate::mcp::message::{Id, Raw};
 use crate::mcp::version::{Era, header};
 use crate::mcp::{object::Members, stream};
 use arc_swap::ArcSwapOption;
+use authority::Warrant;
 use bytes::Bytes;
 use domain::{TaskId, UpstreamName};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -78,6 +79,8 @@ pub(super) struct Prepared {
     pub(super) params: Option<Raw>,
     /// Trace context and mirrored parameters.
     pub(super) headers: HeaderMap,
+    /// Of a request that was decided: looked at again before it is sent once more.
+    pub(super) warrant: Option<Warrant>,
 }
 
 impl Prepared {
@@ -254,7 +257,7 @@ impl Link {
         let outcome = self.open_or_renew(request).await;
         match &outcome {
             Ok(_) => self.hub.note(Ok(())),
-            Err(UpstreamError::TaskEnded(_) | UpstreamError::Closed | UpstreamError::Busy(_)) => {}
+            Err(UpstreamError::TaskEnded(_) | UpstreamError::PolicyChanged | UpstreamError::Closed | UpstreamError::Busy(_)) => {}
             Err(error) => self.hub.note(Err(error)),
         }
         outcome
@@ -265,6 +268,10 @@ impl Link {
         match self.open_on(&session, &request).await {
             Err(UpstreamError::Status(404)) if matches!(session.carrier, Carrier::Http(Some(_))) => {
                 let session = Box::pin(self.renewed(Some(&session))).await?;
+                // INVARIANT(policy-stands)
+                if request.warrant.as_ref().is_some_and(|warrant| !warrant.stands()) {
+                    return Err(UpstreamError::PolicyChanged);
+                }
                 self.open_on(&session, &request).await
             }
             Err(UpstreamError::Status(status)) if session.era.is_modern() && (400..500).contains(&status) => {
@@ -342,7 +349,7 @@ impl Link {
     pub(super) async fn call(self: &Arc<Self>, method: &str, params: Option<Raw>) -> Result<Result<Raw, Raw>, UpstreamError> {
         let session = self.session().await?;
         let params = super::bridge::outbound(self, session.era, params.as_ref())?;
-        let request = Prepared { id: self.own_id(), method: method.to_owned(), params, headers: HeaderMap::new() };
+        let request = Prepared { id: self.own_id(), method: method.to_owned(), params, headers: HeaderMap::new(), warrant: None };
         let source = self.open(request).await?;
         tokio::select! {
             biased;

@@ -214,7 +214,7 @@ async fn subscription(link: &Arc<Link>, session: &Arc<Session>) -> Result<Source
     let params = Raw::from_value(&json!({ "notifications": filter }));
     let params = bridge::outbound(link, session.era, Some(&params))?;
     let method = "subscriptions/listen".to_owned();
-    link.open(Prepared { id: link.own_id(), method, params, headers: HeaderMap::new() }).await
+    link.open(Prepared { id: link.own_id(), method, params, headers: HeaderMap::new(), warrant: None }).await
 }
 
 /// A stateless client's subscription, served from a session.

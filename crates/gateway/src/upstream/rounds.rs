@@ -130,7 +130,7 @@ impl Rounds {
 
     /// Sends the next round.
     pub(super) fn again(&mut self, link: &Arc<Link>, params: Raw) -> Result<Source, UpstreamError> {
-        let request = Prepared { id: link.own_id(), params: Some(params), ..self.request.clone() };
+        let request = Prepared { id: link.own_id(), params: Some(params), warrant: None, ..self.request.clone() };
         let link = Arc::clone(link);
         Ok(Source::Opening(Box::pin(async move { link.open(request).await })))
     }

@@ -9,6 +9,7 @@ use gateway::{Body, GatewayConfig};
 use http::StatusCode;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -327,4 +328,30 @@ async fn a_call_whose_policy_was_replaced_before_it_left_is_not_sent() {
     assert_eq!(answer.status, 503, "{}", answer.text);
     assert_eq!(setup.upstream.seen("tools/call").len(), 1);
     assert_eq!(setup.wait_logged("outcome", 2).await[1]["status"], "not_released");
+}
+
+#[tokio::test]
+async fn a_call_that_is_sent_again_in_a_new_session_is_not_if_its_policy_was_replaced() {
+    for replaced in [false, true] {
+        let setup = Setup::new(false).await;
+        let client = setup.client().await;
+        let read = || client.call("read_ticket", json!({ "ticket_id": "1" }));
+        assert_eq!(read().await.json()["result"]["isError"], Value::Null);
+        setup.upstream.shared.forgets.store(true, Ordering::SeqCst);
+        let slow = Arc::new((Notify::new(), Notify::new()));
+        *setup.upstream.shared.slow_start.lock().unwrap() = Some(Arc::clone(&slow));
+        let change = async {
+            slow.0.notified().await;
+            if replaced {
+                forbid_tickets(&setup).await;
+            }
+            slow.1.notify_one();
+        };
+        let (answer, ()) = future::join(read(), change).await;
+        assert_eq!(answer.text.contains("the policy changed before the request was sent"), replaced, "{}", answer.text);
+        // The second one is the one that the upstream did not take.
+        assert_eq!(setup.upstream.seen("tools/call").len(), if replaced { 2 } else { 3 });
+        let status = if replaced { "not_released" } else { "ok" };
+        assert_eq!(setup.wait_logged("outcome", 2).await[1]["status"], status);
+    }
 }

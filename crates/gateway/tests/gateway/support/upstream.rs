@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, Semaphore, broadcast, watch};
 
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) gate: Semaphore,
     /// The next `initialize` says here that it came, and is answered when it is told to go on.
     pub(crate) slow_start: Mutex<Option<Arc<(Notify, Notify)>>>,
+    /// It does not know the session of the next call any more.
+    pub(crate) forgets: AtomicBool,
     /// How many answers were still awaited when their request went away.
     pub(crate) abandoned: watch::Sender<usize>,
     /// What the upstream says on its own.
@@ -67,6 +70,7 @@ impl FakeUpstream {
             began: Semaphore::new(0),
             gate: Semaphore::new(0),
             slow_start: Mutex::default(),
+            forgets: AtomicBool::default(),
             abandoned: watch::Sender::new(0),
             says: broadcast::Sender::new(64),
             answers: Mutex::default(),
@@ -172,6 +176,7 @@ async fn post(shared: Arc<Shared>, headers: HeaderMap, body: Bytes) -> Response 
         "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" | "ping" => answer(&id, "{}"),
         "tasks/get" => answer(&id, &format!(r#"{{"taskId":"w-1","status":"completed"{complete}}}"#)),
         "tasks/list" => answer(&id, r#"{"tasks":[{"taskId":"w-0"},{"taskId":"w-1"}]}"#),
+        "tools/call" if shared.forgets.swap(false, Ordering::SeqCst) => StatusCode::NOT_FOUND.into_response(),
         "tools/call" => call(shared, id, &params, complete).await,
         "subscriptions/listen" => listen(shared, &id, &params),
         _ => {
