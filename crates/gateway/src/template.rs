@@ -4,6 +4,10 @@
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 
+/// Longest URI that is made of a template. A template may say one value as often as it likes: a few million bytes of both could
+/// stand for more than any memory holds.
+const URI_BYTES_MAX: usize = 64 * 1_024;
+
 /// How the variables of one expression are written (RFC 6570 appendix A).
 struct Style {
     first: &'static str,
@@ -28,12 +32,12 @@ fn style(operator: Option<char>) -> Option<Style> {
     })
 }
 
-/// The URI, and the names of the values that it says in full. `None` if the template is malformed or a value is no text. What
-/// is not there is left out.
+/// The URI, and the names of the values that it says in full. `None` if the template is malformed, a value is no text, or the URI
+/// would be too long. What is not there is left out.
 pub(crate) fn expand<'v>(template: &str, values: &'v Map<String, Value>) -> Option<(String, HashSet<&'v str>)> {
     let mut said = HashSet::new();
     let mut uri = String::with_capacity(template.len());
-    let mut rest = template;
+    let mut rest = Some(template).filter(|template| template.len() <= URI_BYTES_MAX)?;
     while let Some((before, after)) = rest.split_once('{') {
         let (expression, after) = after.split_once('}')?;
         if before.contains('}') {
@@ -41,13 +45,16 @@ pub(crate) fn expand<'v>(template: &str, values: &'v Map<String, Value>) -> Opti
         }
         uri.push_str(before);
         uri.push_str(&expression_of(expression, values, &mut said)?);
+        if uri.len() > URI_BYTES_MAX {
+            return None;
+        }
         rest = after;
     }
     if rest.contains('}') {
         return None;
     }
     uri.push_str(rest);
-    Some((uri, said))
+    (uri.len() <= URI_BYTES_MAX).then_some((uri, said))
 }
 
 fn expression_of<'v>(expression: &str, values: &'v Map<String, Value>, said: &mut HashSet<&'v str>) -> Option<String> {
@@ -56,6 +63,7 @@ fn expression_of<'v>(expression: &str, values: &'v Map<String, Value>, said: &mu
     let style = style(operator)?;
     let names = operator.map_or(Some(expression), |operator| expression.strip_prefix(operator))?;
     let mut out = String::new();
+    let mut between = style.first;
     for variable in names.split(',') {
         let variable = variable.strip_suffix('*').unwrap_or(variable);
         let (name, length) = match variable.split_once(':') {
@@ -73,13 +81,17 @@ fn expression_of<'v>(expression: &str, values: &'v Map<String, Value>, said: &mu
         if value.chars().nth(length).is_none() {
             said.insert(name);
         }
-        out.push_str(if out.is_empty() { style.first } else { style.between });
+        out.push_str(between);
+        between = style.between;
         if style.named {
             out.push_str(name);
             out.push_str(if value.is_empty() { style.if_empty } else { "=" });
         }
         let shown: String = value.chars().take(length).collect();
         push_encoded(&mut out, &shown, style.reserved);
+        if out.len() > URI_BYTES_MAX {
+            return None;
+        }
     }
     Some(out)
 }
@@ -116,6 +128,8 @@ mod tests {
             ("{x,y}", Some("1024,768")),
             ("{/var,x}/here", Some("/value/1024/here")),
             ("X{.x,y}", Some("X.1024.768")),
+            ("{empty,x}", Some(",1024")),
+            ("{+empty,absent,x}", Some(",1024")),
             ("{;x,y,empty}", Some(";x=1024;y=768;empty")),
             ("{?x,y,empty}", Some("?x=1024&y=768&empty=")),
             ("?fixed=yes{&x}", Some("?fixed=yes&x=1024")),
@@ -136,5 +150,13 @@ mod tests {
         }
         let Value::Object(number) = json!({ "var": 1 }) else { panic!() };
         assert_eq!(expand("{var}", &number), None);
+    }
+
+    #[test]
+    fn a_template_that_says_one_value_many_times_is_not_expanded() {
+        let Value::Object(values) = json!({ "x": "v".repeat(1_000) }) else { panic!() };
+        assert_eq!(expand(&"{x}".repeat(1_000), &values), None);
+        assert_eq!(expand(&format!("{{{}x}}", "x,".repeat(1_000)), &values), None);
+        assert_eq!(expand(&"/{x:1}".repeat(1_000), &values).map(|(uri, _)| uri.len()), Some(2_000));
     }
 }
