@@ -90,12 +90,18 @@ impl SseParser {
                 self.event.data.extend_from_slice(value);
             }
             b"id" => self.event.id = event_id(value),
-            b"retry" => self.event.retry_millis = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()),
+            b"retry" => self.event.retry_millis = millis(value),
             // Comments (an empty name), `event`, and names of the future. MCP uses no event types.
             _ => {}
         }
         None
     }
+}
+
+/// A waiting time: digits alone, no sign.
+fn millis(value: &[u8]) -> Option<u64> {
+    let digits = value.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(value).ok().filter(|_| digits)?.parse().ok()
 }
 
 /// An id that can go into a `Last-Event-ID` header.
@@ -150,6 +156,18 @@ mod tests {
         for id in [b"a\x00b".as_slice(), b"a\xffb", "ä".as_bytes(), b""] {
             let stream = [b"id: ", id, b"\ndata: x\n\n"].concat();
             assert_eq!(events(&stream, 3), [SseEvent { data: b"x".to_vec(), id: None, retry_millis: None }], "{id:?}");
+        }
+    }
+
+    #[test]
+    fn a_waiting_time_is_digits_alone() {
+        for (time, millis) in [("20", Some(20)), ("+20", None), ("-1", None), ("2 ", None), ("", None)] {
+            let stream = format!("retry: {time}\ndata: x\n\n");
+            assert_eq!(
+                events(stream.as_bytes(), 5),
+                [SseEvent { data: b"x".to_vec(), id: None, retry_millis: millis }],
+                "{time:?}"
+            );
         }
     }
 }
