@@ -82,6 +82,8 @@ impl Needles {
             add(secret.as_bytes());
             if secret.contains(' ') {
                 add(Zeroizing::new(secret.replace(' ', "+")).as_bytes());
+                // As it reads without white space and zero bytes.
+                add(Zeroizing::new(secret.replace(' ', "")).as_bytes());
             }
             let hex: Zeroizing<String> = Zeroizing::new(secret.bytes().flat_map(hex).collect());
             add(hex.as_bytes());
