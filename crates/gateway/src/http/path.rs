@@ -142,6 +142,9 @@ impl Template {
     pub fn parse(text: &str) -> Result<Self, TemplateFault> {
         let rest = text.strip_prefix('/').ok_or(TemplateFault::Relative)?;
         let (rest, slash) = rest.strip_suffix('/').map_or((rest, rest.is_empty()), |rest| (rest, true));
+        if rest.is_empty() && text != "/" {
+            return Err(TemplateFault::Word(String::new()));
+        }
         let mut parts: Vec<Part> = Vec::new();
         for raw in rest.split('/').filter(|_| !rest.is_empty()) {
             if let Some(Part::Rest(name)) = parts.last() {
@@ -362,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_template_that_cannot_match_is_a_fault() {
-        for text in ["", "a", "/a//b", "/..", "/a%20b", "/{}", "/{a b}", "/{a}/{a}", "/{a...}/b", "/x{a}", "/a;b", "/a?b"] {
+        for text in ["//", "", "a", "/a//b", "/..", "/a%20b", "/{}", "/{a b}", "/{a}/{a}", "/{a...}/b", "/x{a}", "/a;b", "/a?b"] {
             assert!(Template::parse(text).is_err(), "{text}");
         }
     }

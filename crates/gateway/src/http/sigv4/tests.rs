@@ -107,3 +107,32 @@ fn what_is_signed_is_the_body_and_the_path_as_sent() {
         assert_ne!(sign(path, body).0, one);
     }
 }
+
+/// The example of "Authenticating Requests: Using Query Parameters" in the API reference of S3.
+#[test]
+fn a_signature_in_the_query_is_the_one_that_s3_expects() {
+    let secret = SecretString::from("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY");
+    let signing = Signing {
+        access_key_id: "AKIAIOSFODNN7EXAMPLE",
+        secret_access_key: &secret,
+        session_token: None,
+        region: "us-east-1",
+        service: "s3",
+        signature: SignatureIn::Query,
+    };
+    let mut draft = Draft {
+        method: http::Method::GET,
+        https: true,
+        authority: "examplebucket.s3.amazonaws.com".into(),
+        path: "/test.txt".into(),
+        query: String::new(),
+        headers: http::HeaderMap::new(),
+        body: bytes::Bytes::new(),
+    };
+    let mut settings = signing.settings();
+    settings.expires_in = Some(Duration::from_secs(86_400));
+    // 2013-05-24T00:00:00Z.
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_369_353_600);
+    let signature = signing.apply_with(&mut draft, at, settings).unwrap();
+    assert_eq!(signature, "aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404", "{}", draft.query);
+}
