@@ -38,7 +38,9 @@ impl TargetUri {
     pub fn parse(uri: &str) -> Result<Self, Error> {
         // The URL parser forgives white space and backslashes; identical bytes must mean identical URIs.
         let plain = |b: u8| b.is_ascii_graphic() && b != b'\\';
-        if uri.len() > URI_BYTES_MAX || !uri.bytes().all(plain) {
+        // A per cent sign that begins no escape may begin one once what follows it is decoded.
+        let escape = |piece: &str| piece.get(..2).is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
+        if uri.len() > URI_BYTES_MAX || !uri.bytes().all(plain) || !uri.split('%').skip(1).all(escape) {
             return Err(Error::UriMalformed);
         }
         let mut url = Url::parse(uri).map_err(|_| Error::UriMalformed)?;
@@ -64,25 +66,20 @@ impl TargetUri {
 }
 
 /// Percent-encoding in one spelling: unreserved characters decoded, the others in upper-case hex (RFC
-/// 3986 §6.2.2.1–2).
+/// 3986 §6.2.2.1–2). Every per cent sign begins an escape.
 fn normalise_percent(uri: &str) -> String {
     let mut pieces = uri.split('%');
     let mut out = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {
-        let octet = piece.get(..2).filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
-        match octet.and_then(|hex| u8::from_str_radix(hex, 16).ok()).map(char::from) {
+        let (octet, rest) = piece.split_at_checked(2).unwrap_or((piece, ""));
+        match u8::from_str_radix(octet, 16).ok().map(char::from) {
             Some(c) if c.is_ascii_alphanumeric() || "-._~".contains(c) => out.push(c),
-            Some(_) => {
+            _ => {
                 out.push('%');
-                out.push_str(&octet.unwrap_or_default().to_ascii_uppercase());
-            }
-            None => {
-                out.push('%');
-                out.push_str(piece);
-                continue;
+                out.push_str(&octet.to_ascii_uppercase());
             }
         }
-        out.push_str(piece.get(2..).unwrap_or_default());
+        out.push_str(rest);
     }
     out
 }

@@ -214,10 +214,14 @@ fn request_uris_must_be_absolute_http_uris() {
     for uri in ["", "/mcp", "ftp://h/x", "https://", "https://u:p@h/x", "https://h/\u{e9}", "https://h/a b", "mailto:a@b"] {
         assert_eq!(TargetUri::parse(uri), Err(Error::UriMalformed), "{uri}");
     }
+    // What is no escape could become one, a dot segment for example, once the escapes around it are decoded.
+    for uri in ["https://h/%", "https://h/%zz", "https://h/a/%%32e%%32e/b", "https://h/%2"] {
+        assert_eq!(TargetUri::parse(uri), Err(Error::UriMalformed), "{uri}");
+    }
     let cases = [
         ("https://h.example", "https://h.example/"),
         ("http://H.example:80/a?b#c", "http://h.example/a"),
-        ("https://h.example/%7euser/%2f%zz", "https://h.example/~user/%2F%zz"),
+        ("https://h.example/%7euser/%2f%c3%bc", "https://h.example/~user/%2F%C3%BC"),
         ("http://127.0.0.1:8080/mcp", "http://127.0.0.1:8080/mcp"),
     ];
     for (uri, expected) in cases {
