@@ -28,7 +28,7 @@ impl File {
     pub(crate) fn is_test(&self) -> bool {
         ["/tests/", "/benches/", "/examples/"].iter().any(|part| self.path.contains(part))
             || self.path.ends_with("/tests.rs")
-            || ["crates/testkit/", "benches/"].iter().any(|part| self.path.starts_with(part))
+            || ["crates/testkit/", "benches/", "fuzz/"].iter().any(|part| self.path.starts_with(part))
     }
 
     /// Its Rust, with comments and literals blanked and in-file test modules removed.

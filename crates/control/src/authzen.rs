@@ -2,6 +2,9 @@
 //! The subject is a task; the action and resource name one request of it. What is answered was decided by the authority
 //! and is in the log before the answer leaves; nothing is decided here.
 
+#[cfg(fuzzing)]
+pub mod door;
+
 use crate::App;
 use crate::authenticate::{self, enforcement_point};
 use crate::body::{self, AUTHZEN_BYTES_MAX};

@@ -17,6 +17,8 @@ mod problem;
 mod respond;
 mod router;
 
+#[cfg(fuzzing)]
+pub use authzen::door;
 pub use config::{ConfigError, ControlConfig, Operator, Role};
 pub use connection::Connection;
 pub use ports::{

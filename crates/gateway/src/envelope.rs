@@ -113,6 +113,11 @@ impl Envelope {
         Self { key: RandomizedNonceKey::new(&AES_256_GCM, &key).ok(), secs, opened: Mutex::default() }
     }
 
+    #[cfg(fuzzing)]
+    pub(crate) fn with_key(key: &[u8; 32], secs: u64) -> Option<Self> {
+        Some(Self { key: RandomizedNonceKey::new(&AES_256_GCM, key).ok(), secs, opened: Mutex::default() })
+    }
+
     /// Seals a state. `None` only if the generator of random numbers fails.
     pub(crate) fn seal(&self, bond: &Bond, state: &State, serial: [u8; SERIAL_BYTES], now: Timestamp) -> Option<String> {
         let (kind, secs, payload) = match state {

@@ -10,6 +10,8 @@ mod admission;
 mod answer;
 mod call;
 mod config;
+#[cfg(fuzzing)]
+pub mod door;
 mod envelope;
 mod flight;
 mod handles;

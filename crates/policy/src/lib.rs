@@ -10,6 +10,8 @@ mod catalog;
 mod check;
 mod decide;
 mod diagnostic;
+#[cfg(fuzzing)]
+pub mod door;
 mod explain;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, clippy::panic, reason = "tests")]

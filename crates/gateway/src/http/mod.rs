@@ -7,6 +7,8 @@ mod address;
 mod answer;
 mod config;
 mod connect;
+#[cfg(fuzzing)]
+pub(crate) mod door;
 mod handshake;
 mod inject;
 mod oauth;

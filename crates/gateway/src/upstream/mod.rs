@@ -12,6 +12,8 @@ mod catalog;
 mod child;
 mod connection;
 pub mod credential;
+#[cfg(fuzzing)]
+pub(crate) mod door;
 mod era;
 mod error;
 mod exchange;
