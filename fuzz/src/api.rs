@@ -257,7 +257,8 @@ fn planted(secret: &str, form: u8, length: usize) -> String {
         7 => each(&|byte| format!("&#x{byte:x};")),
         8 => secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;"),
         9 => each(&|byte| format!("{byte:02X}")),
-        10 => each(&|byte| format!("{}\r\n", char::from(byte))).trim_end().to_owned(),
+        // A line of blanks alone would begin another text.
+        10 => each(&|byte| format!("{}{}", char::from(byte), if byte == b' ' { "" } else { "\r\n" })).trim_end().to_owned(),
         11 => each(&|byte| format!("{}\0", char::from(byte))),
         12 => STANDARD_NO_PAD.encode(format!("x{secret}yz")),
         13 => STANDARD_NO_PAD.encode(format!("xy{secret}")),
