@@ -112,6 +112,8 @@ fn names(schema: &Value, name: &str) -> bool {
     match schema {
         Value::Object(members) => members.contains_key(name) || members.values().any(|value| names(value, name)),
         Value::Array(items) => items.iter().any(|value| names(value, name)),
+        // What is only required is named as well; policy sees it as text.
+        Value::String(text) => text == name,
         _ => false,
     }
 }
