@@ -46,13 +46,13 @@ const OPTIONS: &[Opt] = &[
         "env",
         "a table of references",
         "none",
-        "Environment variables of `command` by reference: `{ NAME = { env = \"X\" } }` or `{ NAME = { file = \"path\" } }`; a file that others than its owner can read is refused.",
+        "Environment variables of `command` by reference: `{ NAME = { env = \"X\" } }` or `{ NAME = { file = \"path\" } }`; a file that others than its owner can read is refused. What the program says is withheld if it holds one of them (of 8 bytes or more), so what is no secret belongs into `vars`.",
     ),
     opt(
         "injection",
         "a table `[upstream.injection]`",
         "none",
-        "A credential that the gateway adds to each request; the agent never sees it.",
+        "A credential that the gateway adds to each request; the agent never sees it: an answer that repeats it (8 bytes or more, in clear or encoded) is withheld.",
     ),
     opt("timeout_secs", "1 to 3600", "60", "How long one request to it may take."),
 ];
