@@ -20,6 +20,7 @@ mod index;
 mod intents;
 mod labels;
 mod lock;
+mod nesting;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 mod oracle;

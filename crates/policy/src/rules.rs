@@ -4,6 +4,7 @@
 use crate::Diagnostic;
 use crate::catalog::{Kind, kind};
 use crate::check::Checker;
+use crate::nesting;
 use crate::request::RuleInfo;
 use crate::source::{SourceFile, Sources};
 use cedar_policy::{PolicyId, PolicySet, Schema};
@@ -72,6 +73,10 @@ impl Mentions {
 
 /// Reads every policy, validated against `schema` if there is one. The rules come sorted by id.
 pub(crate) fn read(sources: &Sources, schema: Option<&Schema>, found: &mut Vec<Diagnostic>) -> Vec<Rule> {
+    nesting::with_room(|| read_all(sources, schema, found))
+}
+
+fn read_all(sources: &Sources, schema: Option<&Schema>, found: &mut Vec<Diagnostic>) -> Vec<Rule> {
     let checker = schema.map(Checker::new);
     let mut rules: BTreeMap<String, Rule> = BTreeMap::new();
     for file in sources.files.iter().filter(|file| kind(&file.path) == Kind::Cedar) {
@@ -105,6 +110,11 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn parse(&self, found: &mut Vec<Diagnostic>) -> Option<PolicySet> {
+        if let Err(deep) = nesting::check(&self.file.text) {
+            let found_there = Diagnostic::at(&self.file.path, &self.file.text, deep.at..deep.at + 1, deep.message);
+            found.push(found_there.help("split it into several policies; a long list of values may stay as it is"));
+            return None;
+        }
         match PolicySet::from_str(&self.file.text) {
             Ok(set) => {
                 for template in set.templates() {

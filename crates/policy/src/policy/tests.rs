@@ -146,6 +146,27 @@ fn a_condition_nested_too_deeply_is_refused_and_a_long_list_is_not() {
 }
 
 #[test]
+fn a_file_nested_too_deeply_is_a_finding_and_not_the_end_of_the_process() {
+    for body in [
+        format!("{}true{}", "(".repeat(3_000), ")".repeat(3_000)),
+        format!("{}1{}.isEmpty()", "[".repeat(3_000), "]".repeat(3_000)),
+        format!("{}true", "if true then true else ".repeat(3_000)),
+        format!("context{} == 1", ".facts".repeat(100_000)),
+        format!("1{} == 1", " + 1".repeat(100_000)),
+        format!("true{}", " && context.facts.approved".repeat(100_000)),
+    ] {
+        let told = found(&format!("@id(\"deep\") permit (principal, action, resource) when {{ {body} }};"));
+        assert!(told.contains("split it into several policies"), "{told}");
+    }
+    // As deep as it may be, on the stack of a worker.
+    for body in [format!("{}true{}", "(".repeat(190), ")".repeat(190)), format!("{}true", "if true then true else ".repeat(190))] {
+        let text = format!("@id(\"deep\") permit (principal, action, resource) when {{ {body} }};");
+        let worker = std::thread::Builder::new().stack_size(2 * 1_024 * 1_024).spawn(move || found(&text)).unwrap();
+        assert_eq!(worker.join().unwrap(), "");
+    }
+}
+
+#[test]
 fn templates_and_odd_approvers_are_found() {
     insta::assert_snapshot!(found("@id(\"t\") permit (principal == ?principal, action, resource);"), @r#"
     main.cedar:1:1: error: templates are not used here
