@@ -12,7 +12,7 @@ use domain::{Binding, Labels, Operation, Outcome, Sensitivity, Value as Param};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-const SCOPES: [&str; 12] = [
+const SCOPES: [&str; 21] = [
     "principal, action, resource",
     "principal is Intent::RefundOrder, action, resource",
     "principal is Intent::LookAround, action, resource is Writ::Tool",
@@ -25,9 +25,18 @@ const SCOPES: [&str; 12] = [
     "principal, action in [Writ::Action::\"open\", Writ::Action::\"renew\"], resource is Writ::Agent",
     "principal == Intent::RefundOrder::\"tsk_07070707070707070707070707070707\", action, resource",
     "principal is Intent::LookAround, action == Crm::Action::\"find\", resource",
+    "principal in Intent::RefundOrder::\"tsk_07070707070707070707070707070707\", action, resource",
+    "principal is Intent::LookAround in Intent::LookAround::\"tsk_07070707070707070707070707070707\", action, resource",
+    "principal, action in Orders::Action::\"refund\", resource in Writ::Tool::\"orders/refund\"",
+    "principal, action, resource is Writ::Tool in Writ::Tool::\"orders/get_order\"",
+    "principal, action, resource in Writ::Agent::\"bot\"",
+    "principal, action, resource is Writ::Agent in Writ::Agent::\"other\"",
+    "principal, action in [Orders::Action::\"mcp:resources/read\", Orders::Action::\"mcp:prompts/get\"], resource",
+    "principal, action == Orders::Action::\"refund\", resource == Writ::Tool::\"orders/get_order\"",
+    "principal == Intent::LookAround::\"other\", action, resource == Writ::Agent::\"bot\"",
 ];
 
-const CONDITIONS: [&str; 8] = [
+const CONDITIONS: [&str; 12] = [
     "true",
     "context.facts.read_untrusted",
     "!context.facts.approved",
@@ -36,6 +45,10 @@ const CONDITIONS: [&str; 8] = [
     "context.facts.workload.hasTag(\"environment\") && context.facts.workload.getTag(\"environment\") == \"production\"",
     "context.facts.now > datetime(\"2026-01-01\") && context.facts.binding == \"dpop\"",
     "principal.agent.owner == Writ::Owner::\"support\" && context.facts.read_sensitivity < 2",
+    "!(context.facts has approved && context.facts.approved)",
+    "!(context has facts)",
+    "if context has facts then context.facts.read_untrusted else true",
+    "context.facts has workload && context.facts.workload has subject && context.facts has now",
 ];
 
 fn cedar() -> impl Strategy<Value = String> {

@@ -29,7 +29,8 @@ pub(crate) fn could_allow(
     for rule in target.env.rules(rules, resource) {
         match rule.info.effect {
             Effect::Permit => permitted = permitted || could_hold(&evaluator, &rule.condition),
-            Effect::Forbid if truth(&evaluator, &rule.condition) == Some(true) => return false,
+            // A context that is not known yet has no attributes here: what `has` says of it is no answer.
+            Effect::Forbid if always(&evaluator, &rule.condition) == Some(true) => return false,
             Effect::Forbid => {}
         }
     }

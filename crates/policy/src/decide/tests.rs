@@ -23,6 +23,20 @@ fn with_arguments(policy: &Policy, arguments: Value) -> Case {
 }
 
 #[test]
+fn a_forbid_that_asks_whether_a_fact_is_there_hides_no_tool() {
+    for forbid in [
+        "forbid (principal, action, resource) unless { context.facts has approved && context.facts.approved };",
+        "forbid (principal, action, resource) when { !(context has facts) };",
+    ] {
+        let text = format!("@id(\"p\") permit (principal, action, resource);\n@id(\"f\") {forbid}");
+        let policy = Policy::compile(&crate::fixture::sources(&text)).unwrap().policy;
+        let case = Case::refund(&policy).with(|case| case.facts.approved = true);
+        assert_eq!(case.decide(&policy).outcome, Outcome::Allow, "{forbid}");
+        assert!(case.listed(&policy), "{forbid}");
+    }
+}
+
+#[test]
 fn a_permit_that_holds_allows_and_is_named() {
     let policy = compile(OWN);
     let verdict = Case::refund(&policy).decide(&policy);

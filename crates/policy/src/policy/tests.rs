@@ -159,7 +159,8 @@ fn a_file_nested_too_deeply_is_a_finding_and_not_the_end_of_the_process() {
         assert!(told.contains("split it into several policies"), "{told}");
     }
     // As deep as it may be, on the stack of a worker.
-    for body in [format!("{}true{}", "(".repeat(190), ")".repeat(190)), format!("{}true", "if true then true else ".repeat(190))] {
+    for body in [format!("{}true{}", "(".repeat(190), ")".repeat(190)), format!("{}true", "if true then true else ".repeat(190))]
+    {
         let text = format!("@id(\"deep\") permit (principal, action, resource) when {{ {body} }};");
         let worker = std::thread::Builder::new().stack_size(2 * 1_024 * 1_024).spawn(move || found(&text)).unwrap();
         assert_eq!(worker.join().unwrap(), "");
