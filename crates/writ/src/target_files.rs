@@ -150,7 +150,7 @@ fn open_one(file: &SourceFile, offers: &TargetOffers, dir: &Path) -> Result<Conf
 /// # Errors
 /// There is no such target, or every fault of its file.
 pub(crate) fn install_script(folders: &Folders, dir: &Path, name: &str) -> anyhow::Result<String> {
-    let sources = folders.read()?;
+    let (sources, _) = folders.read()?;
     let compiled = Policy::compile(&sources).map_err(|faults| {
         let count = faults.len();
         anyhow::anyhow!("the policy has {count} faults: `writ policy check` shows them")

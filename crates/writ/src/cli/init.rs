@@ -127,7 +127,7 @@ mod tests {
         let config = crate::config::load_with(&target.join("writ.toml"), &|_| None);
         let config = config.unwrap_or_else(|refused| unreachable!("{:?}", refused.0));
         assert_eq!(config.agents.len(), 1);
-        let sources = config.policy.read().unwrap();
+        let sources = config.policy.read().unwrap().0;
         let compiled = policy::Policy::compile(&sources).unwrap();
         assert!(compiled.warnings.is_empty(), "{:?}", compiled.warnings);
         let report = policy::run_tests(&compiled.policy, &sources);

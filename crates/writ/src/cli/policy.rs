@@ -91,7 +91,8 @@ fn sources(common: &Common, dir: Option<PathBuf>) -> Result<Sources, Failure> {
     };
     folders
         .read()
-        .map_err(|error| Failure::usage(error.to_string()).next("name a policy folder, or write one with `writ init DIR`"))
+        .map(|(sources, _)| sources)
+        .map_err(|error| Failure::usage(format!("{error:#}")).next("name a policy folder, or write one with `writ init DIR`"))
 }
 
 /// One finding with its line and a caret.

@@ -221,8 +221,10 @@ fn unshared(root: &Table<'_>, providers: &[Provider]) {
 }
 
 fn read_agents(faults: &Faults, config: &Config, env: Lookup<'_>) -> Vec<Agent> {
-    let mut paths: Vec<PathBuf> = match std::fs::read_dir(&config.agents_dir) {
-        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
+    let listed = std::fs::read_dir(&config.agents_dir)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<PathBuf>>>());
+    let mut paths = match listed {
+        Ok(paths) => paths,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
         Err(error) => {
             let source = Source::new(config.agents_dir.display().to_string(), String::new());
@@ -230,7 +232,9 @@ fn read_agents(faults: &Faults, config: &Config, env: Lookup<'_>) -> Vec<Agent> 
             return Vec::new();
         }
     };
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    // What an editor hides there is no agent.
+    let hidden = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml") && !hidden(path));
     paths.sort();
     paths.iter().filter_map(|path| read_agent(faults, config, env, path)).collect()
 }

@@ -115,7 +115,9 @@ claims = { repository_id = "123", ref = { prefix = "refs/heads/" }, attempt = 1,
 
 #[test]
 fn every_option_is_read_into_its_type() {
-    let config = load_text(&[("writ.toml", FULL), ("inventory/support-bot.toml", AGENT_FILE)], &|_| None).unwrap();
+    // What an editor hides beside an agent's file is no agent.
+    let files = [("writ.toml", FULL), ("inventory/support-bot.toml", AGENT_FILE), ("inventory/.#support-bot.toml", "half")];
+    let config = load_text(&files, &|_| None).unwrap();
     assert_eq!(config.server.public_url, "https://writ.example.com");
     assert!(config.server.tls.unwrap().request_client_certs);
     assert!(config.tokens.nonce_required);

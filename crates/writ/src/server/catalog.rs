@@ -71,11 +71,10 @@ impl UpstreamCatalog for Catalog {
 
     async fn accept(&self, upstream: &UpstreamName, tools: &[(ToolName, Digest)], by: &str) -> Result<(), PortError> {
         let mut live = self.live(upstream).await?;
-        let mut kept: BTreeMap<ToolName, Value> =
-            self.approved(upstream).into_iter().map(|(name, tool)| (name, tool.definition)).collect();
+        let mut accepted = Vec::new();
         for (name, pin) in tools {
             match live.remove(name) {
-                Some((definition, now)) if now == *pin => drop(kept.insert(name.clone(), definition)),
+                Some((definition, now)) if now == *pin => accepted.push((name.clone(), definition)),
                 Some(_) => {
                     return Err(PortError::Conflict(format!(
                         "the definition of `{name}` changed since it was shown: look again"
@@ -84,8 +83,6 @@ impl UpstreamCatalog for Catalog {
                 None => return Err(PortError::Conflict(format!("the upstream does not offer `{name}` any more"))),
             }
         }
-        let definitions: Vec<Value> = kept.into_values().collect();
-        let lock = policy::render_lock(upstream, &definitions);
-        self.policy.approve(upstream, &lock, &Actor::Operator(by.to_owned())).await
+        self.policy.approve(upstream, accepted, &Actor::Operator(by.to_owned())).await
     }
 }

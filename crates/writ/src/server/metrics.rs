@@ -175,7 +175,11 @@ impl Metrics {
         registry.register("log_published_entries", "Entries under a published checkpoint", metrics.published.clone());
         registry.register("log_lag_entries", "Durable entries that no published checkpoint covers yet", metrics.lag.clone());
         registry.register("connections", "Open connections of the listener", metrics.connections.clone());
-        registry.register("policy_reloads_refused", "Policy folders that did not validate", metrics.policy_refused.clone());
+        registry.register(
+            "policy_reloads_refused",
+            "Changed policy folders that could not be put in force",
+            metrics.policy_refused.clone(),
+        );
         Arc::new(metrics)
     }
 

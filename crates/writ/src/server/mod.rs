@@ -11,6 +11,7 @@ mod token_keys;
 mod trace_context;
 
 use crate::config::{self, Config, Kind, Provider};
+use crate::policy_folder::{self, Stamp};
 use crate::system::{SystemClock, SystemEntropy};
 use anyhow::Context;
 use auditlog::port::NoteSigner;
@@ -25,11 +26,10 @@ use key_source::ConfiguredKeys;
 use listener::{Certificates, Listener, Names, Planes};
 use metrics::Metrics;
 use policy_source::PolicyFolder;
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use store::{Keys, Store, StoreConfig};
 use token::verify::{EvidenceRules, Profile};
 use token_keys::RotatingKeys;
@@ -42,8 +42,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const ROUNDS_MAX: usize = 8;
 /// Longest time from a durable entry to its published checkpoint.
 const PUBLISH_EVERY: Duration = Duration::from_millis(250);
-/// How often files are looked at for changes.
-const WATCH_EVERY: Duration = Duration::from_secs(2);
+/// How often files are looked at for changes. One must look alike twice before it counts.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 /// A server that is bound and ready to accept.
 pub(crate) struct Server {
@@ -78,7 +78,7 @@ impl Server {
         let metrics = Metrics::new();
         let read = policy_source::compile(&config.policy, &config.dir).map_err(anyhow::Error::new);
         let read = read.with_context(|| format!("the policy in `{}`", config.policy.policy.display()))?;
-        let (target_files, apis) = (read.target_files, read.apis);
+        let (seen, apis) = ((read.target_files, read.stamp), read.apis);
         let (authority, store) = open(&config, read.policy, read.targets).await?;
         declare_agents(&authority, &config.agents).await?;
         let upstreams = upstreams(&config, &authority)?;
@@ -89,7 +89,7 @@ impl Server {
         let keys = rotating_keys(&config, &authority);
         keys.advance().await.context("the keys of tokens")?;
         let (folders, dir) = (config.policy.clone(), config.dir.clone());
-        let policy = PolicyFolder::new(folders, dir, target_files, (authority.clone(), apis.clone()), Arc::clone(&metrics));
+        let policy = PolicyFolder::new(folders, dir, seen, (authority.clone(), apis.clone()), Arc::clone(&metrics));
         let catalog = Catalog { authority: authority.clone(), upstreams, policy: policy.clone() };
         let control = control(&config, &authority, (catalog, policy.clone(), keys.clone()), &metrics, &store)?;
         let certificates = config.server.tls.as_ref().map(Certificates::read).transpose()?;
@@ -363,7 +363,7 @@ struct Watched {
     certificates: Option<Arc<Certificates>>,
 }
 
-/// Notices changed policy and agent files, by looking every two seconds, or at once on `SIGHUP`.
+/// Notices changed policy and agent files, by looking every second, or at once on `SIGHUP`.
 async fn watch(watched: Watched) {
     let Watched { authority, policy, keys, config, certificates } = watched;
     let mut ticks = tokio::time::interval(WATCH_EVERY);
@@ -371,8 +371,9 @@ async fn watch(watched: Watched) {
     let Ok(mut hangups) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) else {
         return tracing::error!("changes of files are not watched: no signal handler");
     };
-    let mut agents = agent_files(&config.agents_dir);
-    let mut seen = agents.clone();
+    // Nothing yet: what was read at the start may have changed since.
+    let (mut agents, mut seen) = (Stamp::default(), Stamp::default());
+    let mut refused = None;
     loop {
         let asked = tokio::select! {
             _ = ticks.tick() => false,
@@ -394,31 +395,64 @@ async fn watch(watched: Watched) {
         }
         let now = agent_files(&config.agents_dir);
         // Seen twice alike: an editor or a checkout that replaces files must not look as if they were deleted.
-        if asked || (now != agents && now == seen) {
+        if (asked || (now != agents && now == seen)) && reload_agents(&authority, &config, &mut refused).await {
             agents.clone_from(&now);
-            reload_agents(&authority, &config).await;
         }
         seen = now;
     }
 }
 
-fn agent_files(dir: &Path) -> HashMap<std::path::PathBuf, Option<SystemTime>> {
+fn agent_files(dir: &Path) -> Stamp {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.map(|entry| (entry.path(), entry.metadata().and_then(|meta| meta.modified()).ok())).collect()
+    let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
+    paths.sort();
+    policy_folder::stamp_of(paths)
 }
 
-async fn reload_agents(authority: &Authority, config: &Config) {
+/// Whether that is settled: the files have faults, or their agents are registered. What could not be registered is tried again,
+/// because it may be a suspension; `refused` is why, so that it is told once.
+async fn reload_agents(authority: &Authority, config: &Config, refused: &mut Option<String>) -> bool {
     let agents = match config::reload_agents(config) {
         Ok(agents) => agents,
-        Err(refused) => {
-            for fault in &refused.0 {
+        Err(faults) => {
+            for fault in &faults.0 {
                 tracing::error!(fault = %fault.to_json(), "agent files have faults; the agents stay as they were");
             }
-            return;
+            return true;
         }
     };
-    match declare_agents(authority, &agents).await {
-        Ok(()) => tracing::info!(count = agents.len(), "agents of the agent files are registered"),
-        Err(error) => tracing::error!(error = format!("{error:#}"), "the agents stay as they were"),
+    let why = declare_agents(authority, &agents).await.err().map(|error| format!("{error:#}"));
+    match &why {
+        None => tracing::info!(count = agents.len(), "agents of the agent files are registered"),
+        Some(error) if why != *refused => tracing::error!(error, "the agents stay as they were; it is tried again"),
+        Some(_) => {}
+    }
+    *refused = why;
+    refused.is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use domain::AgentState;
+    use testkit::{Fault, World};
+
+    #[tokio::test]
+    async fn the_suspension_of_an_agent_whose_file_is_gone_is_tried_until_it_is_logged() {
+        let (world, dir) = (World::fixture().await, tempfile::tempdir().unwrap());
+        let folder = dir.path().join("new");
+        crate::cli::init::write(&folder).unwrap();
+        let config = config::load_with(&folder.join("writ.toml"), &|_| None);
+        let config = config.unwrap_or_else(|refused| unreachable!("{:?}", refused.0));
+        let mut told = None;
+        assert!(reload_agents(&world.authority, &config, &mut told).await);
+        std::fs::remove_file(folder.join("agents/support-bot.toml")).unwrap();
+        world.ledger.break_with(Some(Fault::Failed));
+        assert!(!reload_agents(&world.authority, &config, &mut told).await, "not settled, so it is tried again");
+        world.ledger.break_with(None);
+        assert!(reload_agents(&world.authority, &config, &mut told).await);
+        let agent = world.authority.agent(&"support-bot".parse().unwrap()).unwrap();
+        assert_eq!(agent.state, AgentState::Suspended);
     }
 }

@@ -9,9 +9,11 @@ use anyhow::Context;
 use async_trait::async_trait;
 use authority::{Actor, Authority, ConfiguredTarget};
 use control::{PolicySource, PortError};
-use domain::UpstreamName;
+use domain::{ToolName, UpstreamName};
 use gateway::http::{HttpApis, HttpTarget};
 use policy::{Compiled, Diagnostic, Policy, Severity, SourceFile};
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,9 +34,17 @@ struct Inner {
     turn: Mutex<Seen>,
 }
 
+/// Looks at the folder until one that could not be loaded is tried again.
+const LOOKS_UNTIL_RETRY: u32 = 30;
+
 /// What was read last.
 struct Seen {
-    stamp: Stamp,
+    /// What the folder looked like that is settled: in force, or refused for what it says.
+    settled: Stamp,
+    /// What it looked like at the last look.
+    last: Stamp,
+    /// What kept a changed folder from being loaded, though nothing in it may be wrong, and looks until it is tried again.
+    kept_out: Option<(String, u32)>,
     targets: Vec<SourceFile>,
 }
 
@@ -48,6 +58,8 @@ pub(crate) struct Read {
     pub(crate) apis: Vec<HttpTarget>,
     /// The target files.
     pub(crate) target_files: Vec<SourceFile>,
+    /// What the folders looked like when they were read.
+    pub(crate) stamp: Stamp,
 }
 
 /// The compiled policy of the folders and the targets of their files.
@@ -55,7 +67,7 @@ pub(crate) struct Read {
 /// # Errors
 /// A folder cannot be read, or all faults of either.
 pub(crate) fn compile(folders: &Folders, dir: &Path) -> Result<Read, PortError> {
-    let sources = folders.read().map_err(|error| PortError::Failed(format!("{error:#}")))?;
+    let (sources, stamp) = folders.read().map_err(|error| PortError::Failed(format!("{error:#}")))?;
     let Compiled { policy, warnings } = Policy::compile(&sources).map_err(|faults| PortError::Invalid(sentences(&faults)))?;
     for warning in &warnings {
         tracing::warn!(file = warning.path, line = warning.line, "{}", warning.message);
@@ -63,7 +75,7 @@ pub(crate) fn compile(folders: &Folders, dir: &Path) -> Result<Read, PortError> 
     let target_files: Vec<_> = sources.files.into_iter().filter(|file| file.path.starts_with("targets/")).collect();
     let targets = target_files::open(&target_files, &policy, dir).map_err(PortError::Invalid)?;
     let apis = target_files::apis(&target_files, &policy, dir).map_err(PortError::Invalid)?;
-    Ok(Read { policy, targets, apis, target_files })
+    Ok(Read { policy, targets, apis, target_files, stamp })
 }
 
 fn sentences(faults: &[Diagnostic]) -> Vec<String> {
@@ -75,52 +87,72 @@ fn sentences(faults: &[Diagnostic]) -> Vec<String> {
 }
 
 impl PolicyFolder {
-    /// Over folders of a configuration in `dir`, whose policy and targets are in force already.
+    /// Over folders of a configuration in `dir`, whose policy and targets are in force already: as they were `read`.
     pub(crate) fn new(
         folders: Folders,
         dir: PathBuf,
-        targets: Vec<SourceFile>,
+        (targets, stamp): (Vec<SourceFile>, Stamp),
         (authority, apis): (Authority, HttpApis),
         metrics: Arc<Metrics>,
     ) -> Self {
-        let turn = Mutex::new(Seen { stamp: folders.stamp(), targets });
+        let turn = Mutex::new(Seen { settled: stamp.clone(), last: stamp, kept_out: None, targets });
         Self(Arc::new(Inner { folders, dir, authority, apis, metrics, turn }))
     }
 
-    /// Reloads if the folder looks different than last time.
+    /// Reloads if the folder looks different than what is settled, and as it did at the last look: between two files that
+    /// are written one after the other, it may lack a policy that forbids. One that could not be loaded for another reason
+    /// than what it says is tried again.
     pub(crate) async fn reload_if_changed(&self) {
         let mut seen = self.0.turn.lock().await;
         let now = self.0.folders.stamp();
-        if seen.stamp != now {
-            // Remembered before it is read: a change during the read is noticed the next time.
-            seen.stamp = now;
-            self.reload_noisily(&mut seen).await;
+        let at_rest = seen.last == now;
+        seen.last = now;
+        if !at_rest {
+            seen.kept_out = None;
+        } else if seen.settled != seen.last {
+            match &mut seen.kept_out {
+                Some((_, looks)) if *looks > 0 => *looks -= 1,
+                _ => self.reload_noisily(&mut seen).await,
+            }
         }
     }
 
     /// Reloads, whatever it looks like.
     pub(crate) async fn reload_now(&self) {
         let mut seen = self.0.turn.lock().await;
-        seen.stamp = self.0.folders.stamp();
+        seen.last = self.0.folders.stamp();
         self.reload_noisily(&mut seen).await;
     }
 
     async fn reload_noisily(&self, seen: &mut Seen) {
+        let told = seen.kept_out.take().map(|(told, _)| told);
         match self.load(seen, &Actor::System).await {
             Ok(()) => tracing::info!(version = %self.0.authority.policy().version(), "policy is in force"),
             Err(PortError::Invalid(faults)) => {
+                seen.settled = seen.last.clone();
                 self.0.metrics.policy_refused.inc();
                 tracing::error!("the policy folder does not validate; the policy before stays in force");
                 faults.iter().for_each(|fault| tracing::error!("policy: {fault}"));
             }
-            Err(error) => tracing::error!(%error, "the policy folder could not be loaded; the policy before stays in force"),
+            Err(error) => {
+                let error = error.to_string();
+                if told.as_ref() != Some(&error) {
+                    self.0.metrics.policy_refused.inc();
+                    tracing::error!(
+                        error,
+                        "the policy folder could not be loaded; the policy before stays in force, and it is tried again"
+                    );
+                }
+                seen.kept_out = Some((error, LOOKS_UNTIL_RETRY));
+            }
         }
     }
 
     async fn load(&self, seen: &mut Seen, by: &Actor) -> Result<(), PortError> {
         let (folders, dir) = (self.0.folders.clone(), self.0.dir.clone());
         let compiled = tokio::task::spawn_blocking(move || compile(&folders, &dir)).await;
-        let Read { policy, targets, apis, target_files } = compiled.map_err(|error| PortError::Failed(error.to_string()))??;
+        let Read { policy, targets, apis, target_files, stamp } =
+            compiled.map_err(|error| PortError::Failed(error.to_string()))??;
         // Targets first: one that may not go yet keeps its offers as well. Those whose files did not change keep what is
         // known of them, above all that they were probed.
         if seen.targets != target_files {
@@ -133,14 +165,47 @@ impl PolicyFolder {
         }
         self.0.authority.reload_policy(policy, by).await.map_err(|error| PortError::Failed(error.to_string()))?;
         // Routes last: one that policy does not know is refused, whatever the gateway reads of it.
-        self.0.apis.replace(apis).map_err(|error| PortError::Failed(error.to_string()))
+        self.0.apis.replace(apis).map_err(|error| PortError::Failed(error.to_string()))?;
+        seen.settled = stamp;
+        Ok(())
     }
 
-    /// Writes the lock file of an upstream and puts it in force; if that fails, the file is what it was.
-    pub(crate) async fn approve(&self, upstream: &UpstreamName, lock: &str, by: &Actor) -> Result<(), PortError> {
+    /// Approves these definitions beside what is approved already: writes the lock file of the upstream and puts it in force.
+    /// If that fails, the file is what it was.
+    pub(crate) async fn approve(
+        &self,
+        upstream: &UpstreamName,
+        accepted: Vec<(ToolName, Value)>,
+        by: &Actor,
+    ) -> Result<(), PortError> {
+        let (this, upstream, by) = (self.clone(), upstream.clone(), by.clone());
+        // To its end, whoever goes away meanwhile: a lock file that was written must be in force, or be what it was.
+        let approved = tokio::spawn(async move { this.approve_alone(&upstream, accepted, &by).await });
+        approved.await.map_err(|error| PortError::Failed(error.to_string()))?
+    }
+
+    async fn approve_alone(
+        &self,
+        upstream: &UpstreamName,
+        accepted: Vec<(ToolName, Value)>,
+        by: &Actor,
+    ) -> Result<(), PortError> {
         let mut seen = self.0.turn.lock().await;
+        // What is approved is what the folder says. Written over, an approval that somebody has just taken back would return.
+        if seen.settled != self.0.folders.stamp() {
+            self.load(&mut seen, by).await?;
+        }
+        let policy = self.0.authority.policy();
+        let kept = policy.approved_tools(upstream).map(|tool| (tool.name.clone(), tool.definition.clone()));
+        let definitions: BTreeMap<ToolName, Value> = kept.chain(accepted).collect();
+        let definitions: Vec<Value> = definitions.into_values().collect();
+        let lock = policy::render_lock(upstream, &definitions);
         let path = self.0.folders.policy.join("tools").join(format!("{upstream}.lock.json"));
-        let before = fs::read(&path).ok();
+        let before = match fs::read(&path) {
+            Ok(before) => Some(before),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(PortError::Failed(format!("`{}` cannot be read: {error}", path.display()))),
+        };
         let failed = |error: anyhow::Error| PortError::Failed(format!("{error:#}"));
         replace(&path, lock.as_bytes()).map_err(failed)?;
         let loaded = self.load(&mut seen, by).await;
@@ -153,7 +218,6 @@ impl PolicyFolder {
                 tracing::error!(error = format!("{error:#}"), "a lock file could not be put back; it does not validate");
             }
         }
-        seen.stamp = self.0.folders.stamp();
         loaded
     }
 }
@@ -171,12 +235,14 @@ fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 impl PolicySource for PolicyFolder {
     async fn reload(&self, by: &str) -> Result<(), PortError> {
         let (this, by) = (self.clone(), Actor::Operator(by.to_owned()));
-        // To its end, whoever goes away meanwhile: the folder counts as read from the beginning, and is not read again.
+        // To its end, whoever goes away meanwhile: half of it must not be in force.
         let reloaded = tokio::spawn(async move {
             let mut seen = this.0.turn.lock().await;
-            seen.stamp = this.0.folders.stamp();
             this.load(&mut seen, &by).await
         });
         reloaded.await.map_err(|error| PortError::Failed(error.to_string()))?
     }
 }
+
+#[cfg(test)]
+mod tests;
