@@ -45,6 +45,12 @@ const SERVER_OPTIONS: &[Opt] = &[
     ),
     opt("connections_max", "1 to 100000", "10000", "Connections at one time; further ones wait in the kernel's queue."),
     opt(
+        "stalled_secs",
+        "5 to 3600",
+        "60",
+        "How long a client may take nothing of the bytes that wait for it; then its connection is closed. A stream without news has no bytes that wait, and stays.",
+    ),
+    opt(
         "drain_secs",
         "0 to 3600",
         "30",
@@ -83,6 +89,8 @@ pub(crate) struct Server {
     pub(crate) plain_http_hosts: Vec<String>,
     /// Connections at one time.
     pub(crate) connections_max: usize,
+    /// Seconds without progress after which a client that does not read is dropped.
+    pub(crate) stalled_secs: u64,
     /// Seconds to finish calls at shutdown.
     pub(crate) drain_secs: u64,
     /// HTTPS.
@@ -118,6 +126,7 @@ pub(crate) fn read(table: &Table<'_>, dir: &Path) -> Option<Server> {
         allowed_origins: words("allowed_origins"),
         plain_http_hosts: words("plain_http_hosts").into_iter().map(|host| host.to_lowercase()).collect(),
         connections_max: table.number("connections_max", 1..=100_000).unwrap_or(10_000).try_into().unwrap_or(usize::MAX),
+        stalled_secs: table.number("stalled_secs", 5..=3_600).unwrap_or(60),
         drain_secs: table.number("drain_secs", 0..=3_600).unwrap_or(30),
         listen: listen?,
         public_url: public_url?,

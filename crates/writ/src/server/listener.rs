@@ -2,6 +2,7 @@
 //! (`/mcp/*`, `/http/*`) or the control plane (all else). Owns limits of connections and the graceful end; decides nothing.
 
 use super::metrics::Metrics;
+use super::patience::{Answer, Limits, Over, Patience, Taken};
 use crate::config::{Server, Tls};
 use anyhow::Context;
 use arc_swap::ArcSwap;
@@ -16,7 +17,6 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -25,12 +25,15 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use tracing::Instrument;
 
@@ -38,6 +41,9 @@ use tracing::Instrument;
 /// connection, whatever it speaks.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 const HEAD_MAX: Duration = Duration::from_secs(15);
+/// Longest time that an HTTP/2 connection is kept without any stream: answering our pings is no use of it. Longer than
+/// clients keep what they may use again.
+const IDLE_MAX: Duration = Duration::from_secs(180);
 /// Largest head of a request, in bytes: a token, a proof and a few headers.
 const HEAD_BYTES_MAX: usize = 64 * 1_024;
 /// Requests at one time on one HTTP/2 connection.
@@ -107,19 +113,23 @@ pub(crate) struct Listener {
     tcp: TcpListener,
     tls: Option<Arc<Certificates>>,
     slots: Arc<Semaphore>,
+    limits: Limits,
     metrics: Arc<Metrics>,
 }
 
 impl Listener {
     /// Over a bound socket.
-    pub(crate) fn new(tcp: TcpListener, tls: Option<Arc<Certificates>>, connections_max: usize, metrics: Arc<Metrics>) -> Self {
-        Self { tcp, tls, slots: Arc::new(Semaphore::new(connections_max)), metrics }
+    pub(crate) fn new(tcp: TcpListener, tls: Option<Arc<Certificates>>, settings: &Server, metrics: Arc<Metrics>) -> Self {
+        let stalled = Duration::from_secs(settings.stalled_secs);
+        let limits = Limits { first: HEAD_MAX, idle: IDLE_MAX, stalled };
+        Self { tcp, tls, slots: Arc::new(Semaphore::new(settings.connections_max)), limits, metrics }
     }
 
     /// Accepts until `stopping`, then lets open connections finish what they do for at most `patience`.
     pub(crate) async fn serve(self, planes: Planes, stopping: CancellationToken, patience: Duration) {
-        let graceful = GracefulShutdown::new();
-        let opened = Arc::new(Opened { tls: self.tls, planes, builder: builder(), metrics: self.metrics });
+        let connections = TaskTracker::new();
+        let Self { tls, limits, metrics, .. } = self;
+        let opened = Arc::new(Opened { tls, planes, builder: builder(), limits, stopping: stopping.clone(), metrics });
         loop {
             let slot = tokio::select! {
                 slot = Arc::clone(&self.slots).acquire_owned() => slot,
@@ -138,16 +148,16 @@ impl Listener {
                 }
             };
             let opened = Arc::clone(&opened);
-            let watcher = graceful.watcher();
-            tokio::spawn(async move {
+            connections.spawn(async move {
                 let _slot = slot;
                 opened.metrics.connections.inc();
-                opened.connection(stream, remote, watcher).await;
+                opened.connection(stream, remote).await;
                 opened.metrics.connections.dec();
             });
         }
         drop(self.tcp);
-        if tokio::time::timeout(patience, graceful.shutdown()).await.is_err() {
+        connections.close();
+        if tokio::time::timeout(patience, connections.wait()).await.is_err() {
             tracing::warn!("some connections were still open when the server stopped");
         }
     }
@@ -171,58 +181,93 @@ struct Opened {
     tls: Option<Arc<Certificates>>,
     planes: Planes,
     builder: Builder<TokioExecutor>,
+    limits: Limits,
+    stopping: CancellationToken,
     metrics: Arc<Metrics>,
 }
 
 impl Opened {
-    async fn connection(&self, stream: TcpStream, remote: SocketAddr, watcher: hyper_util::server::graceful::Watcher) {
+    async fn connection(&self, stream: TcpStream, remote: SocketAddr) {
         // Small messages must not wait for more to come.
         let _ = stream.set_nodelay(true);
+        let stream = Taken::new(stream, self.limits.stalled);
         let Some(tls) = &self.tls else {
-            return self.requests(TokioIo::new(stream), Connection::new(remote, Vec::new()), watcher).await;
+            return self.requests(stream, Connection::new(remote, Vec::new())).await;
         };
         match tokio::time::timeout(HANDSHAKE_MAX, tls.acceptor().accept(stream)).await {
             Ok(Ok(stream)) => {
                 let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
                 let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
-                self.requests(TokioIo::new(stream), Connection::new(remote, chain), watcher).await;
+                self.requests(stream, Connection::new(remote, chain)).await;
             }
             Ok(Err(error)) => tracing::debug!(%remote, %error, "a TLS handshake failed"),
             Err(_) => tracing::debug!(%remote, "a TLS handshake took too long"),
         }
     }
 
-    async fn requests<I>(&self, io: I, connection: Connection, watcher: hyper_util::server::graceful::Watcher)
+    async fn requests<I>(&self, io: I, connection: Connection)
     where
-        I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let remote = connection.remote;
-        let begun = Notify::new();
-        let service = service_fn(|request| {
-            begun.notify_one();
-            traced(self.planes.clone(), connection.clone(), request)
-        });
-        let served = watcher.watch(self.builder.serve_connection_with_upgrades(io, service));
-        match unless_silent(served, &begun, HEAD_MAX).await {
-            Some(Ok(())) => {}
-            Some(Err(error)) => tracing::debug!(?remote, %error, "a connection ended early"),
-            None => tracing::debug!(?remote, "a connection asked for nothing in time"),
+        let answer = |request| traced(self.planes.clone(), connection.clone(), request);
+        match serve(&self.builder, io, answer, (self.limits, &self.stopping)).await {
+            Ok(()) => {}
+            Err(Ended::Early(error)) => tracing::debug!(?remote, %error, "a connection ended early"),
+            Err(Ended::NotWaitedFor(why)) => tracing::debug!(?remote, ?why, "a connection was dropped"),
         }
     }
 }
 
-/// Serves a connection; `None` if no request has `begun` within `patience`, and then it is dropped. As long as it is not
-/// known whether a connection speaks HTTP/1 or 2, no other limit holds, and silence would keep its slot for ever.
-async fn unless_silent<T>(served: impl Future<Output = T>, begun: &Notify, patience: Duration) -> Option<T> {
-    let silent = async {
-        if tokio::time::timeout(patience, begun.notified()).await.is_ok() {
-            std::future::pending::<()>().await;
+/// Why a connection did not end well.
+enum Ended {
+    /// Its peer broke off or broke a rule.
+    Early(Box<dyn std::error::Error + Send + Sync>),
+    /// It was not waited for any longer.
+    NotWaitedFor(Over),
+}
+
+/// Serves a connection for as long as it is worth its slot. One without streams, and each when the server stops, is told to
+/// go; what it has under way ends well.
+async fn serve<I, A, F>(
+    builder: &Builder<TokioExecutor>,
+    io: I,
+    answer: A,
+    (limits, stopping): (Limits, &CancellationToken),
+) -> Result<(), Ended>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    A: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
+{
+    let patience = Patience::new(limits);
+    let service = service_fn(|request: Request<Incoming>| {
+        let open = patience.begin(request.version());
+        let answered = answer(request);
+        async move {
+            let response = answered.await?;
+            Ok::<_, Infallible>(match open {
+                Some(open) => response.map(|body| Body::new(Answer::new(body, open))),
+                None => response,
+            })
         }
-    };
-    tokio::select! {
-        biased;
-        served = served => Some(served),
-        () = silent => None,
+    });
+    let mut served = pin!(builder.serve_connection_with_upgrades(TokioIo::new(io), service));
+    let mut leaving = false;
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut served => return ended.map_err(Ended::Early),
+            why = patience.over() => {
+                if why != Over::Idle || leaving {
+                    return Err(Ended::NotWaitedFor(why));
+                }
+                patience.renew();
+            }
+            () = stopping.cancelled(), if !leaving => {}
+        }
+        leaving = true;
+        served.as_mut().graceful_shutdown();
     }
 }
 
@@ -358,37 +403,151 @@ impl ClientCertVerifier for PossessionOnly {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use bytes::Bytes;
+    use futures_util::StreamExt;
+    use http_body_util::BodyExt;
+    use hyper::client::conn::http2::{self, SendRequest};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio::task::JoinHandle;
 
-    /// Whether a connection is dropped whose peer sends this and then nothing.
-    async fn is_dropped(sent: &[u8], patience: Duration) -> bool {
-        let (mut peer, ours) = tokio::io::duplex(1_024);
-        peer.write_all(sent).await.unwrap();
-        let begun = Notify::new();
-        let service = service_fn(|_| {
-            begun.notify_one();
-            std::future::ready(Ok::<_, Infallible>(Response::new(Body::empty())))
-        });
-        let builder = builder();
-        let served = unless_silent(builder.serve_connection_with_upgrades(TokioIo::new(ours), service), &begun, patience);
-        let served = tokio::time::timeout(Duration::from_secs(10), served);
-        let answered = async {
-            let mut start = [0; 12];
-            // Its own end, so that only silence is told apart.
-            if peer.read_exact(&mut start).await.is_ok() && start == *b"HTTP/1.1 200" {
-                peer.shutdown().await.unwrap();
+    /// Long enough for anything that does come about.
+    const LONG: Duration = Duration::from_secs(20);
+    const SHORT: Duration = Duration::from_millis(40);
+    const PATIENT: Limits = Limits { first: LONG, idle: LONG, stalled: LONG };
+    /// More than any buffer here holds.
+    const LARGE: usize = 1_000_000;
+
+    /// A connection to a server that answers with what `answer` makes. Gives the client's end of it, and how it ended.
+    fn connect<F>(limits: Limits, answer: F) -> (DuplexStream, JoinHandle<Option<Over>>)
+    where
+        F: Fn() -> Body + Send + Sync + 'static,
+    {
+        let (peer, ours) = tokio::io::duplex(1_024);
+        let served = async move {
+            let answer = |_| std::future::ready(Ok(Response::new(answer())));
+            let ours = Taken::new(ours, limits.stalled);
+            let stopping = CancellationToken::new();
+            match serve(&builder(), ours, answer, (limits, &stopping)).await {
+                Err(Ended::NotWaitedFor(why)) => Some(why),
+                Err(Ended::Early(error)) if format!("{error:?}").contains("TimedOut") => Some(Over::Stalled),
+                Ok(()) | Err(Ended::Early(_)) => None,
             }
         };
-        let (ended, ()) = tokio::join!(served, answered);
-        ended.unwrap().is_none()
+        (peer, tokio::spawn(served))
+    }
+
+    /// How it ended, which it must.
+    async fn end(served: JoinHandle<Option<Over>>) -> Option<Over> {
+        tokio::time::timeout(LONG, served).await.unwrap().unwrap()
+    }
+
+    /// A client of HTTP/2 that answers pings whatever it reads.
+    async fn client(peer: DuplexStream) -> SendRequest<Body> {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let windows = builder.initial_stream_window_size(1_000).initial_connection_window_size(100_000);
+        let (sender, connection) = windows.handshake(TokioIo::new(peer)).await.unwrap();
+        tokio::spawn(connection);
+        sender
+    }
+
+    fn get() -> Request<Body> {
+        Request::get("http://h/").body(Body::empty()).unwrap()
+    }
+
+    /// A stream that says something, nothing for a while, and something again.
+    fn news() -> Body {
+        let second = async {
+            tokio::time::sleep(SHORT * 5).await;
+            Bytes::from_static(b"two")
+        };
+        let first = futures_util::stream::once(std::future::ready(Bytes::from_static(b"one")));
+        Body::from_stream(first.chain(futures_util::stream::once(second)).map(Ok::<_, Infallible>))
     }
 
     #[tokio::test]
     async fn a_connection_that_asks_for_nothing_is_dropped() {
         for sent in [&b""[..], b"PRI * HT", b"GET / HT", b"PRI * HTTP/2.0\r\n\r\n"] {
-            assert!(is_dropped(sent, Duration::from_millis(20)).await, "{:?}", String::from_utf8_lossy(sent));
+            let (mut peer, served) = connect(Limits { first: SHORT, ..PATIENT }, Body::empty);
+            peer.write_all(sent).await.unwrap();
+            assert_eq!(end(served).await, Some(Over::Silent), "{:?}", String::from_utf8_lossy(sent));
         }
-        assert!(!is_dropped(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n", Duration::from_secs(10)).await);
+        let (mut peer, served) = connect(PATIENT, Body::empty);
+        peer.write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+        let mut start = [0; 12];
+        peer.read_exact(&mut start).await.unwrap();
+        assert_eq!(&start, b"HTTP/1.1 200");
+        drop(peer);
+        assert_eq!(end(served).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_its_answer_is_dropped() {
+        let (mut peer, served) = connect(Limits { stalled: SHORT, ..PATIENT }, || Body::from(vec![0; LARGE]));
+        peer.write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+        assert_eq!(end(served).await, Some(Over::Stalled));
+    }
+
+    #[tokio::test]
+    async fn a_client_of_http_2_that_grants_no_window_is_dropped() {
+        // Also where all that is left fits into what the connection buffers by itself.
+        for size in [LARGE, 1_500] {
+            let (peer, served) = connect(Limits { stalled: SHORT, ..PATIENT }, move || Body::from(vec![0; size]));
+            let mut sender = client(peer).await;
+            let unread = sender.send_request(get()).await.unwrap();
+            assert_eq!(end(served).await, Some(Over::Stalled), "{size}");
+            drop(unread);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_without_news_is_neither_stalled_nor_idle() {
+        let limits = Limits { stalled: SHORT, idle: SHORT, ..PATIENT };
+        let (mut peer, served) = connect(limits, news);
+        peer.write_all(b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut heard = String::new();
+        peer.read_to_string(&mut heard).await.unwrap();
+        assert!(heard.contains("one") && heard.contains("two"), "{heard}");
+        assert_eq!(end(served).await, None);
+
+        let (peer, served) = connect(limits, news);
+        let mut sender = client(peer).await;
+        let heard = sender.send_request(get()).await.unwrap().into_body().collect().await.unwrap();
+        assert_eq!(heard.to_bytes().as_ref(), b"onetwo");
+        assert_eq!(end(served).await, None, "then it is idle, and goes when it is told to");
+    }
+
+    #[tokio::test]
+    async fn an_http_2_connection_that_only_answers_pings_is_told_to_go() {
+        let (peer, served) = connect(Limits { idle: SHORT, ..PATIENT }, Body::empty);
+        let mut sender = client(peer).await;
+        assert!(sender.send_request(get()).await.unwrap().status().is_success());
+        assert_eq!(end(served).await, None);
+        assert!(sender.ready().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn one_that_does_not_go_is_dropped() {
+        let (mut peer, served) = connect(Limits { idle: SHORT, ..PATIENT }, Body::empty);
+        // Settings; a request; and then not a word, not even an answer to the ping that comes with GOAWAY.
+        peer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        peer.write_all(b"\0\0\x03\x01\x05\0\0\0\x01\x82\x84\x86").await.unwrap();
+        assert_eq!(end(served).await, Some(Over::Idle));
+    }
+
+    #[tokio::test]
+    async fn an_answer_in_parts_is_whole() {
+        for size in [0, 1, 2, 16 * 1_024, 16 * 1_024 + 1, 100_000] {
+            let sent: Vec<u8> = (0..size).map(|at| u8::try_from(at % 251).unwrap()).collect();
+            let answer = sent.clone();
+            let (peer, served) = connect(PATIENT, move || Body::from(answer.clone()));
+            let mut sender = client(peer).await;
+            let response = sender.send_request(get()).await.unwrap();
+            let length = response.headers().get("content-length").map(|length| length.to_str().unwrap().to_owned());
+            assert_eq!(length.unwrap_or_default(), if size == 0 { String::new() } else { size.to_string() });
+            assert!(response.into_body().collect().await.unwrap().to_bytes() == sent, "{size}");
+            drop(sender);
+            assert_eq!(end(served).await, None);
+        }
     }
 
     #[test]

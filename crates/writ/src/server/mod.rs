@@ -6,6 +6,7 @@ mod key_source;
 mod keys;
 mod listener;
 mod metrics;
+mod patience;
 mod policy_source;
 mod token_keys;
 mod trace_context;
@@ -93,7 +94,7 @@ impl Server {
         let catalog = Catalog { authority: authority.clone(), upstreams, policy: policy.clone() };
         let control = control(&config, &authority, (catalog, policy.clone(), keys.clone()), &metrics, &store)?;
         let certificates = config.server.tls.as_ref().map(Certificates::read).transpose()?;
-        let listener = Listener::new(socket, certificates.clone(), config.server.connections_max, Arc::clone(&metrics));
+        let listener = Listener::new(socket, certificates.clone(), &config.server, Arc::clone(&metrics));
         Ok(Self { address, url, config, authority, gateway, apis, control, listener, certificates, policy, keys, metrics, store })
     }
 
