@@ -235,7 +235,8 @@ impl Authority {
                     return Err(Unauthenticated::NotProved("send it with the DPoP scheme"));
                 }
                 let header = presented.dpop.ok_or(Unauthenticated::NotProved("a DPoP proof is missing"))?;
-                self.check_proof(header, presented.method, presented.uri, Some((presented.token, jkt)), now)?;
+                let proof = (header, presented.method, presented.uri);
+                self.check_proof(&claims.subject, proof, Some((presented.token, jkt)), now)?;
                 Ok(Binding::Dpop)
             }
             Some(Confirmation::X5tS256(thumbprint)) => {
@@ -251,12 +252,11 @@ impl Authority {
     }
 
     /// Checks a DPoP proof, its key if it goes with a token, its freshness and that it was not seen before (RFC 9449
-    /// §4.3, §11.1).
+    /// §4.3, §11.1). It is remembered as one of `agent`, which has proved itself.
     pub(crate) fn check_proof(
         &self,
-        proof: &str,
-        method: &str,
-        uri: &TargetUri,
+        agent: &str,
+        (proof, method, uri): (&str, &str, &TargetUri),
         token: Option<(&str, &str)>,
         now: Timestamp,
     ) -> Result<Proof, Unauthenticated> {
@@ -276,10 +276,13 @@ impl Authority {
         if token.is_some_and(|(_, jkt)| jkt != checked.jkt) {
             return Err(Unauthenticated::NotProved("the proof is of another key"));
         }
-        match self.0.proofs_seen.note(sha256(&[checked.jkt.as_bytes(), checked.jti.as_bytes()]), self.0.clock.elapsed()) {
+        let key = sha256(&[checked.jkt.as_bytes(), checked.jti.as_bytes()]);
+        match self.0.proofs_seen.note(agent, key, self.0.clock.elapsed()) {
             Seen::New => {}
             Seen::Before => return Err(Unauthenticated::Proof("it was used before".into())),
-            Seen::Full => return Err(Unauthenticated::Proof("too many proofs at once; try again later".into())),
+            Seen::Full => {
+                return Err(Unauthenticated::Proof("this agent sent too many proofs within a minute; slow down".into()));
+            }
         }
         // Only keys that a token was bound to are remembered, so a stranger cannot fill the cache.
         if known.is_none() && token.is_some() {

@@ -146,8 +146,8 @@ impl Authority {
 
     /// The holder's key. Unbound tokens only for agents that are explicitly allowed them.
     fn bind(&self, holder: &Holder<'_>, agent: &Agent, now: Timestamp) -> Result<(Binding, Option<Confirmation>), IssueError> {
-        if let Some((proof, method, uri)) = holder.dpop {
-            let proof = self.check_proof(proof, method, uri, None, now).map_err(|error| match error {
+        if let Some(proof) = holder.dpop {
+            let proof = self.check_proof(agent.id.as_str(), proof, None, now).map_err(|error| match error {
                 Unauthenticated::UseNonce(nonce) => IssueError::UseNonce(nonce),
                 Unauthenticated::Proof(why) => IssueError::Proof(why),
                 other => IssueError::Proof(other.to_string()),

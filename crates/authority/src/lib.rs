@@ -62,7 +62,7 @@ use domain::{DecisionId, Digest, Operation, TargetName, TaskId, Timestamp, ToolN
 use inventory::{Inventory, UpstreamTable};
 use live::LiveTasks;
 use ports::{Archive, Clock, Entropy, Ledger, Loaded, PublishedLog};
-use replay::ReplayMemory;
+use replay::{ReplayMemory, Shares};
 use revoked::RevokedTokens;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,8 +71,9 @@ use wall::WallWatch;
 
 /// Most verified tokens that are remembered; one is about 1 KiB.
 const VERIFIED_MAX: u64 = 50_000;
-/// Most DPoP proofs that are remembered at once: 10,000 a second for as long as one is valid.
-const PROOFS_MAX: usize = 1_000_000;
+/// DPoP proofs that are remembered at once: of an agent 10,000 a second for as long as one is valid, and 200 a second whatever
+/// others do. One is 33 bytes or some more, for two windows.
+const PROOFS: Shares = Shares { each_max: 1_000_000, all_max: 4_000_000, free: 16_000 };
 /// Seconds after which the nonce that is handed out changes.
 const NONCE_SECS: u32 = 60;
 /// Ends of tasks that a slow listener may fall behind; it must then look at every task it holds.
@@ -193,7 +194,7 @@ impl Authority {
             revoked_tokens: RevokedTokens::new(revoked_tokens),
             verified: moka::sync::Cache::new(VERIFIED_MAX),
             proof_keys: moka::sync::Cache::new(VERIFIED_MAX),
-            proofs_seen: ReplayMemory::new(Duration::from_secs(proof_window_secs()), PROOFS_MAX),
+            proofs_seen: ReplayMemory::new(Duration::from_secs(proof_window_secs()), PROOFS),
             wall: WallWatch::new(&*parts.entropy),
             credentials,
             forgetting: forget::Forgetting::new(parts.grants_kept_secs),
