@@ -216,6 +216,14 @@ impl Reader<'_> {
                         diagnostic.help = Some(help.to_owned());
                     }
                 }
+                ValidationError::IncompatibleTypes(_)
+                | ValidationError::UnexpectedType(_)
+                | ValidationError::NonLitExtConstructor(_)
+                    if diagnostic.message.contains("decimal")
+                        || written.is_some_and(|written| written.starts_with("decimal")) =>
+                {
+                    diagnostic.help = Some(NUMBERS.to_owned());
+                }
                 _ => {}
             }
             found.push(diagnostic);
@@ -269,6 +277,11 @@ impl Reader<'_> {
 /// Cedar's own names for what may have attributes.
 const ENTITY: &str = "__cedar::internal::AnyEntity";
 const RECORD: &str = "__cedar::internal::OpenRecord{}";
+
+/// What can be done with an argument that need not be whole.
+const NUMBERS: &str = "an argument of type `number` is a `decimal`, which no parameter of a task can be: compare it with \
+     constants, as `context.input.x.lessThanOrEqual(decimal(\"5.0\"))`; to compare it with a parameter by `==`, make both text, by \
+     `numbers = \"text\"` for the tool in tools/*.toml and `type = \"string\"` for the parameter (docs/policy.md, \"Arguments\")";
 
 /// How to ask for what may be absent. Cedar names the test; which ways of testing its checker follows, and what each says of a
 /// request without it, is what a person must know.

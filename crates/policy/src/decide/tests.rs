@@ -138,6 +138,31 @@ fn conditions_are_told_in_words() {
 }
 
 #[test]
+fn a_fraction_as_text_is_compared_with_a_parameter_in_the_one_spelling_of_json() {
+    let mut sources = sources(
+        r#"@id("r") permit (principal is Intent::RefundOrder, action == Orders::Action::"refund", resource)
+        when { context.input has fraction && context.input.fraction == principal.note };"#,
+    );
+    for file in sources.files.iter_mut().filter(|file| file.text.contains("[tools.refund]")) {
+        file.text = file.text.replace("[tools.refund]", "[tools.refund]\nnumbers = \"text\"");
+    }
+    let policy = Policy::compile(&sources).unwrap_or_else(|found| panic!("{found:#?}")).policy;
+    let outcome = |note: &str, fraction: &str| {
+        let params = json!({ "order_id": "A-1", "max_amount_cents": 1, "note": note });
+        let fraction: serde_json::Value = serde_json::from_str(fraction).unwrap();
+        let arguments = json!({ "order_id": "A-1", "amount_cents": 1, "fraction": fraction });
+        Case::new(&policy, "refund-order", params, "refund", arguments).decide(&policy).outcome
+    };
+    for same in ["12.5", "12.50", "1.25e1"] {
+        assert_eq!(outcome("12.5", same), Outcome::Allow, "{same}");
+    }
+    assert_eq!(outcome("5", "5.0"), Outcome::Allow);
+    for (note, other) in [("12.5", "12.500001"), ("12.50", "12.5"), ("5.0", "5"), ("12.5", "125")] {
+        assert_eq!(outcome(note, other), Outcome::Deny, "{note} {other}");
+    }
+}
+
+#[test]
 fn an_unknown_argument_is_refused_before_any_policy() {
     let policy = compile(r#"@id("all") permit (principal, action, resource);"#);
     let cases = [

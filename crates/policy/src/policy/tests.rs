@@ -50,6 +50,22 @@ permit (principal, action == Orders::Action::"refund", resource) when { context.
 }
 
 #[test]
+fn what_can_be_done_with_a_fraction_is_told_where_a_parameter_is_not_enough() {
+    for condition in [
+        "context.input.fraction == principal.max_amount_cents",
+        "context.input.fraction <= principal.max_amount_cents",
+        "context.input.fraction.lessThan(decimal(principal.order_id))",
+        "context.input.fraction == 5",
+    ] {
+        let told = found(&format!(
+            "@id(\"a\") permit (principal is Intent::RefundOrder, action == Orders::Action::\"refund\", resource)
+            when {{ context.input has fraction && {condition} }};"
+        ));
+        assert!(told.contains("numbers = \"text\"") && told.contains("lessThanOrEqual(decimal("), "{condition}: {told}");
+    }
+}
+
+#[test]
 fn a_comparison_of_different_types_is_found() {
     insta::assert_snapshot!(found(r#"@id("a")
 permit (principal is Intent::RefundOrder, action == Orders::Action::"refund", resource) when { context.input.order_id == 5 };"#), @r#"
