@@ -7,6 +7,8 @@ use crate::key_file;
 use clap::Args;
 use data_encoding::HEXLOWER;
 use serde_json::json;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -77,14 +79,40 @@ pub(crate) fn write(dir: &Path) -> Result<Vec<String>, Failure> {
             .why("init never overwrites")
             .next("name a folder that is empty or not there"));
     }
-    match put_all(dir) {
+    let mut made = Vec::new();
+    match make_folders(dir, &mut made).and_then(|()| put_all(dir)) {
         Ok(()) => Ok(paths),
         Err(failure) => {
             // None of them was there before: the next attempt must not stumble over half of a folder.
-            paths.iter().for_each(|path| drop(std::fs::remove_file(dir.join(path))));
-            Err(failure.next("name a folder that you may write to; nothing of this attempt is left in it"))
+            paths.iter().for_each(|path| drop(fs::remove_file(dir.join(path))));
+            // Those within come first; one that somebody put something into meanwhile stays.
+            made.iter().rev().for_each(|folder| drop(fs::remove_dir(folder)));
+            Err(failure.next("name a folder that you may write to; nothing of this attempt is left"))
         }
     }
+}
+
+/// Makes the folders that are not there, and notes those that it `made`.
+fn make_folders(dir: &Path, made: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    make_folder(dir, 0o755, made)?;
+    for (path, _) in FILES {
+        dir.join(path).parent().map_or(Ok(()), |folder| make_folder(folder, 0o755, made))?;
+    }
+    make_folder(&dir.join("dev"), 0o700, made)
+}
+
+fn make_folder(folder: &Path, mode: u32, made: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    if folder.as_os_str().is_empty() || folder.is_dir() {
+        return Ok(());
+    }
+    folder.parent().map_or(Ok(()), |parent| make_folder(parent, 0o755, made))?;
+    match fs::DirBuilder::new().mode(mode).create(folder) {
+        Ok(()) => made.push(folder.to_owned()),
+        // By somebody else, just now.
+        Err(_) if folder.is_dir() => {}
+        Err(error) => return Err(Failure::new(format!("folder `{}` cannot be made", folder.display())).why(error.to_string())),
+    }
+    Ok(())
 }
 
 fn put_all(dir: &Path) -> Result<(), Failure> {
@@ -117,7 +145,6 @@ fn review_by() -> String {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use std::fs;
 
     #[test]
     fn what_init_writes_is_a_valid_configuration_and_policy() {
@@ -147,5 +174,27 @@ mod tests {
         fs::write(empty.path().join("operator.secret"), "mine").unwrap();
         assert!(write(empty.path()).is_err());
         assert!(!empty.path().join("writ.toml").exists(), "nothing is written if anything is there");
+    }
+
+    #[test]
+    fn what_failed_leaves_nothing_of_its_own_and_all_that_was_there() {
+        let dir = tempfile::tempdir().unwrap();
+        // So deep that the shorter of the files can be written, and the longer ones cannot.
+        let mut deep = dir.path().join("new");
+        while deep.as_os_str().len() < 3_850 {
+            deep.push("x".repeat(200));
+        }
+        deep.push("x".repeat(4_068 - 1 - deep.as_os_str().len()));
+        assert!(write(&deep).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "a folder was left");
+
+        fs::create_dir(dir.path().join("agents")).unwrap();
+        fs::write(dir.path().join("dev"), "mine").unwrap();
+        assert!(write(dir.path()).is_err());
+        let left = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut left: Vec<_> = left.collect();
+        left.sort();
+        assert_eq!(left, ["agents", "dev"]);
+        assert_eq!(fs::read_to_string(dir.path().join("dev")).unwrap(), "mine");
     }
 }
