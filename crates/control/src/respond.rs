@@ -7,8 +7,10 @@ use authority::ports::{ArchiveError, LedgerError};
 use authority::target::TargetError;
 use authority::{CredentialError, Denial, Error, IssueError, Scheme, Unauthenticated};
 use axum::response::{IntoResponse, Response};
+use domain::ParamFault;
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE};
+use serde_json::{Value, json};
 use token::oauth::challenge::{self, Challenge};
 use token::oauth::error::{ErrorCode, OAuthError};
 
@@ -20,6 +22,8 @@ pub(crate) const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 pub(crate) struct OAuthAnswer {
     error: OAuthError,
     status: StatusCode,
+    /// What is wrong with which parameter, as problem details have it.
+    faults: Vec<Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -50,13 +54,17 @@ impl OAuthAnswer {
 impl From<OAuthError> for OAuthAnswer {
     fn from(error: OAuthError) -> Self {
         let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::BAD_REQUEST);
-        Self { error, status, headers: Vec::new() }
+        Self { error, status, faults: Vec::new(), headers: Vec::new() }
     }
 }
 
 impl IntoResponse for OAuthAnswer {
     fn into_response(self) -> Response {
-        let mut response = no_store(self.status, self.error.to_json().to_string());
+        let mut body = self.error.to_json();
+        if let (Value::Object(members), false) = (&mut body, self.faults.is_empty()) {
+            members.insert("errors".to_owned(), self.faults.into());
+        }
+        let mut response = no_store(self.status, body.to_string());
         response.headers_mut().extend(self.headers);
         response
     }
@@ -99,8 +107,24 @@ pub(crate) fn oauth(error: &IssueError, evidence: ErrorCode) -> OAuthAnswer {
                 .with(RETRY_AFTER, "1")
         }
         IssueError::ProviderUnavailable(_) => OAuthAnswer::new(code, &error.to_string()).with(RETRY_AFTER, "5"),
+        IssueError::Params(faults) => {
+            OAuthAnswer { faults: faults.iter().map(parameter).collect(), ..OAuthAnswer::new(code, &error.to_string()) }
+        }
         _ => OAuthAnswer::new(code, &error.to_string()),
     }
+}
+
+/// One wrong parameter, for programs: its name, what is wrong, and of which type it must be if it is of another.
+fn parameter(fault: &ParamFault) -> Value {
+    let (at, expected) = match fault {
+        ParamFault::Type { name, expected } => (name, Some(*expected)),
+        ParamFault::Unknown(name) | ParamFault::Missing(name) | ParamFault::Range { name, .. } => (name, None),
+    };
+    let mut told = json!({ "at": at, "detail": fault.to_string() });
+    if let (Value::Object(members), Some(expected)) = (&mut told, expected) {
+        members.insert("expected".to_owned(), expected.into());
+    }
+    told
 }
 
 /// A request to an agent's endpoint without a token (RFC 6750 §3: no error code then).
@@ -278,6 +302,23 @@ mod tests {
         assert_eq!((resource.status().as_u16(), resource.headers().get(&DPOP_NONCE).unwrap().as_bytes()), (401, &b"n-2"[..]));
         let challenge = resource.headers().get(WWW_AUTHENTICATE).unwrap().to_str().unwrap();
         assert!(challenge.starts_with("DPoP ") && challenge.contains("error=\"use_dpop_nonce\""), "{challenge}");
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_parameters_is_told_to_programs_too() {
+        let faults = vec![
+            ParamFault::Type { name: "order_id".into(), expected: "string" },
+            ParamFault::Range { name: "amount".into(), rule: "from 1 to 9".into() },
+        ];
+        let answer = oauth(&IssueError::Params(faults), ErrorCode::InvalidRequest).into_response();
+        let body = axum::body::to_bytes(answer.into_body(), 10_000).await.unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body.get("error").unwrap(), "invalid_authorization_details");
+        let expected = json!([
+            { "at": "order_id", "detail": "parameter `order_id` must be of type string", "expected": "string" },
+            { "at": "amount", "detail": "parameter `amount` is out of range: from 1 to 9" },
+        ]);
+        assert_eq!(body.get("errors"), Some(&expected));
     }
 
     #[test]

@@ -119,7 +119,9 @@ pub(crate) fn refused(answer: &Answer) -> Failure {
     let text = |name: &str| body.get(name).and_then(Value::as_str).map(crate::cli::output::tame);
     let what = text("detail").or_else(|| text("error_description")).or_else(|| text("error"));
     let mut failure = Failure::new(what.unwrap_or_else(|| format!("the server answered {}", answer.status)));
-    for fault in body.get("errors").and_then(Value::as_array).into_iter().flatten() {
+    // An OAuth error says all of them in its description already.
+    let faults = body.get("errors").filter(|_| body.get("error_description").is_none());
+    for fault in faults.and_then(Value::as_array).into_iter().flatten() {
         let part = |name: &str| fault.get(name).and_then(Value::as_str).map(crate::cli::output::tame).unwrap_or_default();
         failure = failure.why(format!("{}: {}", part("at"), part("detail")));
     }

@@ -338,10 +338,25 @@ impl Agent {
     /// Takes over the token of an answer.
     fn hold(&self, answer: &Answer) -> Result<(), Failure> {
         if !answer.status.is_success() {
-            return Err(refused(answer));
+            return Err(match self.taken_for_json(answer) {
+                Some(pair) => refused(answer)
+                    .next(format!("a value that is JSON counts as such; for text put it in quotes: --param '{pair}'")),
+                None => refused(answer),
+            });
         }
         self.0.held.store(Arc::new(held(&answer.body)?));
         Ok(())
+    }
+
+    /// A declared parameter that should have been text, according to the server, and was none; as it would be text.
+    fn taken_for_json(&self, answer: &Answer) -> Option<String> {
+        let body: Value = serde_json::from_slice(&answer.body).ok()?;
+        let wrong =
+            body.get("errors")?.as_array()?.iter().filter(|fault| fault.get("expected").is_some_and(|kind| kind == "string"));
+        let name = wrong
+            .filter_map(|fault| fault.get("at")?.as_str())
+            .find(|name| self.0.declared.parameters.get(*name).is_some_and(|value| !value.is_string()))?;
+        Some(format!("{name}={}", Value::String(self.0.declared.parameters.get(name)?.to_string())))
     }
 
     /// What the token endpoint answers to fresh evidence.
