@@ -94,7 +94,11 @@ fn text_that_looks_like_a_number_is_explained() {
     };
     let refused = refund("1001");
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && said.contains("--param 'NAME=\"5\"'"), "{said}");
+    assert!(!refused.status.success() && said.contains("--param 'order_id=\"1001\"'"), "{said}");
+    let declared = ["refund-order", "--param", "order_id=A-1001", "--param", "max_amount_cents=-1"];
+    let said = server.exec(&declared, &["--", "true"]).output().unwrap().stderr;
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.contains("out of range") && !said.contains("quotes"), "{said}");
     assert!(refund("\"1001\"").status.success());
 }
 
@@ -137,6 +141,33 @@ fn the_stdio_bridge_ends_its_task_with_its_input() {
     drop(input);
     assert!(exec.wait().unwrap().success());
     assert_eq!(text(&server.task(), "end_reason"), "completed");
+}
+
+#[test]
+fn the_stdio_bridge_ends_with_its_task_whether_or_not_its_answers_are_read() {
+    let server = Server::start();
+    for ended_by in ["its input", "a signal"] {
+        let mut exec = server.exec(&TICKET, &["--stdio", "helpdesk"]);
+        let mut exec = exec.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut input = exec.stdin.take().unwrap();
+        // The first answer is read, so that the task is open; the others fill the pipe and what is before it.
+        input.write_all(b"not json\n").unwrap();
+        let mut output = exec.stdout.take().unwrap();
+        output.read_exact(&mut [0; 8]).unwrap();
+        input.write_all("not json\n".repeat(800).as_bytes()).unwrap();
+        let unread = ended_by == "its input";
+        if unread {
+            drop(input);
+        } else {
+            assert!(Command::new("kill").args(["-TERM", &exec.id().to_string()]).status().unwrap().success());
+        }
+        let status = exec.wait().unwrap();
+        let mut said = String::new();
+        exec.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!((status.code(), said.contains("were not read")), (Some(if unread { 1 } else { 143 }), unread), "{said}");
+        assert_eq!(text(&server.task(), "end_reason"), "completed", "{ended_by}");
+        drop(output);
+    }
 }
 
 #[test]

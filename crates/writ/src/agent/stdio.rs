@@ -12,10 +12,13 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{BufRead, Read, Write};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -27,27 +30,44 @@ const VERSION_KEY: &str = "/params/_meta/io.modelcontextprotocol~1protocolVersio
 const LINE_BYTES_MAX: u64 = domain::limits::REQUEST_BYTES_MAX as u64;
 /// Most pages of a list of tools that are read to learn what a call repeats.
 const PAGES_MAX: usize = 100;
-/// When standard input ends, how long answers that are under way may take.
+/// When standard input ends, how long answers that are under way may take, and each to be read.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
+/// Before that, how long a client may leave its answers unread: it may be busy, but what it asked for meanwhile waits here.
+const UNREAD_MAX: Duration = Duration::from_secs(120);
 
-/// Speaks MCP on standard input and output until the input ends.
-pub(crate) async fn run(sender: Sender, upstream: String) {
+/// Speaks MCP on standard input and output until the input ends, or nobody reads the output any more. Answers whether
+/// everything was read.
+pub(crate) async fn run(sender: Sender, upstream: String) -> bool {
     let (lines, written) = mpsc::channel::<String>(64);
-    let writer = tokio::task::spawn_blocking(move || write_lines(written));
+    let (all, all_written) = oneshot::channel();
+    // Threads of their own, and past the standard library's lock of the output: neither a read nor a write can be given up,
+    // and nothing may wait for them at the end.
+    std::thread::spawn(move || {
+        write_lines(written);
+        let _ = all.send(());
+    });
     let (given, mut input) = mpsc::channel::<Vec<u8>>(64);
-    // A thread of its own: a read of standard input cannot be given up, and nothing may wait for it at the end.
-    std::thread::spawn(move || read_lines(&given));
+    let input_ended = Arc::new(AtomicBool::new(false));
+    let ended = Arc::clone(&input_ended);
+    std::thread::spawn(move || {
+        read_lines(&given);
+        ended.store(true, Ordering::Relaxed);
+    });
     let bridge = Arc::new(StdioBridge {
         sender,
         upstream,
         lines,
+        input_ended,
+        unread: AtomicBool::new(false),
         session: Mutex::default(),
         running: Mutex::default(),
         repeated: Repeated::default(),
     });
     // What listens has no end of its own: at the end nothing waits for it.
     let (mut under_way, mut listening) = (JoinSet::new(), JoinSet::new());
-    while let Some(line) = input.recv().await {
+    while !bridge.unread.load(Ordering::Relaxed)
+        && let Some(line) = input.recv().await
+    {
         bridge.read((&mut under_way, &mut listening), line).await;
         while under_way.try_join_next().is_some() {}
     }
@@ -55,9 +75,10 @@ pub(crate) async fn run(sender: Sender, upstream: String) {
     let rest = async { while under_way.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(LAST_ANSWERS, rest).await;
     under_way.shutdown().await;
-    bridge.close().await;
+    let _ = tokio::time::timeout(LAST_ANSWERS, bridge.close()).await;
+    let unread = bridge.unread.load(Ordering::Relaxed);
     drop(bridge);
-    let _ = tokio::time::timeout(LAST_ANSWERS, writer).await;
+    !unread && tokio::time::timeout(LAST_ANSWERS, all_written).await.is_ok()
 }
 
 fn read_lines(given: &mpsc::Sender<Vec<u8>>) {
@@ -83,9 +104,10 @@ fn next_line(input: &mut impl BufRead, bytes_max: u64) -> Option<Vec<u8>> {
 }
 
 fn write_lines(mut written: mpsc::Receiver<String>) {
-    let mut out = std::io::stdout().lock();
+    let Ok(out) = std::io::stdout().as_fd().try_clone_to_owned() else { return };
+    let mut out = File::from(out);
     while let Some(line) = written.blocking_recv() {
-        if out.write_all(line.as_bytes()).and_then(|()| out.flush()).is_err() {
+        if out.write_all(line.as_bytes()).is_err() {
             return;
         }
     }
@@ -95,6 +117,10 @@ struct StdioBridge {
     sender: Sender,
     upstream: String,
     lines: mpsc::Sender<String>,
+    /// Standard input has ended.
+    input_ended: Arc<AtomicBool>,
+    /// Nobody reads standard output any more.
+    unread: AtomicBool,
     session: Mutex<Session>,
     /// Requests of the stateless revision, to be dropped when they are cancelled.
     running: Mutex<HashMap<String, tokio::task::AbortHandle>>,
@@ -291,11 +317,22 @@ impl StdioBridge {
         }
     }
 
-    /// Writes one message as one line. A line break can stand only between the tokens of JSON, never within one.
+    /// Writes one message as one line. A line break can stand only between the tokens of JSON, never within one. What nobody
+    /// reads is waited for, but not for ever.
     async fn write(&self, message: &str) {
         let mut line = message.replace(['\n', '\r'], " ");
         line.push('\n');
-        let _ = self.lines.send(line).await;
+        let mut waited = Duration::ZERO;
+        while !self.unread.load(Ordering::Relaxed) {
+            // Whoever went away altogether reads nothing either, but nobody need be told.
+            if let Ok(room) = tokio::time::timeout(LAST_ANSWERS, self.lines.reserve()).await {
+                return room.map_or((), |room| room.send(line));
+            }
+            waited += LAST_ANSWERS;
+            if waited >= UNREAD_MAX || self.input_ended.load(Ordering::Relaxed) {
+                self.unread.store(true, Ordering::Relaxed);
+            }
+        }
     }
 }
 

@@ -160,16 +160,12 @@ pub(crate) async fn run(common: &Common, args: ExecArgs) -> Result<ExitCode, Fai
         Declared { intent: args.intent.clone(), parameters: parameters(&args.params), lifetime_secs: args.lifetime, upstreams };
     // From here on a signal must not end this process before the task is ended.
     let mut signals = Signals::new()?;
-    let given_as_json = declared.parameters.values().any(|value| !value.is_string());
     let opening = Agent::open(server, connector.clone(), evidence, declared);
     let agent = match unless_signalled(opening, &mut signals).await {
         Ok(opened) => opened,
         Err((opened, number)) => return Ok(give_up(common.form(), opened, number).await),
     };
-    let agent = agent.map_err(|failure| match given_as_json && failure.to_string().contains("must be of type string") {
-        true => failure.next("a value that is JSON counts as such; for text put it in quotes: --param 'NAME=\"5\"'"),
-        false => failure,
-    })?;
+    let agent = agent?;
     let keeper = tokio::spawn(agent.clone().keep_alive());
     let outcome = match args.stdio.clone() {
         Some(upstream) => serve_stdio(&agent, connector, upstream, signals).await,
@@ -288,7 +284,10 @@ fn development(config: &Config) -> Option<(&Provider, &Path)> {
 async fn serve_stdio(agent: &Agent, connector: Connector, upstream: String, mut signals: Signals) -> Result<ExitCode, Failure> {
     let sender = Sender::new(agent.clone(), connector);
     tokio::select! {
-        () = stdio::run(sender, upstream) => Ok(ExitCode::SUCCESS),
+        all_read = stdio::run(sender, upstream) => match all_read {
+            true => Ok(ExitCode::SUCCESS),
+            false => Err(Failure::new("the last answers were not read").why("the client stopped reading standard output")),
+        },
         number = signals.next() => Ok(exit_code_of_signal(number)),
     }
 }
