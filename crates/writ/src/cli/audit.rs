@@ -276,7 +276,12 @@ fn expected(args: &VerifyArgs) -> Result<Expected, Failure> {
     let trust = match (&args.trust, &args.key, key_beside) {
         (Some(path), _, _) => log_check::trust_of_policy(&read(path)?),
         (None, Some(key), _) => log_check::trust_of_key(key),
-        (None, None, Some(path)) => log_check::trust_of_key(&String::from_utf8_lossy(&read(&path)?)),
+        (None, None, Some(path)) => {
+            let key = read(&path).map_err(|failure| {
+                failure.next("name the folder that `dir` of [data] names, or the log's own folder and --key")
+            })?;
+            log_check::trust_of_key(&String::from_utf8_lossy(&key))
+        }
         (None, None, None) => {
             return Err(Failure::usage("whose signatures count?")
                 .why("neither --key nor --trust was given")

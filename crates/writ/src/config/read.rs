@@ -151,11 +151,6 @@ impl<'a> Table<'a> {
         text
     }
 
-    /// Text that some type understands.
-    pub(crate) fn parsed<T: FromStr<Err: Display>>(&self, name: &'static str) -> Option<Placed<T>> {
-        self.parse(&self.text(name)?)
-    }
-
     /// Text that must be there and that some type understands.
     pub(crate) fn needed_parsed<T: FromStr<Err: Display>>(&self, name: &'static str) -> Option<Placed<T>> {
         self.parse(&self.needed(name)?)

@@ -110,10 +110,9 @@ pub(crate) struct Tls {
 
 /// Reads `[server]`; paths are relative to `dir`.
 pub(crate) fn read(table: &Table<'_>, dir: &Path) -> Option<Server> {
-    let listen = if table.has("listen") || table.text("listen").is_some() {
-        table.parsed::<SocketAddr>("listen").map(|listen| listen.value)
-    } else {
-        Some(SocketAddr::from(([127, 0, 0, 1], 8700)))
+    let listen = match table.text("listen") {
+        Some(given) => listen(table, &given),
+        None => (!table.has("listen")).then(|| SocketAddr::from(([127, 0, 0, 1], 8700))),
     };
     let tls = table.table("tls", &TLS, |tls| read_tls(tls, dir));
     let public_url = match table.text("public_url") {
@@ -132,6 +131,15 @@ pub(crate) fn read(table: &Table<'_>, dir: &Path) -> Option<Server> {
         public_url: public_url?,
         tls: tls.flatten(),
     })
+}
+
+fn listen(table: &Table<'_>, given: &Placed<String>) -> Option<SocketAddr> {
+    let parsed = given.value.parse().ok();
+    if parsed.is_none() {
+        let fault = given.fault(format!("`{}` is not an address with a port", given.value));
+        table.push(fault.help("for example `127.0.0.1:8700`, or `0.0.0.0:8700` for all addresses; a name is none"));
+    }
+    parsed
 }
 
 fn read_tls(table: &Table<'_>, dir: &Path) -> Option<Tls> {
