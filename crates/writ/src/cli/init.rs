@@ -87,7 +87,8 @@ pub(crate) fn write(dir: &Path) -> Result<Vec<String>, Failure> {
             paths.iter().for_each(|path| drop(fs::remove_file(dir.join(path))));
             // Those within come first; one that somebody put something into meanwhile stays.
             made.iter().rev().for_each(|folder| drop(fs::remove_dir(folder)));
-            Err(failure.next("name a folder that you may write to; nothing of this attempt is left"))
+            Err(failure
+                .next("name a folder that is empty or not there, and that you may write to; nothing of this attempt is left"))
         }
     }
 }
