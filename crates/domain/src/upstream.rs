@@ -45,6 +45,18 @@ pub struct Injection {
     pub secret: SecretRef,
 }
 
+impl Injection {
+    /// Whether a header (in lower case) can carry a credential: it is the name of one (RFC 9110 §5.1) and none that the
+    /// transport writes itself.
+    #[must_use]
+    pub fn may_be_in(header: &str) -> bool {
+        const OWN: [&str; 9] =
+            ["host", "content-length", "connection", "transfer-encoding", "te", "trailer", "upgrade", "content-type", "accept"];
+        let of_a_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        !header.is_empty() && header.bytes().all(of_a_name) && !OWN.contains(&header) && !header.starts_with("mcp-")
+    }
+}
+
 /// A registered upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {

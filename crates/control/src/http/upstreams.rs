@@ -12,7 +12,6 @@ use authority::Actor;
 use axum::Json;
 use axum::extract::{Path, Request, State};
 use domain::{Digest, Injection, SecretRef, ToolName, Transport, Upstream, UpstreamName};
-use http::HeaderName;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -255,10 +254,7 @@ fn endpoint(text: &str) -> Result<(), &'static str> {
 impl InjectionRecord {
     fn read(self) -> Result<Injection, Vec<(&'static str, String)>> {
         let mut faults = Vec::new();
-        let hop =
-            ["host", "content-length", "connection", "transfer-encoding", "te", "trailer", "upgrade", "content-type", "accept"];
-        let header = HeaderName::try_from(self.header.to_ascii_lowercase()).ok();
-        if header.is_none_or(|header| hop.contains(&header.as_str()) || header.as_str().starts_with("mcp-")) {
+        if !Injection::may_be_in(&self.header.to_ascii_lowercase()) {
             faults.push(("injection.header", "expected the name of a header that the transport does not need itself".to_owned()));
         }
         if self.prefix.len() > 64 || !self.prefix.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {

@@ -174,6 +174,15 @@ pub(super) fn allowed_url(table: &Table<'_>, given: &Placed<String>, name: &str,
             return None;
         }
     };
+    // It would be shown wherever the URL is: to auditors, in messages, to whoever reads the file.
+    if !url.username().is_empty() || url.password().is_some() {
+        table.push(
+            given
+                .fault(format!("`{name}` must not hold credentials"))
+                .help("a secret is given by reference, where there is an option for it"),
+        );
+        return None;
+    }
     let may_be_plain = || is_loopback(&url) || url.host_str().is_some_and(|host| plain.iter().any(|plain| plain == host));
     if url.scheme() == "https" || (url.scheme() == "http" && may_be_plain()) {
         return Some(url);

@@ -160,6 +160,49 @@ fn an_upstream_without_tls_needs_its_host_to_be_named() {
 }
 
 #[test]
+fn secrets_of_upstreams_are_found_from_the_folder_of_the_configuration() {
+    let text = r#"
+[[upstream]]
+name = "a"
+owner = "o"
+url = "https://a.example/mcp"
+injection = { file = "secrets/a" }
+[[upstream]]
+name = "b"
+owner = "o"
+command = "b"
+env = { KEY = { file = "secrets/b" }, OTHER = { file = "/run/other" } }
+"#;
+    let dir = folder(&[("writ.toml", text)]);
+    let config = load_with(&dir.path().join("writ.toml"), &|_| None).unwrap();
+    let at = |path: &str| domain::SecretRef::File(dir.path().join(path).to_string_lossy().into_owned());
+    assert_eq!(config.upstreams[0].injection.as_ref().unwrap().secret, at("secrets/a"));
+    let domain::Transport::Stdio { env, .. } = &config.upstreams[1].transport else { unreachable!("it has a command") };
+    let mut files: Vec<_> = env.iter().map(|(_, file)| format!("{file:?}")).collect();
+    files.sort();
+    assert_eq!(files, [format!("{:?}", at("/run/other")), format!("{:?}", at("secrets/b"))]);
+}
+
+#[test]
+fn a_credential_stands_in_no_url_and_in_no_header_of_the_transport() {
+    let upstream = |url: &str, header: &str| {
+        let injection = format!("injection = {{ header = \"{header}\", env = \"X\" }}");
+        let text = format!("[[upstream]]\nname = \"a\"\nowner = \"b\"\nurl = \"{url}\"\n{injection}\n");
+        load_text(&[("writ.toml", &text)], &|_| None).map(drop)
+    };
+    assert!(upstream("https://a.example/mcp", "X-Api-Key").is_ok());
+    for url in ["https://user:hunter2@a.example/mcp", "https://hunter2@a.example/", "http://:hunter2@localhost/"] {
+        let told = upstream(url, "x-api-key").unwrap_err();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].2.contains("must not hold credentials") && !format!("{told:?}").contains("hunter2"), "{told:?}");
+    }
+    for header in ["", "Host", "content-length", "Mcp-Session-Id", "a b", "x:y"] {
+        let told = upstream("https://a.example/mcp", header).unwrap_err();
+        assert!(told[0].2.contains("cannot carry a credential"), "{header}: {told:?}");
+    }
+}
+
+#[test]
 fn an_empty_file_gives_the_documented_defaults() {
     let config = load_text(&[("writ.toml", "")], &|_| None).unwrap();
     assert_eq!(config.server.public_url, "http://127.0.0.1:8700");

@@ -94,19 +94,19 @@ pub(crate) fn read(table: &Table<'_>, dir: &Path, plain: &[String]) -> Option<Co
     let timeout_secs = table.number("timeout_secs", 1..=3_600).unwrap_or(60);
     let transport = match (table.has("url"), table.has("command")) {
         (true, false) => http(table, plain),
-        (false, true) => stdio(table),
+        (false, true) => stdio(table, dir),
         (false, false) => {
             table.push(table.fault("an upstream needs `url` or `command`"));
             None
         }
         (true, true) => {
             // Asking for both keeps them from being reported again as unknown.
-            drop((http(table, plain), stdio(table)));
+            drop((http(table, plain), stdio(table, dir)));
             table.push(table.fault("an upstream has either `url` or `command`, not both"));
             None
         }
     };
-    let injection = table.table("injection", &INJECTION, read_injection);
+    let injection = table.table("injection", &INJECTION, |table| read_injection(table, dir));
     if injection.is_some() && table.has("command") {
         table.push(table.fault("`injection` adds a header, which a `command` does not have").help("give it the secret in `env`"));
     }
@@ -125,7 +125,7 @@ fn http(table: &Table<'_>, plain: &[String]) -> Option<Transport> {
     Some(Transport::Http { url: parsed.to_string() })
 }
 
-fn stdio(table: &Table<'_>) -> Option<Transport> {
+fn stdio(table: &Table<'_>, dir: &Path) -> Option<Transport> {
     let command = table.text("command")?.value;
     let args = table.texts("args").unwrap_or_default().into_iter().map(|arg| arg.value).collect();
     let mut vars = Vec::new();
@@ -136,19 +136,19 @@ fn stdio(table: &Table<'_>) -> Option<Transport> {
         }
     }
     let env = table.open_table("env");
-    let env = env.into_iter().filter_map(|(name, value)| Some((name.value, reference(table, &value)?))).collect();
+    let env = env.into_iter().filter_map(|(name, value)| Some((name.value, reference(table, &value, dir)?))).collect();
     Some(Transport::Stdio { command, args, env, vars })
 }
 
 /// `{ env = "X" }` or `{ file = "path" }`.
-fn reference(table: &Table<'_>, value: &Placed<&DeValue<'_>>) -> Option<SecretRef> {
+fn reference(table: &Table<'_>, value: &Placed<&DeValue<'_>>, dir: &Path) -> Option<SecretRef> {
     let entries = value.value.as_table().map(|entries| entries.iter().collect::<Vec<_>>()).unwrap_or_default();
     if let [(key, place)] = entries.as_slice()
         && let Some(text) = place.get_ref().as_str()
     {
         match key.get_ref().as_ref() {
             "env" => return Some(SecretRef::Env(text.to_owned())),
-            "file" => return Some(SecretRef::File(text.to_owned())),
+            "file" => return Some(file(dir, text)),
             _ => {}
         }
     }
@@ -157,13 +157,25 @@ fn reference(table: &Table<'_>, value: &Placed<&DeValue<'_>>) -> Option<SecretRe
     None
 }
 
-fn read_injection(table: &Table<'_>) -> Option<Injection> {
-    let header = table.text("header").map_or_else(|| "authorization".to_owned(), |header| header.value.to_lowercase());
+/// A secret in a file, which is named from the folder of the configuration.
+fn file(dir: &Path, path: &str) -> SecretRef {
+    SecretRef::File(dir.join(path).to_string_lossy().into_owned())
+}
+
+fn read_injection(table: &Table<'_>, dir: &Path) -> Option<Injection> {
+    let given = table.text("header");
+    let header = given.as_ref().map_or_else(|| "authorization".to_owned(), |header| header.value.to_lowercase());
+    if let Some(given) = given.filter(|_| !Injection::may_be_in(&header)) {
+        let fault = given.fault(format!("`{}` cannot carry a credential", given.value));
+        table.push(
+            fault.help("name a header that the transport does not need itself, for example `authorization` or `x-api-key`"),
+        );
+    }
     let prefix = table.text("prefix").map(|prefix| prefix.value);
     let prefix = prefix.unwrap_or_else(|| if header == "authorization" { "Bearer ".to_owned() } else { String::new() });
     let secret = match (table.text("env"), table.text("file")) {
         (Some(variable), None) => Some(SecretRef::Env(variable.value)),
-        (None, Some(path)) => Some(SecretRef::File(path.value)),
+        (None, Some(path)) => Some(file(dir, &path.value)),
         _ => {
             table.push(table.fault("an injection needs either `env` or `file`: where the secret is, never the secret itself"));
             None
