@@ -33,14 +33,17 @@ impl Authority {
     /// Registers agents or replaces their records, all or none. Whoever was suspended stays so, whatever the new record says:
     /// only [`Authority::set_agent_state`] lifts a suspension. Those of them that may not act any more, or whose identity
     /// changed, lose their tasks; those that may declare less lose the tasks of what they may not declare any more. Records
-    /// that are the same already are left alone.
+    /// that are the same already are left alone. Those that a file declares are changed there: what was said here would be
+    /// undone, without a word, the next time that the files are read.
     ///
     /// # Errors
     /// [`Error::SharedIdentity`], [`Error::Unacceptable`], or the ledger's.
     pub async fn put_agents(&self, agents: Vec<Agent>, by: &Actor) -> Result<(), Error> {
         let plan = move |known: &Inventory| {
-            let declared = |agent: &Agent| known.get(&agent.id).is_some_and(|known| known.declared);
-            Ok(agents.into_iter().map(|agent| Agent { declared: declared(&agent), ..kept(agent, known) }).collect())
+            if agents.iter().any(|agent| known.get(&agent.id).is_some_and(|known| known.declared)) {
+                return Err(Error::Unacceptable("an agent of this name is declared in a file; change it there"));
+            }
+            Ok(agents.into_iter().map(|agent| Agent { declared: false, ..kept(agent, known) }).collect())
         };
         self.change_agents(Box::new(plan), by).await
     }

@@ -74,8 +74,27 @@ async fn no_record_lifts_a_suspension() {
     world.authority.set_agent_state(&"clerk".parse().unwrap(), AgentState::Suspended, &operator).await.unwrap();
     declare(&world, &["clerk"]).await;
     assert_eq!(state(&world, "clerk"), AgentState::Suspended, "not a file");
-    world.authority.put_agents(vec![agent("clerk", &["mail"])], &operator).await.unwrap();
-    assert_eq!(state(&world, "clerk"), AgentState::Suspended, "not a registration");
+    world.authority.set_agent_state(&"bot".parse().unwrap(), AgentState::Suspended, &operator).await.unwrap();
+    world.authority.put_agents(vec![agent("bot", &["mail"])], &operator).await.unwrap();
+    assert_eq!(state(&world, "bot"), AgentState::Suspended, "not a registration");
+}
+
+#[tokio::test]
+async fn what_a_file_declares_is_changed_there_and_what_was_registered_may_be_declared() {
+    let world = World::fixture().await;
+    let operator = Actor::Operator("alice".into());
+    declare(&world, &["clerk"]).await;
+    // Narrowed here, it would be as wide as its file again after the next look at the files.
+    let narrowed = vec![agent("other", &["mail"]), agent("clerk", &[])];
+    let refused = world.authority.put_agents(narrowed, &operator).await.unwrap_err();
+    assert!(refused.to_string().contains("declared in a file"), "{refused}");
+    assert!(world.authority.agent(&"other".parse().unwrap()).is_none(), "all or none");
+    assert_eq!(world.authority.agent(&"clerk".parse().unwrap()).unwrap().intents.len(), 1);
+    // Its file is gone: it is the operator's from then on, until a file names it again.
+    declare(&world, &[]).await;
+    world.authority.put_agents(vec![agent("clerk", &[])], &operator).await.unwrap();
+    declare(&world, &["clerk"]).await;
+    assert!(world.authority.agent(&"clerk".parse().unwrap()).unwrap().declared);
 }
 
 #[tokio::test]
