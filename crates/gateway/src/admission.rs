@@ -4,8 +4,13 @@
 
 use crate::config::GatewayConfig;
 use crate::respond::Refusal;
+use crate::room::{OF_TASK, Part, Room, weight};
+use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
 use http::{HeaderMap, Uri};
+use http_body_util::BodyExt;
+use std::pin::pin;
+use std::time::Duration;
 use token::oauth::challenge::Scheme;
 
 /// The names that this gateway answers to.
@@ -144,6 +149,62 @@ pub(crate) fn accepts(headers: &HeaderMap, media: &str) -> bool {
         wide || range.eq_ignore_ascii_case(media)
     };
     headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(offered)
+}
+
+/// Reads the body of a request, up to so many bytes and so much time, and gives it with the room that it takes, as text and as
+/// what is made of it.
+///
+/// # Errors
+/// Why it is not read.
+pub(crate) async fn read<B>(
+    body: B,
+    headers: &HeaderMap,
+    (bytes_max, time_max): (usize, Duration),
+    room: &Room,
+) -> Result<(Bytes, Part), Refusal>
+where
+    B: http_body::Body<Data = Bytes>,
+{
+    let announced = one(headers, "content-length").ok().flatten().and_then(|text| text.parse::<u64>().ok());
+    if announced.is_some_and(|bytes| bytes > bytes_max as u64) {
+        return Err(Refusal::BodyTooLarge);
+    }
+    let mut part = room.empty();
+    let collecting = collect(body, bytes_max, &mut part);
+    let body = tokio::time::timeout(time_max, collecting).await.map_err(|_| Refusal::BodyTooSlow)??;
+    match weight(&body) {
+        weight if weight > OF_TASK => Err(Refusal::BodyTooLarge),
+        weight if part.cover(weight) => Ok((body, part)),
+        _ => Err(NO_ROOM),
+    }
+}
+
+const NO_ROOM: Refusal = Refusal::Busy("bytes of requests and answers");
+
+async fn collect<B: http_body::Body<Data = Bytes>>(body: B, bytes_max: usize, part: &mut Part) -> Result<Bytes, Refusal> {
+    let mut body = pin!(body);
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| Refusal::BodyBroken)?.into_data() else { continue };
+        let bytes = first.len() + rest.len() + data.len();
+        if bytes > bytes_max {
+            return Err(Refusal::BodyTooLarge);
+        }
+        if !part.cover(bytes) {
+            return Err(NO_ROOM);
+        }
+        if first.is_empty() && rest.is_empty() {
+            // Small bodies come in one piece: no copy.
+            first = data;
+            continue;
+        }
+        if rest.is_empty() {
+            rest.extend_from_slice(&std::mem::take(&mut first));
+        }
+        rest.extend_from_slice(&data);
+    }
+    Ok(if rest.is_empty() { first } else { rest.freeze() })
 }
 
 #[cfg(test)]

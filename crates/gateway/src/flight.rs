@@ -14,6 +14,7 @@ use crate::mcp::tags;
 use crate::mcp::version::{Era, code, meta};
 use crate::observe::{Stage, Stopwatch};
 use crate::respond::{Body, Fault, Refusal, error_object, events, message, own_code};
+use crate::room::{Part, Room};
 use crate::session::{Asked, Underway};
 use crate::shape::{Kind, Shape, Shaped};
 use crate::slots::Slot;
@@ -104,6 +105,8 @@ pub(crate) struct Flight {
     /// Its place in the session of a legacy client.
     pub(crate) underway: Option<Underway>,
     pub(crate) slot: Option<Slot>,
+    /// The room that its request takes.
+    pub(crate) weight: Arc<Part>,
     pub(crate) watch: Stopwatch,
     /// Where a legacy client could come back to.
     pub(crate) cursor: Option<String>,
@@ -140,6 +143,17 @@ enum Step {
     Park,
     /// Nothing for the client; look again.
     Again,
+}
+
+impl Step {
+    /// The same, with what goes to the client counted until nobody holds it any more.
+    fn counted(self, room: &Room) -> Self {
+        match self {
+            Self::Last(status, frame) => Self::Last(status, room.carry(frame)),
+            Self::Piece(Piece::Message(frame)) => Self::Piece(Piece::Message(room.carry(frame))),
+            other => other,
+        }
+    }
 }
 
 /// How a stream waits for its next piece.
@@ -219,7 +233,7 @@ impl Flight {
         {
             return Box::pin(self.withheld(event, unheard)).await;
         }
-        match event {
+        let step = match event {
             Ok(Event::Result(raw)) => self.result(&raw),
             Ok(Event::Error(raw)) => self.error(raw),
             Ok(Event::Notification { method, params }) => self.notification(&method, params),
@@ -228,7 +242,8 @@ impl Flight {
             Ok(Event::Paused) if !self.era.is_modern() && self.cursor.is_some() => Step::Park,
             Ok(Event::Paused) => Step::Again,
             Err(error) => self.failed(&error),
-        }
+        };
+        step.counted(self.connection.bodies())
     }
 
     /// What an event is that no decided request stands behind, if so: it raises labels before it is passed on. What comes on
@@ -472,7 +487,12 @@ fn withheld(id: &Id, over: Over) -> Bytes {
 
 /// Whether an error says just that there is no such method: then its words are not needed.
 fn says_no_such_method(error: &Raw) -> bool {
-    error.to_value().get("code").and_then(Value::as_i64) == Some(code::METHOD_NOT_FOUND)
+    /// The one member that counts here: the rest may be anything, and much of it.
+    #[derive(serde::Deserialize)]
+    struct Code {
+        code: Option<i64>,
+    }
+    serde_json::from_slice::<Code>(error.as_bytes()).is_ok_and(|error| error.code == Some(code::METHOD_NOT_FOUND))
 }
 
 /// The HTTP status and the error object that a stateless client gets for an upstream's error object.
@@ -494,7 +514,7 @@ fn modern_error(raw: Raw) -> (Raw, StatusCode) {
 pub(crate) fn status_of(error: &UpstreamError) -> CallStatus {
     match error {
         UpstreamError::Timeout => CallStatus::Timeout,
-        UpstreamError::TaskEnded(_) => CallStatus::Withheld,
+        UpstreamError::TaskEnded(_) | UpstreamError::NoRoom => CallStatus::Withheld,
         UpstreamError::SecretEchoed => CallStatus::SecretEchoed,
         UpstreamError::PolicyChanged => CallStatus::NotReleased,
         _ => CallStatus::UpstreamError,

@@ -23,6 +23,7 @@ pub mod mcp;
 mod observe;
 mod page;
 mod respond;
+mod room;
 mod scrub;
 mod serve;
 mod session;

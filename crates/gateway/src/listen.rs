@@ -10,6 +10,7 @@ use crate::held::HeldRequests;
 use crate::mcp::message::Payload;
 use crate::observe::{Observer, Stage, Stopwatch};
 use crate::respond::{self, Body, Refusal, refuse};
+use crate::room::Part;
 use crate::serve::{legacy, modern};
 use crate::session::Sessions;
 use crate::slots::{Slot, Slots};
@@ -20,7 +21,6 @@ use bytes::Bytes;
 use domain::{Upstream, UpstreamName};
 use http::header::{HeaderName, HeaderValue, VARY};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Limited};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -88,6 +88,8 @@ pub(crate) struct Admitted {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) headers: HeaderMap,
     pub(crate) slot: Option<Slot>,
+    /// The room that the request takes.
+    pub(crate) weight: Arc<Part>,
 }
 
 impl Inner {
@@ -187,11 +189,16 @@ impl Gateway {
         }
         let slot = Some(self.0.slots.take(caller.task())?);
         let reader = caller.clone();
-        let admitted = Admitted { caller, endpoint: Arc::clone(endpoint), headers: parts.headers, slot };
+        let room = self.0.upstreams.room(caller.task());
+        let weight = Arc::new(room.empty());
+        let mut admitted = Admitted { caller, endpoint: Arc::clone(endpoint), headers: parts.headers, slot, weight };
         let response = match parts.method {
             Method::POST => {
                 admission::check_post(&admitted.headers)?;
-                let body = self.read(body, &admitted.headers).await?;
+                let limits = &self.0.limits;
+                let read = (limits.body_bytes_max, Duration::from_secs(limits.body_secs_max));
+                let (body, weight) = admission::read(body, &admitted.headers, read, &room).await?;
+                admitted.weight = Arc::new(weight);
                 let payload = Payload::parse(&body).map_err(Refusal::Malformed)?;
                 match modern::opens(&admitted.headers, &payload) {
                     true => modern::serve(&self.0, admitted, payload).await?,
@@ -201,7 +208,7 @@ impl Gateway {
             Method::GET => legacy::listen(&self.0, admitted)?,
             _ => legacy::end(&self.0, &admitted).await?,
         };
-        Ok(response.map(|body| body.tied(|| reader)))
+        Ok(response.map(|body| body.tied(|| reader, &room)))
     }
 
     fn authenticate(
@@ -224,25 +231,6 @@ impl Gateway {
             audience: &endpoint.resource,
         };
         self.0.authority.authenticate(&presented).map_err(Refusal::Unauthenticated)
-    }
-
-    async fn read<B>(&self, body: B, headers: &HeaderMap) -> Result<Bytes, Refusal>
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        let limits = &self.0.limits;
-        let announced = admission::one(headers, "content-length").ok().flatten().and_then(|text| text.parse::<u64>().ok());
-        if announced.is_some_and(|bytes| bytes > limits.body_bytes_max as u64) {
-            return Err(Refusal::BodyTooLarge);
-        }
-        let collecting = Limited::new(body, limits.body_bytes_max).collect();
-        match tokio::time::timeout(Duration::from_secs(limits.body_secs_max), collecting).await {
-            Ok(Ok(collected)) => Ok(collected.to_bytes()),
-            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Refusal::BodyTooLarge),
-            Ok(Err(_)) => Err(Refusal::BodyBroken),
-            Err(_) => Err(Refusal::BodyTooSlow),
-        }
     }
 
     /// The endpoint at a path: exactly `/mcp/{upstream}`, spelled in one way.

@@ -6,11 +6,12 @@ use crate::listen::Endpoint;
 use crate::mcp::message::{Id, Malformed, Raw};
 use crate::mcp::stream;
 use crate::mcp::version::code;
+use crate::room::Room;
 use crate::tied::Tied;
 use authority::{Caller, Denial, Over, Unauthenticated};
 use bytes::Bytes;
-use futures_util::Stream;
 use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
 use http_body::Frame;
@@ -65,10 +66,15 @@ impl Body {
         Self(Content::Stream(Box::pin(pieces)))
     }
 
-    /// The same, for as long as this caller may have it and somebody reads it.
-    pub(crate) fn tied(self, caller: impl FnOnce() -> Caller) -> Self {
+    /// The same, for as long as this caller may have it and somebody reads it. What is made for a stream is counted until it was
+    /// read; what is whole was counted when it was made.
+    pub(crate) fn tied(self, caller: impl FnOnce() -> Caller, room: &Room) -> Self {
         match self.0 {
-            Content::Stream(pieces) => Self::stream(Tied::new(pieces, caller(), None)),
+            Content::Stream(pieces) => {
+                let room = room.clone();
+                let pieces = pieces.map(move |piece| room.carry(piece));
+                Self::stream(Tied::new(pieces.boxed(), caller(), None))
+            }
             whole @ Content::Whole(_) => Self(whole),
         }
     }

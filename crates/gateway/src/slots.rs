@@ -1,11 +1,13 @@
-//! Places for requests under way, so many in all and so many for each task. A place is given back when its holder is
+//! Places for requests under way, and for child processes: so many in all and so many for each task. A place is given back when its holder is
 //! dropped, however that happens.
 
 use crate::respond::Refusal;
 use domain::TaskId;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::time::Duration;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout_at;
 
 /// All places.
 #[derive(Debug)]
@@ -14,6 +16,7 @@ pub(crate) struct Slots {
     all_max: u32,
     by_task: Arc<Mutex<HashMap<TaskId, usize>>>,
     by_task_max: usize,
+    freed: Arc<Notify>,
 }
 
 /// One place.
@@ -21,13 +24,20 @@ pub(crate) struct Slots {
 pub(crate) struct Slot {
     task: TaskId,
     by_task: Arc<Mutex<HashMap<TaskId, usize>>>,
-    _place: OwnedSemaphorePermit,
+    freed: Arc<Notify>,
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Slots {
     pub(crate) fn new(all_max: usize, by_task_max: usize) -> Self {
         let all_max = u32::try_from(all_max).unwrap_or(u32::MAX).min(1 << 28);
-        Self { all: Arc::new(Semaphore::new(all_max as usize)), all_max, by_task: Arc::default(), by_task_max }
+        Self {
+            all: Arc::new(Semaphore::new(all_max as usize)),
+            all_max,
+            by_task: Arc::default(),
+            by_task_max,
+            freed: Arc::default(),
+        }
     }
 
     /// A place for a request of this task, if there is one. Nobody waits: a queue would only hide the overload.
@@ -39,7 +49,22 @@ impl Slots {
             return Err(Refusal::Busy("requests of this task"));
         }
         *taken += 1;
-        Ok(Slot { task, by_task: Arc::clone(&self.by_task), _place: place })
+        Ok(Slot { task, by_task: Arc::clone(&self.by_task), freed: Arc::clone(&self.freed), place: Some(place) })
+    }
+
+    /// The same for somebody who may wait a while for what others are about to give back.
+    pub(crate) async fn take_within(&self, task: TaskId, patience: Duration) -> Result<Slot, Refusal> {
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            let freed = self.freed.notified();
+            let refusal = match self.take(task) {
+                Ok(slot) => return Ok(slot),
+                Err(refusal) => refusal,
+            };
+            if timeout_at(deadline, freed).await.is_err() {
+                return Err(refusal);
+            }
+        }
     }
 
     /// Resolves when nobody holds a place.
@@ -58,6 +83,10 @@ impl Drop for Slot {
                 by_task.remove(&self.task);
             }
         }
+        drop(by_task);
+        // Given back before anybody is told.
+        drop(self.place.take());
+        self.freed.notify_waiters();
     }
 }
 

@@ -6,6 +6,7 @@
 use super::route::Route;
 use super::serve::Api;
 use super::usage::Spent;
+use crate::room::Room;
 use crate::scrub::{Echo, Needles, Scanner};
 use crate::slots::Slot;
 use crate::tied::Tied;
@@ -48,6 +49,8 @@ pub(crate) enum Stop {
     Overdrawn,
     Timeout,
     Broken,
+    /// The task, or all tasks together, hold as many bytes of answers as the gateway keeps.
+    NoRoom,
 }
 
 impl From<Echo> for Stop {
@@ -59,7 +62,7 @@ impl From<Echo> for Stop {
 impl Stop {
     pub(crate) const fn status(self) -> CallStatus {
         match self {
-            Self::Over(_) | Self::TokenExpired | Self::Encoded | Self::Overdrawn => CallStatus::Withheld,
+            Self::Over(_) | Self::TokenExpired | Self::Encoded | Self::Overdrawn | Self::NoRoom => CallStatus::Withheld,
             Self::Stopping => CallStatus::Cancelled,
             Self::Echo => CallStatus::SecretEchoed,
             Self::TooLarge | Self::Broken => CallStatus::UpstreamError,
@@ -79,6 +82,7 @@ impl Stop {
             Self::Overdrawn => "the task has moved all the bytes that it may at this API",
             Self::Timeout => "the API was too slow",
             Self::Broken => "the API broke off",
+            Self::NoRoom => "the gateway has no room for it: read the other answers first",
         }
     }
 }
@@ -89,6 +93,8 @@ pub(crate) struct Ties {
     pub(crate) released: Released,
     pub(crate) spent: Arc<Spent>,
     pub(crate) slot: Slot,
+    /// The task's, for answers.
+    pub(crate) room: Room,
     pub(crate) stopping: CancellationToken,
     /// When the caller's token expires.
     pub(crate) expires: Instant,
@@ -229,9 +235,14 @@ impl Passing {
     /// The whole answer, if it is small.
     async fn whole(mut self) -> Result<ApiBody, Stop> {
         let mut whole = BytesMut::new();
+        let mut part = self.ties.room.empty();
         loop {
             match self.next().await {
-                Ok(Some(piece)) => whole.extend_from_slice(&piece),
+                Ok(Some(piece)) if part.cover(whole.len() + piece.len()) => whole.extend_from_slice(&piece),
+                Ok(Some(_)) => {
+                    self.record(Stop::NoRoom.status());
+                    return Err(Stop::NoRoom);
+                }
                 Ok(None) => break,
                 Err(stop) => {
                     self.record(stop.status());
@@ -239,7 +250,7 @@ impl Passing {
                 }
             }
             if whole.len() > WHOLE_BYTES_MAX {
-                return Ok(self.into_stream(whole.freeze()));
+                return Ok(self.into_stream(part.hold(whole.freeze())));
             }
         }
         // The last look: an answer is not given to a task that ended while it was read.
@@ -249,7 +260,7 @@ impl Passing {
         }
         let status = self.status;
         self.record(status);
-        Ok(Full::new(whole.freeze()).map_err(|never| match never {}).boxed_unsync())
+        Ok(Full::new(part.hold(whole.freeze())).map_err(|never| match never {}).boxed_unsync())
     }
 
     /// The answer piece by piece, behind what was read of it.

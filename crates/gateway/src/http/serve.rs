@@ -11,13 +11,14 @@ use super::path::{self, Segments};
 use super::refuse::{Refusal, refuse};
 use super::request::{self, Asked};
 use super::route::{Route, alike};
-use super::socket::{Decided, Reloads, Socket};
+use super::socket::{Decided, Reload, Reloads, Socket};
 use super::usage::{Overdrawn, Spent, Usage};
 use crate::admission::{self, Names};
 use crate::config::{GatewayConfig, Limits};
 use crate::listen::ConnectionInfo;
 use crate::observe::{Observer, Stage, Stopwatch};
 use crate::respond::Refusal as Admission;
+use crate::room::{Part, Room, Rooms};
 use crate::scrub::Needles;
 use crate::slots::{Slot, Slots};
 use arc_swap::ArcSwap;
@@ -26,7 +27,7 @@ use bytes::Bytes;
 use domain::{OfferName, Operation, Outcome, Reason, TargetName, Timestamp};
 use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, HeaderName, HeaderValue, UPGRADE, USER_AGENT};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use serde_json::Map;
 use std::collections::HashMap;
@@ -55,8 +56,8 @@ pub(crate) struct Api {
     pub(crate) scope: String,
     /// Cancelled when another description takes its place.
     pub(crate) replaced: CancellationToken,
-    /// How often other policies may have come into force since it was described.
-    pub(crate) reloads: watch::Sender<u64>,
+    /// How often it was described, and the policy that knew its routes the last time.
+    pub(crate) reloads: watch::Sender<Reload>,
 }
 
 /// What is served.
@@ -79,6 +80,7 @@ struct Inner {
     names: Names,
     slots: Slots,
     usage: Usage,
+    rooms: Rooms,
     lookup: Arc<dyn Lookup>,
     stopping: CancellationToken,
     table: ArcSwap<Table>,
@@ -97,6 +99,10 @@ struct Admitted {
     spent: Arc<Spent>,
     parts: http::request::Parts,
     body: Bytes,
+    /// The task's.
+    room: Room,
+    /// What the request takes of it.
+    _weight: Part,
 }
 
 /// A request as it is decided and sent.
@@ -125,6 +131,7 @@ impl HttpApis {
             names: Names::new(authority.issuer(), config),
             slots: Slots::new(limits.concurrent_max, limits.concurrent_per_task_max),
             usage: Usage::default(),
+            rooms: Rooms::default(),
             stopping: CancellationToken::new(),
             table: ArcSwap::from_pointee(Table { apis: HashMap::new(), policy: authority.policy() }),
             traceparent: config.traceparent,
@@ -151,7 +158,7 @@ impl HttpApis {
         let describe = |target: HttpTarget| {
             let api = match before.apis.get(&target.name).filter(|api| api.target == target) {
                 Some(same) => Arc::clone(same),
-                None => Arc::new(Api::new(target, &self.0)?),
+                None => Arc::new(Api::new(target, Arc::clone(&policy), &self.0)?),
             };
             Ok((api.target.name.clone(), api))
         };
@@ -160,7 +167,10 @@ impl HttpApis {
         self.0.table.store(Arc::clone(&described));
         for (name, api) in &before.apis {
             match described.apis.get(name) {
-                Some(now) if Arc::ptr_eq(now, api) => api.reloads.send_modify(|reloads| *reloads += 1),
+                Some(now) if Arc::ptr_eq(now, api) => {
+                    let policy = Arc::clone(&described.policy);
+                    api.reloads.send_modify(|last| *last = Reload { number: last.number + 1, policy });
+                }
                 _ => api.replaced.cancel(),
             }
         }
@@ -262,9 +272,11 @@ impl Inner {
         let slot = self.slots.take(caller.task())?;
         let spent = self.usage.take(caller.task(), &api.target.name, api.target.limits, std::time::Instant::now());
         let spent = spent.map_err(Refusal::from)?;
-        let body = self.body(body, &parts.headers, api.target.limits.request_bytes).await?;
+        let room = self.rooms.of(caller.task());
+        let limits = (api.target.limits.request_bytes, Duration::from_secs(self.limits.body_secs_max));
+        let (body, weight) = admission::read(body, &parts.headers, limits, &room).await?;
         spent.bytes(body.len())?;
-        Ok(Admitted { caller, slot, spent, parts, body })
+        Ok(Admitted { caller, slot, spent, parts, body, room, _weight: weight })
     }
 
     fn authenticate(&self, parts: &http::request::Parts, api: &Api, connection: ConnectionInfo) -> Result<Caller, Refusal> {
@@ -285,24 +297,6 @@ impl Inner {
             audience: &api.resource,
         };
         Ok(self.authority.authenticate(&presented).map_err(Admission::Unauthenticated)?)
-    }
-
-    async fn body<B>(&self, body: B, headers: &HeaderMap, bytes_max: usize) -> Result<Bytes, Refusal>
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        let announced = admission::one(headers, "content-length").ok().flatten().and_then(|text| text.parse::<u64>().ok());
-        if announced.is_some_and(|bytes| bytes > bytes_max as u64) {
-            return Err(Admission::BodyTooLarge.into());
-        }
-        let collecting = Limited::new(body, bytes_max).collect();
-        match tokio::time::timeout(Duration::from_secs(self.limits.body_secs_max), collecting).await {
-            Ok(Ok(collected)) => Ok(collected.to_bytes()),
-            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Admission::BodyTooLarge.into()),
-            Ok(Err(_)) => Err(Admission::BodyBroken.into()),
-            Err(_) => Err(Admission::BodyTooSlow.into()),
-        }
     }
 
     /// What the request means. If nothing, the refusal and the route that it would have been of.
@@ -366,7 +360,7 @@ impl Inner {
         wanted: Wanted<'_>,
         released: Released,
     ) -> Result<Response<ApiBody>, Refusal> {
-        let Admitted { caller, slot, spent, parts, .. } = admitted;
+        let Admitted { caller, slot, spent, parts, room, _weight, .. } = admitted;
         let Wanted { route, path, mut asked, opening } = wanted;
         let arguments = std::mem::take(&mut asked.arguments);
         let deadline = Instant::now() + Duration::from_secs(api.target.limits.timeout_secs);
@@ -391,7 +385,7 @@ impl Inner {
         }
         let left = u64::try_from(caller.claims().expires_at.0.saturating_sub(now.secs())).unwrap_or(0);
         let expires = Instant::now() + Duration::from_secs(left);
-        let ties = Ties { caller, released, spent, slot, stopping: self.stopping.clone(), expires, deadline, needles };
+        let ties = Ties { caller, released, spent, slot, room, stopping: self.stopping.clone(), expires, deadline, needles };
         let method = parts.method.clone();
         let passed = match opening.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
             Some((opening, reloads)) => {
@@ -456,7 +450,7 @@ impl From<Overdrawn> for Refusal {
 }
 
 impl Api {
-    fn new(target: HttpTarget, inner: &Inner) -> Result<Self, rustls::Error> {
+    fn new(target: HttpTarget, policy: Arc<Policy>, inner: &Inner) -> Result<Self, rustls::Error> {
         let resource = inner.authority.http_resource_uri(&target.name);
         Ok(Self {
             client: client(&target.origin, &target.addresses, &target.roots, Arc::clone(&inner.lookup))?,
@@ -464,7 +458,7 @@ impl Api {
             metadata: token::oauth::metadata::resource_metadata_url(&resource).unwrap_or_default(),
             scope: format!("http:{}", target.name),
             replaced: CancellationToken::new(),
-            reloads: watch::Sender::new(0),
+            reloads: watch::Sender::new(Reload { number: 0, policy }),
             resource,
             target,
         })

@@ -12,7 +12,7 @@ use super::serve::Api;
 use super::usage::Overdrawn;
 use crate::observe::{Observer, Stage, Stopwatch};
 use crate::scrub::Scanner;
-use authority::{Authority, CallOutcome, CallStatus, Decision, Released};
+use authority::{Authority, CallOutcome, CallStatus, Decision, Policy, Released};
 use domain::{OfferName, Operation, Outcome, Reason, TargetName};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
@@ -51,30 +51,51 @@ pub(crate) struct Socket {
     pub(crate) decided: Decided,
 }
 
-/// Which policies the opening was decided under, and which are in force.
+/// A description of an API.
+pub(crate) struct Reload {
+    /// How many came before it.
+    pub(crate) number: u64,
+    /// The policy that knows its routes.
+    pub(crate) policy: Arc<Policy>,
+}
+
+/// Under which description the opening was decided, and which is in force.
 pub(crate) struct Reloads {
     decided: watch::Sender<u64>,
-    now: watch::Receiver<u64>,
+    now: watch::Receiver<Reload>,
 }
 
 impl Reloads {
     /// Those in force now. Taken before the opening is decided, so that none is missed.
     pub(crate) fn of(api: &Api) -> Self {
         let now = api.reloads.subscribe();
-        let decided = watch::Sender::new(*now.borrow());
+        let decided = watch::Sender::new(now.borrow().number);
         Self { decided, now }
     }
 
     /// Resolves when others are in force than those decided under: how many reloads there were.
     async fn others(&self) -> Option<u64> {
         let decided = *self.decided.borrow();
-        self.now.clone().wait_for(|now| *now != decided).await.map(|now| *now).ok()
+        self.now.clone().wait_for(|now| now.number != decided).await.map(|now| now.number).ok()
     }
 
     /// Resolves when those in force are those decided under.
     async fn settled(&self) {
         // It cannot be dropped meanwhile.
-        let _ = self.decided.subscribe().wait_for(|decided| *decided == *self.now.borrow()).await;
+        let _ = self.decided.subscribe().wait_for(|decided| *decided == self.now.borrow().number).await;
+    }
+
+    /// Resolves when the policy in force is the one that knows the routes: between two steps of a reload it means others by the
+    /// same names.
+    async fn described(&self, authority: &Authority) {
+        // If nobody describes it any more, its end is known elsewhere.
+        let _ = self.now.clone().wait_for(|now| Arc::ptr_eq(&now.policy, &authority.policy())).await;
+    }
+
+    /// Whether both are so.
+    fn stand(&self, authority: &Authority) -> bool {
+        let now = self.now.borrow();
+        *self.decided.borrow() == now.number && Arc::ptr_eq(&now.policy, &authority.policy())
     }
 }
 
@@ -157,7 +178,7 @@ const fn code(stop: Stop) -> CloseCode {
         Stop::Stopping | Stop::Timeout => CloseCode::Away,
         Stop::TooLarge => CloseCode::Size,
         Stop::Broken => CloseCode::Error,
-        Stop::Over(_) | Stop::TokenExpired | Stop::Echo | Stop::Encoded | Stop::Overdrawn => CloseCode::Policy,
+        Stop::Over(_) | Stop::TokenExpired | Stop::Echo | Stop::Encoded | Stop::Overdrawn | Stop::NoRoom => CloseCode::Policy,
     }
 }
 
@@ -335,7 +356,16 @@ impl Socket {
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Ok(()),
         }
         self.ties.spent.request(std::time::Instant::now())?;
-        let released = self.decide().await?;
+        let released = loop {
+            self.reloads.described(&self.authority).await;
+            self.reloads.settled().await;
+            let released = self.decide().await?;
+            // INVARIANT(policy-stands)
+            if self.reloads.stand(&self.authority) {
+                break released;
+            }
+            released.record(CallStatus::NotReleased.into());
+        };
         let sent = to.send(message).await;
         released.record(if sent.is_ok() { CallStatus::Ok } else { CallStatus::UpstreamError }.into());
         sent.map_err(|_| End::Stop(Stop::Broken))

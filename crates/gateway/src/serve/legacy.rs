@@ -195,6 +195,7 @@ async fn batch(
             endpoint: Arc::clone(&admitted.endpoint),
             headers: admitted.headers.clone(),
             slot: Some(slot),
+            weight: Arc::clone(&admitted.weight),
         };
         waiting.push(one_of_batch(gateway, own, session, request));
     }

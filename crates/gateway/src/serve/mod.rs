@@ -263,6 +263,7 @@ impl Incoming {
         let token = self.request.params.as_ref().and_then(|params| params.value().get("_meta")?.get("progressToken").cloned());
         flight.progress = token.map_or(ProgressToken::Unwanted, ProgressToken::Of);
         flight.slot = self.admitted.slot.take();
+        flight.weight = Arc::clone(&self.admitted.weight);
         Box::pin(flight.answer()).await
     }
 
@@ -331,6 +332,7 @@ impl Incoming {
         let flight = Flight {
             progress,
             slot: self.admitted.slot.take(),
+            weight: Arc::clone(&self.admitted.weight),
             gateway: self.gateway,
             caller: self.admitted.caller,
             connection: self.connection,

@@ -272,6 +272,7 @@ impl Catalog {
 pub(super) async fn list(link: &Arc<Link>) -> Result<Vec<String>, UpstreamError> {
     const MALFORMED: UpstreamError = UpstreamError::Protocol("the list of tools is malformed");
     let mut found = Vec::new();
+    let (mut part, mut bytes) = (link.bodies.empty(), 0);
     let mut cursor: Option<Value> = None;
     for _ in 0..PAGES_MAX {
         let params = cursor.take().map(|cursor| Raw::from_value(&json!({ "cursor": cursor })));
@@ -289,6 +290,10 @@ pub(super) async fn list(link: &Arc<Link>) -> Result<Vec<String>, UpstreamError>
         };
         let members = Members::of(&page).ok_or(MALFORMED)?;
         let tools = members.get("tools").and_then(elements).ok_or(MALFORMED)?;
+        bytes += page.as_bytes().len();
+        if !part.cover(bytes) {
+            return Err(UpstreamError::NoRoom);
+        }
         found.extend(tools.into_iter().map(str::to_owned));
         if found.len() > TOOLS_MAX {
             return Err(UpstreamError::Protocol("it has more tools than can be governed"));

@@ -10,9 +10,12 @@ use super::http::ANSWER_BYTES_MAX;
 use super::http_stream::Patience;
 use super::link::{ANSWER_WAIT, Link, Prepared};
 use super::listen::deliver;
+use super::pool::Place;
 use super::waiting::{Delivered, Waiting};
 use crate::mcp::message::{Id, Message};
 use crate::mcp::stream;
+use crate::room::Part;
+use crate::slots::Slot;
 use bytes::{Bytes, BytesMut};
 use domain::Transport;
 use secrecy::ExposeSecret;
@@ -29,6 +32,8 @@ use tokio_util::sync::CancellationToken;
 const OUTGOING_MAX: usize = 64;
 /// How long a child may take to end after each hint: its input closed, then TERM.
 const GRACE: Duration = Duration::from_millis(1_500);
+/// How long a new one waits for the place of one that is ending.
+const PLACE_WAIT: Duration = Duration::from_secs(4);
 /// How much of a line of its standard error is kept, and how many lines of one child.
 const ERROR_LINE_BYTES_MAX: usize = 500;
 const ERROR_LINES_MAX: usize = 1_000;
@@ -47,7 +52,14 @@ pub(super) struct Child {
 
 impl Child {
     /// Starts the upstream's program: with `PATH`, what was configured, and nothing else of our environment.
-    pub(super) fn start(link: &Arc<Link>) -> Result<Arc<Self>, UpstreamError> {
+    pub(super) async fn start(link: &Arc<Link>) -> Result<Arc<Self>, UpstreamError> {
+        let place = match &link.place {
+            Place::Children(places) => {
+                let place = places.take_within(link.task, PLACE_WAIT).await;
+                Some(place.map_err(|_| UpstreamError::Busy("programs"))?)
+            }
+            Place::Connection(_) | Place::Free => None,
+        };
         let shown = Shown::default();
         let mut command = command(&link.hub.upstream.transport, &shown)?;
         let mut process = command.spawn().map_err(|error| UpstreamError::NotStarted(error.kind().to_string()))?;
@@ -58,16 +70,17 @@ impl Child {
         let (outgoing, lines) = mpsc::channel(OUTGOING_MAX);
         let child = Arc::new(Self {
             outgoing,
-            waiting: Waiting::default(),
+            waiting: Waiting::new(&link.bodies),
             shown,
             dead: CancellationToken::new(),
             stop: CancellationToken::new(),
         });
         let name = link.name().to_string();
         tokio::spawn(write_lines(stdin, lines, child.stop.clone()));
-        tokio::spawn(Self::read_lines(Arc::clone(&child), Arc::downgrade(link), stdout));
+        let room = link.bodies.empty();
+        tokio::spawn(Self::read_lines(Arc::clone(&child), Arc::downgrade(link), stdout, room));
         tokio::spawn(log_errors(stderr, name.clone()));
-        link.hub.farewells.spawn(supervise(process, Arc::clone(&child), name));
+        link.hub.farewells.spawn(supervise(process, Arc::clone(&child), name, place));
         Ok(child)
     }
 
@@ -116,7 +129,7 @@ impl Child {
         }
     }
 
-    async fn read_lines(self: Arc<Self>, link: Weak<Link>, mut stdout: impl AsyncRead + Unpin) {
+    async fn read_lines(self: Arc<Self>, link: Weak<Link>, mut stdout: impl AsyncRead + Unpin, mut room: Part) {
         let mut buffer = BytesMut::with_capacity(8 * 1_024);
         let mut seen = 0;
         loop {
@@ -134,11 +147,14 @@ impl Child {
                 self.take_line(&link, &line);
             }
             seen = buffer.len();
-            if seen > ANSWER_BYTES_MAX {
-                tracing::warn!("a line of a stdio upstream is longer than {ANSWER_BYTES_MAX} bytes; it is stopped");
-                self.waiting.fail_all(&UpstreamError::TooLarge(ANSWER_BYTES_MAX));
-                break;
-            }
+            let fault = match seen > ANSWER_BYTES_MAX {
+                true => UpstreamError::TooLarge(ANSWER_BYTES_MAX),
+                false if room.cover(seen) => continue,
+                false => UpstreamError::NoRoom,
+            };
+            tracing::warn!(error = %fault, "a line of a stdio upstream is too long; it is stopped");
+            self.waiting.fail_all(&fault);
+            break;
         }
         // Without its output nobody can speak with it.
         self.dead.cancel();
@@ -260,8 +276,8 @@ async fn log_errors(mut stderr: impl AsyncRead + Unpin, upstream: String) {
     }
 }
 
-/// Waits for the end of the process, hastens it when asked to, and leaves nothing of its group.
-async fn supervise(mut process: tokio::process::Child, child: Arc<Child>, upstream: String) {
+/// Waits for the end of the process, hastens it when asked to, and leaves nothing of its group. Its place is taken until then.
+async fn supervise(mut process: tokio::process::Child, child: Arc<Child>, upstream: String, place: Option<Slot>) {
     let group = process.id();
     let ended = tokio::select! {
         biased;
@@ -285,6 +301,7 @@ async fn supervise(mut process: tokio::process::Child, child: Arc<Child>, upstre
         Err(_) => process.wait().await,
     };
     tracing::debug!(%upstream, ?status, "the program of an upstream ended");
+    drop(place);
     child.dead.cancel();
     child.waiting.fail_all(&UpstreamError::Exited);
     child.stop();

@@ -9,10 +9,12 @@ use super::link::{Link, Prepared, Session};
 use super::listen::{self, Listening};
 use super::mirror::{MirroredParameter, encoded};
 use super::profile::ServerProfile;
+use super::restore::Told;
 use super::rounds::Rounds;
 use super::{era, http};
 use crate::mcp::message::{Id, Raw};
 use crate::mcp::stream;
+use crate::room::Room;
 use ::http::HeaderMap;
 use authority::Released;
 use domain::ToolName;
@@ -55,6 +57,11 @@ impl Connection {
     pub(super) fn new(link: Arc<Link>) -> Self {
         let holder = Arc::clone(&link.holders);
         Self(link, holder)
+    }
+
+    /// The room for the answers of this task.
+    pub(crate) fn bodies(&self) -> &Room {
+        &self.0.bodies
     }
 
     /// Whether the upstream is still registered as it was when the connection was made. If not, the connection sends
@@ -144,7 +151,9 @@ impl Connection {
         } else {
             link.open(request).await?
         };
-        let exchange = Exchange::new(Arc::clone(link), source, rounds, Some(place));
+        // What is translated is remembered there.
+        let told = if session.era.is_modern() { None } else { Told::by(&outgoing) };
+        let exchange = Exchange::new(Arc::clone(link), source, rounds, Some(place)).telling(told);
         // A stateless request that names no level wants no log messages; a session does not know that.
         let quiet = client_is_modern && !session.era.is_modern() && bridge::log_level(outgoing.params).is_none();
         let exchange = if quiet { exchange.without_log() } else { exchange };

@@ -74,7 +74,10 @@ pub(super) async fn establish(link: &Arc<Link>) -> Result<Session, UpstreamError
             Some(_) => Carrier::Http(None),
             None => {
                 let running = child.take().filter(|child| !child.is_dead());
-                let running = running.map_or_else(|| Child::start(link), Ok)?;
+                let running = match running {
+                    Some(running) => running,
+                    None => Child::start(link).await?,
+                };
                 child = Some(Arc::clone(&running));
                 Carrier::Child(running)
             }
@@ -122,6 +125,7 @@ fn speaks_otherwise(error: &UpstreamError) -> bool {
         | UpstreamError::NotStarted(_)
         | UpstreamError::Timeout
         | UpstreamError::TooLarge(_)
+        | UpstreamError::NoRoom
         | UpstreamError::Unauthorized(_)
         | UpstreamError::Redirected
         | UpstreamError::Credential(_)

@@ -27,6 +27,12 @@ pub enum UpstreamError {
     /// The answer is larger than the gateway accepts.
     #[error("the upstream's answer is larger than {0} bytes")]
     TooLarge(usize),
+    /// The task, or all tasks together, hold as many bytes of answers as the gateway keeps.
+    #[error(
+        "the gateway has no room for the upstream's answer, so it is withheld; the request was sent and may have been carried \
+         out: do not repeat it blindly, read the other answers first, and ask for less at once"
+    )]
+    NoRoom,
     /// The answer breaks the protocol.
     #[error("the upstream broke the protocol: {0}")]
     Protocol(&'static str),

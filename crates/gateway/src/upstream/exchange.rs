@@ -7,6 +7,7 @@ use super::error::UpstreamError;
 use super::http_stream::HttpStream;
 use super::link::Link;
 use super::listen::Listening;
+use super::restore::Told;
 use super::riders::Rider;
 use super::rounds::Rounds;
 use crate::mcp::message::{Id, Raw};
@@ -107,6 +108,8 @@ pub struct Exchange {
     asked: Vec<Id>,
     ended: bool,
     quiet: bool,
+    /// What the session remembers once this has its result.
+    told: Option<Box<Told>>,
     /// The last event was a question that came outside of the request.
     aside: bool,
     /// Where the upstream's questions arrive that came outside the request, if this client can be asked nowhere else.
@@ -132,6 +135,7 @@ impl Exchange {
             asked: Vec::new(),
             ended: false,
             quiet: false,
+            told: None,
             aside: false,
             rider: None,
             _holder: holder,
@@ -142,6 +146,12 @@ impl Exchange {
     /// The same, with the questions that come outside of it.
     pub(super) fn with_rider(mut self, rider: Rider) -> Self {
         self.rider = Some(rider);
+        self
+    }
+
+    /// The same, by which the session is told something.
+    pub(super) fn telling(mut self, told: Option<Told>) -> Self {
+        self.told = told.map(Box::new);
         self
     }
 
@@ -175,6 +185,9 @@ impl Exchange {
         let outcome = self.next_open().await;
         if outcome.as_ref().map_or(true, Event::is_end) {
             self.ended = true;
+        }
+        if let (Ok(Event::Result(_)), Some(told)) = (&outcome, self.told.take_if(|_| self.ended)) {
+            self.link.inbox.note(*told);
         }
         outcome
     }

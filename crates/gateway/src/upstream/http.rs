@@ -8,6 +8,7 @@ use super::error::UpstreamError;
 use super::pool::Settings;
 use crate::mcp::leaving::is_trace;
 use crate::mcp::message::{Id, Message, Raw};
+use crate::room::Room;
 use bytes::{Bytes, BytesMut};
 use domain::{Injection, Transport, Upstream};
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
@@ -223,19 +224,19 @@ fn status_error(status: StatusCode) -> UpstreamError {
 }
 
 impl Reply {
-    /// Reads the answer to the request `id` (or to a notification, if `None`).
+    /// Reads the answer to the request `id` (or to a notification, if `None`), for which there must be room.
     pub(super) async fn read(
         endpoint: &Endpoint,
         response: Response<Incoming>,
         id: Option<&Id>,
-        deadline: Instant,
+        (room, deadline): (&Room, Instant),
     ) -> Result<Self, UpstreamError> {
         let status = response.status();
         if status.is_redirection() || matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             return Err(status_error(status));
         }
         if !status.is_success() {
-            return Self::read_refusal(endpoint, response, deadline).await;
+            return Self::read_refusal(endpoint, response, (room, deadline)).await;
         }
         let Some(id) = id else { return Ok(Self::Accepted) };
         if content_is(&response, "text/event-stream") {
@@ -247,7 +248,7 @@ impl Reply {
         if !content_is(&response, "application/json") {
             return Err(UpstreamError::Protocol("the answer is neither JSON nor a stream of events"));
         }
-        let body = collect(response.into_body(), ANSWER_BYTES_MAX, deadline).await?;
+        let body = collect(response.into_body(), ANSWER_BYTES_MAX, (room, deadline)).await?;
         endpoint.check(&body)?;
         match Message::parse(&body) {
             Ok(Message::Response(answer)) if answer.id.as_ref() == Some(id) => Ok(Self::Message(answer.outcome)),
@@ -258,12 +259,16 @@ impl Reply {
         }
     }
 
-    async fn read_refusal(endpoint: &Endpoint, response: Response<Incoming>, deadline: Instant) -> Result<Self, UpstreamError> {
+    async fn read_refusal(
+        endpoint: &Endpoint,
+        response: Response<Incoming>,
+        limits: (&Room, Instant),
+    ) -> Result<Self, UpstreamError> {
         let status = response.status();
         if !content_is(&response, "application/json") {
             return Ok(Self::Status(status));
         }
-        let body = match collect(response.into_body(), REFUSAL_BYTES_MAX, deadline).await {
+        let body = match collect(response.into_body(), REFUSAL_BYTES_MAX, limits).await {
             Ok(body) => body,
             Err(UpstreamError::TooLarge(_)) => return Ok(Self::Status(status)),
             Err(error) => return Err(error),
@@ -278,16 +283,20 @@ impl Reply {
     }
 }
 
-/// Reads a whole body, up to `bytes_max` and `deadline`.
-async fn collect(mut body: Incoming, bytes_max: usize, deadline: Instant) -> Result<Bytes, UpstreamError> {
+/// Reads a whole body, up to `bytes_max` and `deadline`, as far as there is room.
+async fn collect(mut body: Incoming, bytes_max: usize, (room, deadline): (&Room, Instant)) -> Result<Bytes, UpstreamError> {
     if body.size_hint().lower() > u64::try_from(bytes_max).unwrap_or(u64::MAX) {
         return Err(UpstreamError::TooLarge(bytes_max));
     }
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
+    let mut part = room.empty();
     while let Some(chunk) = next_chunk(&mut body, deadline).await? {
         if first.len() + rest.len() + chunk.len() > bytes_max {
             return Err(UpstreamError::TooLarge(bytes_max));
+        }
+        if !part.cover(first.len() + rest.len() + chunk.len()) {
+            return Err(UpstreamError::NoRoom);
         }
         if first.is_empty() {
             // Small answers come in one piece: no copy.
@@ -297,12 +306,12 @@ async fn collect(mut body: Incoming, bytes_max: usize, deadline: Instant) -> Res
         }
     }
     if rest.is_empty() {
-        return Ok(first);
+        return Ok(part.hold(first));
     }
     let mut whole = BytesMut::with_capacity(first.len() + rest.len());
     whole.extend_from_slice(&first);
     whole.extend_from_slice(&rest);
-    Ok(whole.freeze())
+    Ok(part.hold(whole.freeze()))
 }
 
 /// The next piece of a body; `None` at its end.

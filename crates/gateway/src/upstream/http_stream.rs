@@ -9,6 +9,7 @@ use super::http::{ANSWER_BYTES_MAX, next_chunk};
 use super::link::{Link, Session};
 use super::sse::{SseEvent, SseParser};
 use crate::mcp::message::{Id, Message};
+use crate::room::Part;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
@@ -22,6 +23,8 @@ const RESUMES_MAX: u32 = 5;
 /// The wait before that, if the upstream names none, and the longest that it may name.
 const RETRY_MILLIS: u64 = 1_000;
 const RETRY_MILLIS_MAX: u64 = 30_000;
+/// The shortest that it may name: it must not have the gateway come back at the speed of the network.
+const RETRY_MILLIS_MIN: u64 = 500;
 
 /// How long a stream may take.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +57,8 @@ pub(super) struct HttpStream {
     session: Arc<Session>,
     state: State,
     parser: SseParser,
+    /// Covers what the parser holds of an event that is not finished.
+    held: Part,
     queue: VecDeque<Event>,
     /// The request whose answer ends the stream; `None` for a stream that answers nothing.
     id: Option<Id>,
@@ -69,6 +74,7 @@ pub(super) struct HttpStream {
 impl HttpStream {
     pub(super) fn new(link: Arc<Link>, session: Arc<Session>, body: Incoming, id: Option<Id>, patience: Patience) -> Self {
         Self {
+            held: link.bodies.empty(),
             link,
             session,
             state: State::Open(Box::new(body)),
@@ -120,6 +126,7 @@ impl HttpStream {
                 State::Reopening(opening) => match opening.await {
                     Ok(Some(body)) => {
                         self.parser = SseParser::new(ANSWER_BYTES_MAX);
+                        self.held = self.link.bodies.empty();
                         self.state = State::Open(Box::new(body));
                     }
                     Ok(None) => return Err(UpstreamError::Protocol("the stream ended without an answer")),
@@ -136,11 +143,15 @@ impl HttpStream {
         if !resumable || self.resumes > RESUMES_MAX || Instant::now() >= self.deadline {
             return Err(UpstreamError::Unreachable("the stream ended without an answer".to_owned()));
         }
-        self.state = State::Closed(Instant::now() + Duration::from_millis(self.retry_millis));
+        self.state = State::Closed(Instant::now() + wait(self.retry_millis, self.resumes));
         Ok(Event::Paused)
     }
 
     fn take(&mut self, chunk: &[u8]) {
+        if !self.held.cover(self.parser.held() + chunk.len()) {
+            self.failed.get_or_insert(UpstreamError::NoRoom);
+            return;
+        }
         let mut found = Vec::new();
         let outcome = self.parser.push(chunk, |event| found.push(event));
         for event in found {
@@ -149,6 +160,8 @@ impl HttpStream {
                 return;
             }
         }
+        // No more than before: what is finished has taken room of its own.
+        self.held.cover(self.parser.held());
         if let Err(error) = outcome {
             self.failed.get_or_insert(error);
         }
@@ -156,7 +169,7 @@ impl HttpStream {
 
     fn take_event(&mut self, event: SseEvent) -> Result<(), UpstreamError> {
         if let Some(millis) = event.retry_millis {
-            self.retry_millis = millis.min(RETRY_MILLIS_MAX);
+            self.retry_millis = millis;
         }
         if event.id.is_some() {
             self.last_event_id.clone_from(&event.id);
@@ -171,7 +184,7 @@ impl HttpStream {
         if event.data.is_empty() {
             return Ok(());
         }
-        let message = Message::parse(&Bytes::from(event.data))
+        let message = Message::parse(&self.link.bodies.carry(Bytes::from(event.data)))
             .map_err(|_| UpstreamError::Protocol("an event is not a valid JSON-RPC message"))?;
         self.deadline = self.patience.until();
         self.resumes = 0;
@@ -200,5 +213,34 @@ impl HttpStream {
             }
         }
         Ok(())
+    }
+}
+
+/// How long to wait before a stream is taken up again: what the upstream names, within bounds, and twice as long each time that
+/// no message came in between.
+fn wait(retry_millis: u64, resumes: u32) -> Duration {
+    let first = retry_millis.clamp(RETRY_MILLIS_MIN, RETRY_MILLIS_MAX);
+    let grown = first.saturating_mul(1 << resumes.saturating_sub(1).min(16));
+    Duration::from_millis(grown.min(RETRY_MILLIS_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upstream_names_the_wait_within_bounds_and_it_grows_while_nothing_comes() {
+        for (retry, resumes, millis) in [
+            (0, 1, 500),
+            (0, 2, 1_000),
+            (1, 5, 8_000),
+            (2_000, 1, 2_000),
+            (2_000, 3, 8_000),
+            (u64::MAX, 1, 30_000),
+            (20_000, 2, 30_000),
+            (0, u32::MAX, 30_000),
+        ] {
+            assert_eq!(wait(retry, resumes), Duration::from_millis(millis), "{retry} after {resumes}");
+        }
     }
 }

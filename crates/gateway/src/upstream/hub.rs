@@ -6,7 +6,7 @@ use super::era::Eras;
 use super::error::UpstreamError;
 use super::http::Endpoint;
 use super::registry::Registry;
-use super::room::Room;
+use crate::room::Room;
 use domain::Upstream;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;

@@ -2,16 +2,33 @@
 //! loses its oldest words first. Also what a session of the client remembers where a stateless upstream does not.
 
 use super::exchange::Event;
+use super::restore::Told;
+use crate::mcp::message::Raw;
+use crate::room::Room;
+use authority::Warrant;
+use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::{Notify, broadcast, watch};
 
+/// Room for the words of one connection, and of all connections to one upstream, in bytes.
+pub(super) const OF_CONNECTION: usize = 4 * 1_024 * 1_024;
+pub(super) const OF_UPSTREAM: usize = 64 * 1_024 * 1_024;
 /// Events that a slow listener may fall behind.
 const BEHIND_MAX: usize = 256;
 /// Events kept while nobody listens.
 const KEPT_MAX: usize = 64;
 /// Most resources that one session may subscribe to.
-const RESOURCES_MAX: usize = 1_000;
+const RESOURCES_MAX: usize = 1_024;
+
+/// A resource whose changes somebody wants to hear of.
+#[derive(Default)]
+struct Wanted {
+    /// How many do.
+    count: usize,
+    /// The decision that let it be asked for, if it was one of its own.
+    warrant: Option<Warrant>,
+}
 
 /// See the module.
 pub(super) struct Inbox {
@@ -19,7 +36,7 @@ pub(super) struct Inbox {
     kept: Mutex<VecDeque<Event>>,
     log_level: Mutex<Option<String>>,
     /// Resources with the number of those who want to hear of them.
-    resources: Mutex<BTreeMap<String, usize>>,
+    resources: Mutex<BTreeMap<String, Wanted>>,
     /// The set of resources changed.
     pub(super) changed: Notify,
     /// Whether somebody fetches events from the upstream.
@@ -135,25 +152,79 @@ impl Inbox {
         if resources.len() >= RESOURCES_MAX && !resources.contains_key(uri) {
             return None;
         }
-        let count = resources.entry(uri.to_owned()).or_default();
-        *count += 1;
-        Some(*count == 1)
+        let wanted = resources.entry(uri.to_owned()).or_default();
+        wanted.count += 1;
+        Some(wanted.count == 1)
     }
 
     /// One fewer. Whether it was the last.
     pub(super) fn unsubscribe(&self, uri: &str) -> bool {
         let mut resources = locked(&self.resources);
-        let Some(count) = resources.get_mut(uri) else { return false };
-        *count -= 1;
-        let last = *count == 0;
+        let Some(wanted) = resources.get_mut(uri) else { return false };
+        wanted.count -= 1;
+        let last = wanted.count == 0;
         if last {
             resources.remove(uri);
         }
         last
     }
 
+    /// Remembers what a session was told.
+    pub(super) fn note(&self, told: Told) {
+        match told {
+            Told::Level(level) => drop(self.set_log_level(level)),
+            Told::Subscribed(uri, warrant) => {
+                let mut resources = locked(&self.resources);
+                if resources.len() < RESOURCES_MAX || resources.contains_key(&uri) {
+                    resources.insert(uri, Wanted { count: 1, warrant });
+                }
+            }
+            Told::Unsubscribed(uri) => drop(locked(&self.resources).remove(&uri)),
+        }
+    }
+
+    /// What another session must be told.
+    pub(super) fn told(&self) -> Vec<Told> {
+        let level = self.log_level().map(Told::Level);
+        let resources = locked(&self.resources);
+        let resources = resources.iter().map(|(uri, wanted)| Told::Subscribed(uri.clone(), wanted.warrant.clone()));
+        level.into_iter().chain(resources).collect()
+    }
+
+    /// Forgets what another session was not told.
+    pub(super) fn forget(&self, told: &Told) {
+        match told {
+            Told::Level(_) => *locked(&self.log_level) = None,
+            Told::Subscribed(uri, _) | Told::Unsubscribed(uri) => drop(locked(&self.resources).remove(uri)),
+        }
+    }
+
     /// All of them.
     pub(super) fn resources(&self) -> Vec<String> {
         locked(&self.resources).keys().cloned().collect()
+    }
+}
+
+/// The event with its words counted in this room.
+///
+/// # Errors
+/// The event as it was: there is no room.
+pub(super) fn counted(event: Event, room: &Room) -> Result<Event, Event> {
+    let of = |params: &Option<Raw>| {
+        let Some(params) = params else { return Some(None) };
+        let part = room.part(params.as_bytes().len())?;
+        // A copy: the text may be a small part of a large piece, which it would keep.
+        Some(Some(Raw::trusted(part.hold(Bytes::copy_from_slice(params.as_bytes())))))
+    };
+    match event {
+        Event::Notification { method, params } => match of(&params) {
+            Some(params) => Ok(Event::Notification { method, params }),
+            None => Err(Event::Notification { method, params }),
+        },
+        Event::Request { id, method, params } => match of(&params) {
+            Some(params) => Ok(Event::Request { id, method, params }),
+            None => Err(Event::Request { id, method, params }),
+        },
+        other => Ok(other),
     }
 }

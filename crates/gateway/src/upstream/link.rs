@@ -8,14 +8,16 @@ use super::exchange::{Event, Source};
 use super::http::{Endpoint, Reply};
 use super::http_stream::{HttpStream, Patience};
 use super::hub::Hub;
-use super::inbox::Inbox;
+use super::inbox::{self, Inbox};
+use super::pool::Place;
 use super::profile::{ClientProfile, ServerProfile};
+use super::restore;
 use super::riders::Riders;
-use super::room::{self, Room};
 use super::rounds::AnswerTo;
 use crate::mcp::message::{Id, Raw};
 use crate::mcp::version::{Era, header};
 use crate::mcp::{object::Members, stream};
+use crate::room::Room;
 use arc_swap::ArcSwapOption;
 use authority::Warrant;
 use bytes::Bytes;
@@ -26,7 +28,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OnceCell, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -97,6 +99,8 @@ pub(super) struct Link {
     pub(super) inbox: Inbox,
     /// For what the upstream says by itself.
     pub(super) room: Room,
+    /// The task's, for answers.
+    pub(super) bodies: Room,
     /// Answers of ours to questions that no client gets.
     pub(super) replies: Arc<Semaphore>,
     /// Requests under way, for what the upstream asks outside of them: see [`super::riders`].
@@ -111,18 +115,19 @@ pub(super) struct Link {
     asked: Mutex<HashMap<Id, Option<AnswerTo>>>,
     next_id: AtomicI64,
     shut: CancellationToken,
-    /// A place among all connections.
-    _place: Option<OwnedSemaphorePermit>,
+    /// Its place among all.
+    pub(super) place: Place,
 }
 
 impl Link {
-    pub(super) fn new(hub: Arc<Hub>, task: TaskId, client: ClientProfile, place: Option<OwnedSemaphorePermit>) -> Self {
+    pub(super) fn new(hub: Arc<Hub>, task: TaskId, client: ClientProfile, bodies: Room, place: Place) -> Self {
         Self {
+            room: hub.room.within(inbox::OF_CONNECTION),
+            bodies,
             hub,
             task,
             client,
             inbox: Inbox::default(),
-            room: Room::new(room::OF_CONNECTION),
             replies: Arc::new(Semaphore::new(REPLIES_MAX)),
             riders: Riders::default(),
             holders: Arc::new(()),
@@ -132,7 +137,7 @@ impl Link {
             asked: Mutex::default(),
             next_id: AtomicI64::new(1),
             shut: CancellationToken::new(),
-            _place: place,
+            place,
         }
     }
 
@@ -242,6 +247,9 @@ impl Link {
                 Arc::new(session?)
             }
         };
+        if *self.sessions.borrow() > 0 && !session.era.is_modern() {
+            restore::restore(self, &session).await;
+        }
         self.session.store(Some(Arc::clone(&session)));
         self.sessions.send_modify(|sessions| *sessions += 1);
         if self.is_closed() {
@@ -324,7 +332,7 @@ impl Link {
         let mut cancel = (!session.era.is_modern()).then(|| Cancel::new(self, session, request));
         let mut response = endpoint.post(headers, body, deadline).await?;
         let session_id = response.headers_mut().remove(header::SESSION_ID);
-        let reply = Reply::read(endpoint, response, Some(&request.id), deadline).await?;
+        let reply = Reply::read(endpoint, response, Some(&request.id), (&self.bodies, deadline)).await?;
         let source = match reply {
             Reply::Stream(body) => {
                 let id = Some(request.id.clone());
@@ -365,7 +373,7 @@ impl Link {
             Carrier::Http(_) => {
                 let endpoint = self.endpoint()?;
                 let response = endpoint.post(http_headers(session, None), message, deadline).await?;
-                match Reply::read(endpoint, response, None, deadline).await? {
+                match Reply::read(endpoint, response, None, (&self.bodies, deadline)).await? {
                     Reply::Status(status) | Reply::Refused(status, _) => Err(UpstreamError::Status(status.as_u16())),
                     Reply::Accepted | Reply::Message(_) | Reply::Stream(_) => Ok(()),
                 }

@@ -6,8 +6,8 @@ use super::bridge;
 use super::error::UpstreamError;
 use super::exchange::{Event, Source};
 use super::http_stream::{HttpStream, Patience};
+use super::inbox::counted;
 use super::link::{Carrier, Link, Prepared, Session, spawn};
-use super::room::counted;
 use crate::answer;
 use crate::mcp::message::{Id, Raw};
 use crate::mcp::stream;
@@ -152,7 +152,7 @@ pub(super) fn deliver(link: &Arc<Link>, mut event: Event) {
     }
     // The oldest words go first.
     let event = loop {
-        match counted(event, (&link.room, &link.hub.room)) {
+        match counted(event, &link.room) {
             Ok(event) => break event,
             Err(again) if link.inbox.forget_oldest() => event = again,
             Err(Event::Request { id, .. }) => return reply(link, id, Err(not_now())),
@@ -283,6 +283,8 @@ impl Listening {
                 return Ok(event);
             }
             match self.events.recv().await {
+                // Not all that was asked for is announced any more.
+                Ok(event @ Event::Error(_)) => return Ok(event),
                 Ok(event) if self.wants(&event) => return Ok(event),
                 Ok(_) => {}
                 Err(broadcast::error::RecvError::Lagged(_)) => return Err(UpstreamError::Overrun),

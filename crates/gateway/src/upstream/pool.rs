@@ -7,18 +7,20 @@ use super::era::Eras;
 use super::error::UpstreamError;
 use super::http::{Endpoint, HttpClient};
 use super::hub::Hub;
+use super::inbox;
 use super::link::Link;
 use super::profile::{ClientProfile, SessionKey};
 use super::registry::Registry;
-use super::room::{self, Room};
 use crate::mcp::version::{Era, Version};
+use crate::room::{Room, Rooms};
+use crate::slots::Slots;
 use domain::{EndReason, TaskId, Transport, Upstream, UpstreamName};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
@@ -76,6 +78,16 @@ struct Key {
     client: u64,
 }
 
+/// What a connection counts against.
+pub(super) enum Place {
+    /// One of all connections.
+    Connection(#[expect(dead_code, reason = "held, so that it is taken")] OwnedSemaphorePermit),
+    /// Each process that it starts takes one of these.
+    Children(Arc<Slots>),
+    /// Nothing: it is an operator's.
+    Free,
+}
+
 struct Held {
     link: Arc<Link>,
     used: Instant,
@@ -94,9 +106,11 @@ struct Pool {
     /// Of upstreams that have roots of their own: a root of one upstream vouches for no other.
     clients: HashMap<UpstreamName, HttpClient>,
     table: Mutex<Table>,
-    /// Room for connections over HTTP, and for children.
+    /// Places for connections over HTTP, and for child processes.
     connections: Arc<Semaphore>,
-    children: Arc<Semaphore>,
+    children: Arc<Slots>,
+    /// For the requests and answers of tasks.
+    rooms: Rooms,
     farewells: TaskTracker,
 }
 
@@ -127,7 +141,8 @@ impl Upstreams {
             clients,
             table: Mutex::default(),
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-            children: Arc::new(Semaphore::new(CHILDREN_MAX)),
+            children: Arc::new(Slots::new(CHILDREN_MAX, CHILDREN_PER_TASK_MAX)),
+            rooms: Rooms::default(),
             farewells: TaskTracker::new(),
         });
         tokio::spawn(watch(Arc::downgrade(&pool), ends));
@@ -162,10 +177,15 @@ impl Upstreams {
                 None => {
                     let is_child = hub.endpoint.is_none();
                     table.make_room(task, is_child)?;
-                    let places = if is_child { &pool.children } else { &pool.connections };
-                    let place = Arc::clone(places).try_acquire_owned();
-                    let place = place.map_err(|_| UpstreamError::Busy(connections_of(is_child)))?;
-                    let link = Arc::new(Link::new(hub, task, client.clone(), Some(place)));
+                    let place = match is_child {
+                        // Each process takes one of its own, until it has ended.
+                        true => Place::Children(Arc::clone(&pool.children)),
+                        false => {
+                            let place = Arc::clone(&pool.connections).try_acquire_owned();
+                            Place::Connection(place.map_err(|_| UpstreamError::Busy(connections_of(is_child)))?)
+                        }
+                    };
+                    let link = Arc::new(Link::new(hub, task, client.clone(), pool.rooms.of(task), place));
                     let held = Held { link: Arc::clone(&link), used: Instant::now() };
                     if let Some(old) = table.links.entry(task).or_default().insert(key, held) {
                         old.link.shut();
@@ -194,12 +214,18 @@ impl Upstreams {
         let capabilities = json!({ "elicitation": { "form": {}, "url": {} }, "sampling": {}, "roots": {} });
         let client = ClientProfile { era: Era::Modern(Version::NEWEST_MODERN), capabilities, session: None };
         // No task has this identifier, so no task can meet this connection.
-        let link = Arc::new(Link::new(hub, TaskId::from_bytes([0; 16]), client, None));
+        let nobody = TaskId::from_bytes([0; 16]);
+        let link = Arc::new(Link::new(hub, nobody, client, pool.rooms.of(nobody), Place::Free));
         let listed = catalog::list(&link).await;
         link.shut();
         let listed = listed?;
         link.hub.catalog.take(&listed);
         Ok(listed.iter().filter_map(|text| crate::mcp::message::strict_value(text).ok()).collect())
+    }
+
+    /// The room for the requests and answers of a task.
+    pub(crate) fn room(&self, task: TaskId) -> Room {
+        self.0.rooms.of(task)
     }
 
     /// How every upstream that was spoken to stands.
@@ -260,7 +286,7 @@ impl Pool {
             eras: Eras::default(),
             catalog: Catalog::new(upstream.name.clone(), Arc::clone(&self.registry)),
             places: Arc::new(Semaphore::new(REQUESTS_MAX)),
-            room: Room::new(room::OF_UPSTREAM),
+            room: Room::new(inbox::OF_UPSTREAM),
             registry: Arc::clone(&self.registry),
             fault: Mutex::default(),
             farewells: self.farewells.clone(),

@@ -34,6 +34,11 @@ impl SseParser {
         Self { line: Vec::new(), event: SseEvent::default(), has_data: false, started: false, skip_newline: false, bytes_max }
     }
 
+    /// How many bytes of an event that is not finished it holds.
+    pub(super) fn held(&self) -> usize {
+        self.line.len() + self.event.data.len()
+    }
+
     /// Takes more of the stream and hands each finished event to `found`.
     pub(super) fn push(&mut self, chunk: &[u8], mut found: impl FnMut(SseEvent)) -> Result<(), UpstreamError> {
         let mut rest = chunk;
@@ -61,7 +66,7 @@ impl SseParser {
     }
 
     fn grow(&mut self, bytes: &[u8]) -> Result<(), UpstreamError> {
-        if self.line.len() + self.event.data.len() + bytes.len() > self.bytes_max {
+        if self.held() + bytes.len() > self.bytes_max {
             return Err(UpstreamError::TooLarge(self.bytes_max));
         }
         self.line.extend_from_slice(bytes);

@@ -4,10 +4,10 @@
 
 use super::error::UpstreamError;
 use super::exchange::Event;
-use super::room::{Part, Room};
 use crate::mcp::message::{Id, Raw};
 use crate::mcp::object::Members;
 use crate::mcp::version::meta;
+use crate::room::{Part, Room};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -17,13 +17,13 @@ use tokio::sync::mpsc;
 const REQUESTS_MAX: usize = 256;
 /// Most events, and most bytes, that may wait for a client which reads slowly; and most bytes for all requests of a child.
 const EVENTS_MAX: usize = 256;
-const BYTES_MAX: usize = 32 * 1_024 * 1_024;
-const CHILD_BYTES_MAX: usize = 128 * 1_024 * 1_024;
+const REQUEST_BYTES_MAX: usize = 24 * 1_024 * 1_024;
+const BYTES_MAX: usize = 48 * 1_024 * 1_024;
 
 /// An event on its way to the exchange, with the room that it takes.
 pub(super) struct Delivered {
     event: Result<Event, UpstreamError>,
-    _parts: [Part; 2],
+    _part: Part,
 }
 
 impl Delivered {
@@ -43,9 +43,8 @@ struct Entry {
 
 impl Entry {
     /// `false`: the client does not read, so the request is given up.
-    fn deliver(&self, all: &Room, event: Result<Event, UpstreamError>, bytes: usize) -> bool {
-        let parts = self.room.part(bytes).and_then(|own| Some([own, all.part(bytes)?]));
-        parts.is_some_and(|parts| self.events.try_send(Delivered { event, _parts: parts }).is_ok())
+    fn deliver(&self, event: Result<Event, UpstreamError>, bytes: usize) -> bool {
+        self.room.part(bytes).is_some_and(|part| self.events.try_send(Delivered { event, _part: part }).is_ok())
     }
 }
 
@@ -56,16 +55,15 @@ pub(super) struct Waiting {
     room: Room,
 }
 
-impl Default for Waiting {
-    fn default() -> Self {
-        Self { entries: Mutex::default(), room: Room::new(CHILD_BYTES_MAX) }
-    }
-}
-
 /// Where a request's events arrive, and the parameters as they must be sent.
 pub(super) type Entered = (mpsc::Receiver<Delivered>, Option<Raw>);
 
 impl Waiting {
+    /// Nobody waits yet. What waits later takes the room of this task.
+    pub(super) fn new(task: &Room) -> Self {
+        Self { entries: Mutex::default(), room: task.within(BYTES_MAX) }
+    }
+
     fn entries(&self) -> std::sync::MutexGuard<'_, BTreeMap<i64, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -89,7 +87,7 @@ impl Waiting {
         };
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let is_subscription = method == "subscriptions/listen";
-        entries.insert(number, Entry { events: sender, room: Room::new(BYTES_MAX), is_subscription, token });
+        entries.insert(number, Entry { events: sender, room: self.room.within(REQUEST_BYTES_MAX), is_subscription, token });
         Ok((events, params))
     }
 
@@ -103,14 +101,14 @@ impl Waiting {
     pub(super) fn finish(&self, id: &Id, event: Result<Event, UpstreamError>, bytes: usize) -> bool {
         let Id::Number(number) = id else { return false };
         let entry = self.entries().remove(number);
-        entry.is_some_and(|entry| entry.deliver(&self.room, event, bytes))
+        entry.is_some_and(|entry| entry.deliver(event, bytes) || entry.deliver(Err(UpstreamError::NoRoom), 0))
     }
 
     /// Every request fails.
     pub(super) fn fail_all(&self, error: &UpstreamError) {
         let entries = std::mem::take(&mut *self.entries());
         for entry in entries.into_values() {
-            entry.deliver(&self.room, Err(error.clone()), 0);
+            entry.deliver(Err(error.clone()), 0);
         }
     }
 
@@ -136,7 +134,7 @@ impl Waiting {
                 match number.filter(|number| entries.get(number).is_some_and(|entry| entry.is_subscription)) {
                     Some(number) => {
                         if let Some(entry) = entries.remove(&number) {
-                            entry.deliver(&self.room, Err(UpstreamError::Closed), 0);
+                            entry.deliver(Err(UpstreamError::Closed), 0);
                         }
                         None
                     }
@@ -173,7 +171,7 @@ impl Waiting {
     fn to(&self, number: i64, event: Event, bytes: usize) -> Option<Event> {
         let mut entries = self.entries();
         let Some(entry) = entries.get(&number) else { return Some(event) };
-        if !entry.deliver(&self.room, Ok(event), bytes) {
+        if !entry.deliver(Ok(event), bytes) {
             entries.remove(&number);
         }
         None

@@ -683,3 +683,32 @@ async fn a_hidden_tool_does_not_show_itself_by_what_it_says_of_arguments() {
         assert_eq!(hidden.text.replace("delete_everything", "X"), unknown.text.replace("no_such_tool", "X"));
     }
 }
+
+#[tokio::test]
+async fn answers_that_a_client_does_not_read_are_withheld_once_they_fill_the_share_of_its_task() {
+    let setup = Setup::new(true).await;
+    let (client, other) = (setup.client().await, setup.client().await);
+    let huge = || client.body(1, "tools/call", json!({ "name": "read_ticket", "arguments": { "ticket_id": "huge" } }));
+    let mut unread = Vec::new();
+    for _ in 0..5 {
+        unread.push(client.send(client.request("POST", huge())).await);
+    }
+    let refused = Answer::of(unread.pop().unwrap()).await;
+    assert!(refused.code() == 50_200 && refused.text.contains("no room"), "{:.300}", refused.text);
+    let outcomes = setup.wait_logged("outcome", 5).await;
+    let withheld = outcomes.iter().filter(|outcome| outcome["status"] == "withheld").count();
+    assert!((1..=3).contains(&withheld), "{outcomes:?}");
+    assert_eq!(other.call("get_order", own_order()).await.status, StatusCode::OK);
+    let others = other.call("read_ticket", json!({ "ticket_id": "huge" })).await;
+    assert!(others.text.len() > 15 << 20, "another task has its own share");
+}
+
+#[tokio::test]
+async fn a_short_text_that_would_mean_a_lot_of_memory_is_not_read() {
+    let setup = Setup::new(true).await;
+    let client = setup.client().await;
+    let bomb = format!("[{}1]", "1,".repeat(1_000_000));
+    let body = client.body(1, "tools/call", json!({ "name": "get_order", "arguments": { "order_id": "BOMB" } }));
+    let answer = client.post(body.replace("\"BOMB\"", &bomb)).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE, "{:.300}", answer.text);
+}

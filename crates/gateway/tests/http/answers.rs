@@ -335,3 +335,23 @@ async fn what_an_api_says_to_proxies_and_to_dpop_clients_is_not_passed_on() {
     let of_api = ["x-accel-redirect", "x-sendfile", "dpop-nonce", "x-fine"].map(|name| got.headers.contains_key(name));
     assert_eq!(of_api, [false, false, false, true]);
 }
+
+#[tokio::test]
+async fn answers_that_a_client_does_not_read_are_withheld_once_they_fill_the_share_of_its_task() {
+    let limits = HttpLimits { requests_per_minute: 1_000, ..HttpLimits::default() };
+    let setup = Setup::with(With { limits, ..With::default() }).await;
+    let (client, other) = (setup.client().await, setup.client().await);
+    setup.upstream.answer(|_| ok("content-type: application/json\r\n", vec![b'x'; 1_000_000]));
+    let mut unread = Vec::new();
+    for _ in 0..80 {
+        unread.push(client.send(client.request("GET", "/http/api/echo").body(Full::default()).unwrap()).await);
+    }
+    let given = unread.iter().filter(|answer| answer.status() == 200).count();
+    assert!((16..=67).contains(&given), "{given}");
+    let refused = Got::of(unread.pop().unwrap()).await;
+    assert_eq!((refused.status.as_u16(), refused.reason().as_str()), (502, "withheld"), "{refused:?}");
+    assert_eq!(setup.outcome().await, "withheld");
+    assert_eq!(other.get("/http/api/echo").await.status, 200, "another task has its own share");
+    drop(unread);
+    assert_eq!(client.get("/http/api/echo").await.status, 200, "there is room again");
+}

@@ -274,6 +274,32 @@ async fn nothing_comes_down_while_the_opening_is_decided_again() {
 }
 
 #[tokio::test]
+async fn a_message_between_two_steps_of_a_reload_waits_for_the_routes_that_its_policy_knows() {
+    for same in [true, false] {
+        let setup = echoing().await;
+        let client = setup.client().await;
+        let mut socket = open(&client).await;
+        let decided = || setup.logged("decision").into_iter().filter(|event| event["operation"] == "http.request").count();
+        let before = decided();
+        setup.reload_policies(&format!("{POLICIES}\n// another version\n")).await;
+        socket.send(Message::text("between")).await.unwrap();
+        let early = tokio::time::timeout(Duration::from_millis(300), socket.next()).await;
+        assert!(early.is_err(), "{early:?}");
+        assert_eq!(decided(), before, "its policy means other routes by these names");
+        if same {
+            setup.apis.replace(vec![setup.target.clone()]).unwrap();
+            assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("between"));
+        } else {
+            let other = With { limits: HttpLimits { timeout_secs: 6, ..HttpLimits::default() }, ..With::default() };
+            setup.apis.replace(vec![target(&setup.world, &setup.upstream, &other, setup.secrets.path())]).unwrap();
+            let (got, close) = rest(&mut socket).await;
+            assert!(got.is_empty() && close.unwrap().1.contains("other routes"));
+            assert!(setup.upstream.frames.lock().unwrap().iter().all(|(_, payload)| payload != b"between"));
+        }
+    }
+}
+
+#[tokio::test]
 async fn other_policies_decide_an_open_socket_again_and_another_description_ends_it() {
     let setup = echoing().await;
     let client = setup.client().await;

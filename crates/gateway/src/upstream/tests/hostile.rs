@@ -358,3 +358,59 @@ async fn a_call_may_be_pinged_as_often_as_it_lasts() {
     }
     assert_eq!(pings, 100);
 }
+
+/// What became of this many answers of twelve mebibytes that their reader keeps.
+async fn kept(connection: &Connection, count: usize) -> Vec<Result<Event, UpstreamError>> {
+    let mut kept = Vec::new();
+    for id in 0..count {
+        let sent = send(connection, i64::try_from(id).unwrap(), "tools/call", echo(1)).await;
+        kept.push(match sent {
+            Ok(mut exchange) => exchange.next().await,
+            Err(error) => Err(error),
+        });
+    }
+    kept
+}
+
+#[tokio::test]
+async fn answers_that_nobody_takes_fill_the_share_of_their_task_and_no_other() {
+    let words: &'static str = Box::leak("x".repeat(12 * 1024 * 1024).into_boxed_str());
+    for streams in [false, true] {
+        let fake = Fake::start(move |seen| {
+            stateless(seen, |seen| {
+                let answer = json!({ "jsonrpc": "2.0", "id": seen.body()["id"], "result": { "text": words } });
+                if streams { sse(event(&answer)) } else { json_text(answer.to_string()) }
+            })
+        })
+        .await;
+        let bench = Bench::new(http(&fake.url));
+        let (greedy, other) = (bench.connect(1, &modern()).await, bench.connect(2, &modern()).await);
+        let full = kept(&greedy, 8).await;
+        let given = full.iter().filter(|outcome| outcome.is_ok()).count();
+        assert!((1..=5).contains(&given), "{given} answers, {streams}");
+        let refused: Vec<_> = full.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
+        assert!(refused.iter().all(|error| **error == UpstreamError::NoRoom), "{refused:?}, {streams}");
+        assert!(kept(&other, 2).await.iter().all(Result::is_ok), "another task has its own, {streams}");
+        drop(full);
+        assert!(kept(&greedy, 2).await.iter().all(Result::is_ok), "what was taken makes room again, {streams}");
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_names_no_wait_is_not_come_back_to_at_the_speed_of_the_network() {
+    let fake = Fake::start(|seen| {
+        with_sessions(seen, |_| {
+            let note = json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": {} });
+            sse(format!("retry: 0\n\nid: e-1\n{}", event(&note)))
+        })
+    })
+    .await;
+    let connection = Bench::new(http(&fake.url)).connect(1, &legacy("a")).await;
+    let started = std::time::Instant::now();
+    let mut exchange = send(&connection, 5, "tools/call", echo(1)).await.unwrap();
+    let mut pauses = 0;
+    while pauses < 3 {
+        pauses += u32::from(matches!(exchange.next().await.unwrap(), Event::Paused));
+    }
+    assert!(started.elapsed() >= std::time::Duration::from_secs(1), "{:?}", started.elapsed());
+}

@@ -294,3 +294,74 @@ async fn announcements_go_on_in_the_session_that_took_the_place_of_a_lost_one() 
     let event = tokio::time::timeout(std::time::Duration::from_secs(20), heard.recv()).await;
     assert!(matches!(event, Ok(Ok(Event::Notification { .. }))), "{event:?}");
 }
+
+/// An upstream with sessions that forgets the first when `forget` says so, and refuses to announce what is called `gone`.
+async fn forgetful(forget: Arc<std::sync::atomic::AtomicBool>) -> Fake {
+    use std::sync::atomic::Ordering::SeqCst;
+    let sessions = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    Fake::start(move |seen| {
+        if seen.rpc() == "initialize" {
+            let number = sessions.fetch_add(1, SeqCst) + 1;
+            let mut response = with_sessions(seen, |_| status(500));
+            response.headers_mut().insert("mcp-session-id", format!("session-{number}").parse().unwrap());
+            return response;
+        }
+        let first = seen.header("mcp-session-id") == Some("session-1");
+        if first && forget.load(SeqCst) && seen.method == "POST" {
+            return status(404);
+        }
+        with_sessions(seen, |seen| match seen.method.as_str() {
+            "GET" => stuck("text/event-stream", vec![": quiet\n\n".to_owned()]),
+            _ if !first && seen.body()["params"]["uri"] == "gone" => error(seen, -32602),
+            _ => result(seen, &json!({})),
+        })
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_session_that_takes_the_place_of_a_lost_one_is_told_what_that_was_told() {
+    let forget = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let fake = forgetful(Arc::clone(&forget)).await;
+    let connection = Bench::new(http(&fake.url)).connect(1, &legacy("a")).await;
+    let mut heard = connection.unsolicited();
+    call(&connection, 1, "logging/setLevel", json!({ "level": "error" })).await.unwrap();
+    for (id, method, uri) in [
+        (2, "resources/subscribe", "kept"),
+        (3, "resources/subscribe", "gone"),
+        (4, "resources/subscribe", "given up"),
+        (5, "resources/unsubscribe", "given up"),
+    ] {
+        call(&connection, id, method, json!({ "uri": uri })).await.unwrap();
+    }
+    forget.store(true, std::sync::atomic::Ordering::SeqCst);
+    call(&connection, 6, "tools/call", echo(1)).await.unwrap();
+    let renewed = |seen: &Seen| seen.header("mcp-session-id") == Some("session-2") && seen.method == "POST";
+    let told: Vec<_> = fake.seen().into_iter().filter(renewed).map(|seen| (seen.rpc(), seen.body()["params"].clone())).collect();
+    let methods: Vec<&str> = told.iter().map(|(method, _)| method.as_str()).collect();
+    let all = ["notifications/initialized", "logging/setLevel", "resources/subscribe", "resources/subscribe", "tools/call"];
+    assert_eq!(methods, all, "before the call that is sent again: {told:?}");
+    assert_eq!(told[1].1["level"], "error");
+    assert_eq!([&told[2].1["uri"], &told[3].1["uri"]], ["gone", "kept"]);
+    // What it did not take is said.
+    let said = tokio::time::timeout(std::time::Duration::from_secs(10), heard.recv()).await;
+    let Ok(Ok(Event::Notification { method, params: Some(params) })) = said else { panic!("{said:?}") };
+    assert!(method == "notifications/message" && params.to_value()["data"].as_str().unwrap().contains("subscribe again"));
+}
+
+#[tokio::test]
+async fn a_subscription_that_a_renewed_session_does_not_take_ends() {
+    let forget = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let fake = forgetful(Arc::clone(&forget)).await;
+    let connection = Bench::new(http(&fake.url)).connect(1, &modern()).await;
+    connection.server().await.unwrap();
+    // As a stateless client's subscription leaves it behind.
+    assert_eq!(connection.0.inbox.subscribe("gone"), Some(true));
+    let params = json!({ "notifications": {}, "_meta": meta() });
+    let mut exchange = send(&connection, 1, "subscriptions/listen", params).await.unwrap();
+    assert!(matches!(exchange.next().await.unwrap(), Event::Notification { .. }), "acknowledged");
+    forget.store(true, std::sync::atomic::Ordering::SeqCst);
+    call(&connection, 2, "tools/call", echo(1)).await.unwrap();
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(10), exchange.next()).await;
+    assert!(matches!(ended, Ok(Ok(Event::Error(_)))), "{ended:?}");
+}

@@ -205,3 +205,18 @@ async fn one_task_cannot_start_programs_without_end() {
     let error = bench.upstreams.connect(&name(), TaskId::from_bytes([1; 16]), &legacy("more")).await.unwrap_err();
     assert_eq!(error, UpstreamError::Busy("programs"));
 }
+
+#[tokio::test]
+async fn the_place_of_a_child_is_free_when_its_process_is_gone_and_not_before() {
+    // Each outlives its connection as long as it can.
+    let text = "trap '' TERM; next; answer '{\"pid\":'$$'}'; while :; do sleep 1; done";
+    let bench = Bench::new(with_handshake(text));
+    let mut pids = Vec::new();
+    let alive = |pids: &[Value]| pids.iter().filter(|pid| std::path::Path::new(&format!("/proc/{pid}")).exists()).count();
+    for session in 0..10 {
+        let connection = bench.connect(1, &legacy(&session.to_string())).await;
+        pids.push(call(&connection, 1, "tools/call", json!({})).await.unwrap()["pid"].clone());
+        assert!(alive(&pids) <= 8, "{} processes of one task", alive(&pids));
+        connection.close().await;
+    }
+}

@@ -220,6 +220,7 @@ async fn call(shared: Arc<Shared>, id: Value, params: &Value, complete: &str) ->
                     r#"{{"content":[],"_meta":{{"note":"smuggled","io.modelcontextprotocol/related-task":{{"taskId":"t"}}}}{complete}}}"#
                 ),
             ),
+            "huge" => answer(&id, &format!(r#"{{"content":[{{"type":"text","text":"{}"}}]{complete}}}"#, "x".repeat(15 << 20))),
             "fails" => answer(&id, &format!(r#"{{"content":[{{"type":"text","text":"no"}}],"isError":true{complete}}}"#)),
             "progress" => {
                 let token = params.pointer("/_meta/progressToken").cloned().unwrap_or_default();
