@@ -12,6 +12,8 @@ mod agentgateway;
 mod cerbos;
 mod child;
 mod client;
+mod keeping;
+mod ledger;
 mod options;
 mod proxy;
 mod records;
@@ -26,6 +28,7 @@ use accept::Accepting;
 use anyhow::Result;
 use child::Server;
 use client::{Load, run};
+use keeping::Keeping;
 use options::{Baseline, Command, Options};
 use report::{Row, table};
 use stand::{SYNCED, Stand};
@@ -55,9 +58,10 @@ async fn main() -> Result<()> {
 async fn serve(baseline: Baseline) -> Result<()> {
     let certificate = baseline.certificate.as_ref().map(|(cert, key)| (cert.as_path(), key.as_path()));
     let listener = Accepting::bind(certificate).await?;
+    let keeping = Keeping::open(baseline.kept)?;
     match baseline.upstream {
-        None => upstream::serve(listener, baseline.records).await,
-        Some(upstream) => proxy::serve(listener, upstream, baseline.records).await,
+        None => upstream::serve(listener, keeping).await,
+        Some(upstream) => proxy::serve(listener, upstream, keeping).await,
     }
 }
 
@@ -126,11 +130,15 @@ async fn decisions(writ: &Writ, folder: &Path, options: &Options) -> Result<()> 
         return Ok(());
     }
     const CERBOS: &str = "Cerbos over HTTP";
-    // What any service over HTTP costs that keeps a record and decides nothing: nobody's decisions come faster.
-    let records = folder.join("answered").display().to_string();
-    let bound = Arc::new(Server::baseline(&["upstream", "--records", &records]).await?);
-    let mut paths =
-        vec![("no decision, synced record", Target::plain(&bound, None)), ("writ, AuthZEN, logged", writ.decisions().await?)];
+    // What any service over HTTP costs that keeps a record, or what Writ keeps, and decides nothing: nobody's decisions
+    // come faster.
+    let mut paths = Vec::new();
+    for (name, option) in [("no decision, synced record", "--records"), ("no decision, Writ's ledger", "--ledger")] {
+        let place = folder.join(option).display().to_string();
+        let bound = Arc::new(Server::baseline(&["upstream", option, &place]).await?);
+        paths.push((name, Target::plain(&bound, None)));
+    }
+    paths.push(("writ, AuthZEN, logged", writ.decisions().await?));
     match &options.cerbos {
         Some(binary) => paths.push((CERBOS, cerbos::start(binary, &folder.join("cerbos")).await?)),
         None => println!("\nCerbos is not measured: give its binary with --cerbos (npm `@cerbos/cerbos-linux-x64`)"),

@@ -1,5 +1,6 @@
 //! The command line of the load driver: what is measured, for how long, with how many clients. Measures nothing itself.
 
+use crate::keeping::Kept;
 use anyhow::{Context, Result, bail};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,7 +30,7 @@ pub(crate) enum Command {
 #[derive(Default)]
 pub(crate) struct Baseline {
     pub(crate) upstream: Option<SocketAddr>,
-    pub(crate) records: Option<PathBuf>,
+    pub(crate) kept: Option<Kept>,
     pub(crate) certificate: Option<(PathBuf, PathBuf)>,
 }
 
@@ -93,7 +94,8 @@ fn baseline(kind: &str, mut words: impl Iterator<Item = String>) -> Result<Basel
         let value = words.next().with_context(|| format!("{word} needs a value"))?;
         match word.as_str() {
             "--upstream" => baseline.upstream = Some(value.parse()?),
-            "--records" => baseline.records = Some(value.into()),
+            "--records" => baseline.kept = Some(Kept::Records(value.into())),
+            "--ledger" => baseline.kept = Some(Kept::Ledger(value.into())),
             "--cert" => cert = Some(value.into()),
             "--key" => key = Some(value.into()),
             _ => bail!("unknown option {word}"),

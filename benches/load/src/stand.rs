@@ -31,6 +31,7 @@ impl Stand {
         let upstream = Server::baseline(&["upstream"]).await?;
         let at = upstream.at.to_string();
         let records = folder.join("records").display().to_string();
+        let ledger = folder.join("ledger").display().to_string();
         let mut certificate = Vec::new();
         if let Some(tls) = &tls {
             certificate =
@@ -41,6 +42,7 @@ impl Stand {
             ("direct", &["upstream"][..]),
             ("bare proxy", &["proxy", "--upstream", &at]),
             (SYNCED, &["proxy", "--upstream", &at, "--records", &records]),
+            ("bare proxy, Writ's ledger", &["proxy", "--upstream", &at, "--ledger", &ledger]),
         ] {
             let words: Vec<&str> = words.iter().copied().chain(certificate.iter().map(String::as_str)).collect();
             let server = Arc::new(Server::baseline(&words).await?);

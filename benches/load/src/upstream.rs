@@ -2,7 +2,7 @@
 //! told. It is as cheap as hyper allows, so that what is measured is the path to it.
 
 use crate::accept::Accepting;
-use crate::records::{self, Records};
+use crate::keeping::Keeping;
 use anyhow::Result;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -10,7 +10,6 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use serde_json::{Value, json};
-use std::path::PathBuf;
 
 /// The definition of a tool.
 pub(crate) fn definition(name: &str) -> Value {
@@ -21,23 +20,20 @@ pub(crate) fn definition(name: &str) -> Value {
     })
 }
 
-/// Serves on this listener, for good; with a file, a record of each call is on disk before it is answered.
-pub(crate) async fn serve(listener: Accepting, records: Option<PathBuf>) -> Result<()> {
-    let records = records.map(records::open).transpose()?;
+/// Serves on this listener, for good; what is kept of a call is on disk before it is answered.
+pub(crate) async fn serve(listener: Accepting, keeping: Keeping) -> Result<()> {
     loop {
         let Some(stream) = listener.next().await? else { continue };
-        let records = records.clone();
-        tokio::spawn(stream.serve(service_fn(move |request| answer(records.clone(), request))));
+        let keeping = keeping.clone();
+        tokio::spawn(stream.serve(service_fn(move |request| answer(keeping.clone(), request))));
     }
 }
 
-async fn answer(records: Option<Records>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>> {
+async fn answer(keeping: Keeping, request: Request<Incoming>) -> Result<Response<Full<Bytes>>> {
     let method = request.method().clone();
     let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let message: Value = serde_json::from_slice(&body).unwrap_or_default();
-    if let Some(records) = records {
-        records::keep(&records, &message).await?;
-    }
+    keeping.decided(&message).await?;
     let result = match message.get("method").and_then(Value::as_str) {
         _ if method != hyper::Method::POST => return Ok(empty(StatusCode::METHOD_NOT_ALLOWED)),
         Some("tools/call") => {
