@@ -40,6 +40,10 @@ use testkit::Holder;
 use tls::Tls;
 use writ::{Held, SWAPPERS, Writ};
 
+/// The one that Writ has, so that the baselines are as quick.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Clients of the token endpoint.
 const SWAPPING: usize = 32;
 
