@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 use store::{Keys, Store, StoreConfig};
 use zeroize::Zeroizing;
 
-/// Bytes of a decision of the bearer path, and of its outcome, as `writ audit show` gives them.
-const DECISION: usize = 760;
-const OUTCOME: usize = 270;
+/// Bytes of a decision of the bearer path, and of its outcome, without the chain around them.
+const DECISION: usize = 566;
+const OUTCOME: usize = 266;
+/// Whom they are of: what the search index goes by.
+const TASK: &str = "tsk_01a20aaab6737f2bb23c1a6fac0ec9fa";
 
 struct Running(Instant);
 
@@ -53,7 +55,10 @@ pub(crate) fn ended(store: &Store, message: &Value) -> Result<()> {
 
 fn entry(kind: &str, message: &Value, bytes: usize) -> Result<Write> {
     let tool = message.pointer("/params/name").and_then(Value::as_str).unwrap_or_default();
-    let mut event = json!({ "agent": "loose", "room": "", "tool": tool, "type": kind });
+    let mut event = json!({
+        "agent": "loose", "intent": "load", "operation": "tools/call", "outcome": "allow", "owner": "bench", "room": "",
+        "subject": tool, "task": TASK, "type": kind, "upstream": "echo",
+    });
     let room = bytes.saturating_sub(serde_json::to_vec(&event)?.len());
     if let Some(slot) = event.get_mut("room") {
         *slot = ".".repeat(room).into();
