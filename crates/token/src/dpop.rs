@@ -44,6 +44,11 @@ impl TargetUri {
             return Err(Error::UriMalformed);
         }
         let mut url = Url::parse(uri).map_err(|_| Error::UriMalformed)?;
+        // It forgives slashes too many or too few before the host (RFC 3986 §3: two, and then the host).
+        let authority = uri.get(url.scheme().len()..).and_then(|rest| rest.strip_prefix("://"));
+        if authority.is_none_or(|authority| authority.starts_with('/')) {
+            return Err(Error::UriMalformed);
+        }
         let anonymous = url.username().is_empty() && url.password().is_none();
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() || !anonymous {
             return Err(Error::UriMalformed);

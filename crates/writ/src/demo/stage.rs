@@ -129,11 +129,10 @@ async fn free_port() -> anyhow::Result<u16> {
 
 fn write_additions(dir: &Path, port: u16, upstream: SocketAddr) -> anyhow::Result<()> {
     let path = dir.join("writ.toml");
-    let token = dir.join("helpdesk.token");
     let text = fs::read_to_string(&path)?
         .replace("127.0.0.1:8700", &format!("127.0.0.1:{port}"))
         .replace("http://127.0.0.1:8701/mcp", &format!("http://{upstream}/mcp"))
-        .replace("# injection = { env = \"HELPDESK_TOKEN\" }", &format!("injection = {{ file = \"{}\" }}", token.display()));
+        .replace("# injection = { env = \"HELPDESK_TOKEN\" }", "injection = { file = \"helpdesk.token\" }");
     fs::write(&path, text)?;
     for (name, text) in AGENTS {
         fs::write(dir.join("agents").join(format!("{name}.toml")), text)?;
