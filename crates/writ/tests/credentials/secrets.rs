@@ -147,13 +147,16 @@ fn nobody_of_the_same_user_reads_the_memory_or_the_environment_of_the_server() {
     assert!(writ(dir.path(), &["init", "."]).status.success());
     edit(&dir.path().join("writ.toml"), "127.0.0.1:8700", "127.0.0.1:0");
     let nobody = fs::metadata(dir.path()).unwrap().uid() == 0;
+    // Where it was built may be closed to others, as root's home is.
+    let program = dir.path().join("program");
     if nobody {
+        fs::copy(env!("CARGO_BIN_EXE_writ"), &program).unwrap();
         // Root reads everything: it runs as somebody else, and what the system then says of its files is what counts.
         assert!(Command::new("chown").args(["-R", "65534:65534"]).arg(dir.path()).status().unwrap().success());
     }
     let (process, serving) = serve(dir.path(), |serve| {
         if nobody {
-            serve.uid(65_534).gid(65_534);
+            serve.env("PROGRAM", &program).uid(65_534).gid(65_534);
         }
     });
     let server = Server { dir, process };

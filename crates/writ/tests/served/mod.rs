@@ -98,7 +98,7 @@ pub fn command(dir: &Path, args: &[&str]) -> Command {
 /// The same under the umask that hides nothing, which must not matter.
 pub fn permissive(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new("sh");
-    command.args(["-c", "umask 000; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_writ")]).args(args);
+    command.args(["-c", "umask 000; exec \"${PROGRAM:-$0}\" \"$@\"", env!("CARGO_BIN_EXE_writ")]).args(args);
     command.current_dir(dir).env_remove("WRIT_CONFIG").env_remove("WRIT_SERVER");
     command
 }
