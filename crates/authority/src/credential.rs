@@ -305,7 +305,7 @@ impl Authority {
             }
         };
         let logged: Result<Option<Included>, crate::Error> = logged.await;
-        if reserved && logged.is_err() {
+        if reserved && logged.as_ref().is_err_and(crate::Error::wrote_nothing) {
             acting.live.give_back();
         }
         match (draft, logged) {

@@ -369,10 +369,10 @@ impl Authority {
         if let Err(error) = logged {
             tracing::error!(%error, "a decision could not be logged, so it is refused");
             if let Some(record) = &mut record {
-                // There is no entry whose outcome it could be.
+                // There is no entry whose outcome it could be; or if there is, that reads as unknown.
                 record.written = true;
             }
-            if reserved {
+            if reserved && error.wrote_nothing() {
                 acting.live.give_back();
             }
             return Decision::Failed(Denial::unlogged(&error));

@@ -7,7 +7,7 @@ use domain::{EndReason, NotEligible, ParamFault};
 /// Why a use case did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The ledger refused or failed; nothing took effect.
+    /// The ledger refused or failed; nothing took effect that is not in the log, if it kept the write.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     /// The archive failed.
@@ -62,6 +62,13 @@ pub enum Error {
     /// A target did not do what was asked.
     #[error(transparent)]
     Target(#[from] TargetError),
+}
+
+impl Error {
+    /// Whether the log is sure not to have it.
+    pub(crate) fn wrote_nothing(&self) -> bool {
+        !matches!(self, Self::Ledger(LedgerError::Uncertain(_)))
+    }
 }
 
 /// Why no token was issued. The edge maps each to its RFC error code; details that would help an attacker stay out of

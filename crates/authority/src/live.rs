@@ -212,8 +212,9 @@ impl LiveTask {
         self.kept.fetch_or(bits(labels), Ordering::Release);
     }
 
-    /// Gives a place in the budget back, of a request that was refused because its decision could not be logged. Labels
-    /// stay risen: another request may have read by the same ones meanwhile, and nobody can tell.
+    /// Gives a place in the budget back, of a request that was refused because its decision is not in the log. One that may
+    /// be there keeps its place: the log would tell of more calls than the task may have. Labels stay risen: another
+    /// request may have read by the same ones meanwhile, and nobody can tell.
     pub(crate) fn give_back(&self) {
         let mut progress = self.locked();
         progress.calls_used = progress.calls_used.saturating_sub(1);

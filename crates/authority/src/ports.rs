@@ -174,10 +174,14 @@ pub enum LedgerError {
     /// An event is larger than [`EVENT_BYTES_MAX`].
     #[error("the event has {0} bytes, more than a log entry may have")]
     TooLarge(usize),
-    /// The storage failed; the cause is in the operator's log. Whether the write was kept is unknown, so the caller must
-    /// treat it as not done and must not repeat its effect.
+    /// The storage cannot be written; the cause is in the operator's log. Nothing was written.
     #[error("the ledger cannot be written: {0}")]
     Unavailable(String),
+    /// The storage failed while it wrote; the cause is in the operator's log. Whether the write was kept shows when the
+    /// storage is back: until then the caller must treat it as not done, must not repeat its effect, and must not take
+    /// back what it counted for it.
+    #[error("the ledger failed while it was written: {0}")]
+    Uncertain(String),
 }
 
 /// Resolves when a posted write is durable, or could not be made so.

@@ -91,18 +91,31 @@ async fn a_call_that_could_not_be_logged_gives_its_place_in_the_budget_back() {
     let world = World::fixture().await;
     let (_, caller) = refund_task(&world).await;
     let one = || call(&world, &caller, "refund", json!({ "order_id": "1001", "amount_cents": 1 }));
-    for fault in [Fault::Failed, Fault::FailedButKept] {
-        world.ledger.break_with(Some(fault));
-        // More often than the task has calls.
-        for _ in 0..6 {
-            assert_eq!(denial(one().await).reason, Reason::LogUnavailable);
-        }
-        assert_eq!(caller.live().progress().calls_used, 0, "{fault:?}");
+    world.ledger.break_with(Some(Fault::Failed));
+    // More often than the task has calls.
+    for _ in 0..6 {
+        assert_eq!(denial(one().await).reason, Reason::LogUnavailable);
     }
+    assert_eq!(caller.live().progress().calls_used, 0);
     world.ledger.break_with(None);
     let Decision::Allow(permit) = one().await else { panic!("nothing was used up") };
     drop(permit);
     assert_eq!(caller.live().progress().calls_used, 1);
+}
+
+#[tokio::test]
+async fn a_call_that_may_be_in_the_log_keeps_its_place_in_the_budget() {
+    let world = World::fixture().await;
+    let (task, caller) = refund_task(&world).await;
+    let one = || call(&world, &caller, "refund", json!({ "order_id": "1001", "amount_cents": 1 }));
+    world.ledger.break_with(Some(Fault::FailedButKept));
+    // Refused, and yet the log has it as allowed.
+    assert_eq!(denial(one().await).reason, Reason::LogUnavailable);
+    world.ledger.break_with(None);
+    let Decision::Allow(permit) = one().await else { panic!("there are more places") };
+    drop(permit);
+    let told = world.ledger.events().iter().filter(|event| event["operation"] == "tools/call").count() as u64;
+    assert_eq!((told, caller.live().progress().calls_used), (2, 2), "{task:?}");
 }
 
 #[tokio::test]

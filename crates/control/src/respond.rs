@@ -254,6 +254,12 @@ fn ledger(error: &LedgerError) -> Problem {
         LedgerError::Unavailable(_) => {
             Problem::failure(unavailable, "log_unavailable", "the log cannot be written, so nothing was done", error)
         }
+        LedgerError::Uncertain(_) => Problem::failure(
+            unavailable,
+            "log_unavailable",
+            "the log failed while this was written: it may count as done once the log is back; look then, before you repeat it",
+            error,
+        ),
     }
 }
 

@@ -145,7 +145,7 @@ impl Visit<'_> {
             jobs.push(Job::Write(write, reply));
             held.as_mut().map(|writer| writer.serve(jobs))
         }));
-        served.map(|_| None).map_err(|_| LedgerError::Unavailable("the writer of the ledger broke down".to_owned()))
+        served.map(|_| None).map_err(|_| LedgerError::Uncertain("the writer of the ledger broke down".to_owned()))
     }
 }
 

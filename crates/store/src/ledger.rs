@@ -24,7 +24,7 @@ impl Ledger for Store {
         if let Some((write, reply)) = visit.commit(write, Reply::Index(answer), self.shared())? {
             self.ask(Job::Write(write, reply))?;
         }
-        answered.await.unwrap_or_else(|_| Err(stopped()))
+        answered.await.unwrap_or_else(|_| Err(broke_off()))
     }
 
     fn post(&self, write: Write) -> Result<(), LedgerError> {
@@ -40,7 +40,7 @@ impl Ledger for Store {
     fn follow(&self, write: Write) -> Result<Durable, LedgerError> {
         let (answer, answered) = oneshot::channel();
         self.put(write, Reply::Followed(answer))?;
-        Ok(Box::pin(async move { answered.await.unwrap_or_else(|_| Err(stopped())).map(drop) }))
+        Ok(Box::pin(async move { answered.await.unwrap_or_else(|_| Err(broke_off())).map(drop) }))
     }
 
     async fn include(&self, write: Write, seen: u64) -> Result<Inclusion, LedgerError> {
@@ -49,7 +49,7 @@ impl Ledger for Store {
         }
         let (answer, answered) = oneshot::channel();
         self.enqueue(Prepared::new(write)?, Reply::Proof(seen, answer))?;
-        answered.await.unwrap_or_else(|_| Err(stopped()))
+        answered.await.unwrap_or_else(|_| Err(broke_off()))
     }
 
     async fn anchored(&self, size: u64) -> Result<(), LedgerError> {
@@ -106,6 +106,11 @@ impl Store {
             TrySendError::Disconnected(_) => stopped(),
         })
     }
+}
+
+/// Nobody will say any more how a write ended.
+fn broke_off() -> LedgerError {
+    LedgerError::Uncertain("the ledger stopped meanwhile".to_owned())
 }
 
 fn stopped() -> LedgerError {

@@ -215,7 +215,8 @@ impl Writer {
             Ok(applied) => self.answer(jobs, applied),
             Err(error) => {
                 self.fail_with(&error);
-                let failed = LedgerError::Unavailable(error.brief().to_owned());
+                let why = error.brief().to_owned();
+                let failed = if self.unknown.is_some() { LedgerError::Uncertain(why) } else { LedgerError::Unavailable(why) };
                 jobs.into_iter().for_each(|job| fail(job, &failed));
             }
         }
@@ -313,13 +314,13 @@ impl Writer {
         for (position, job) in jobs.into_iter().enumerate() {
             match job {
                 Job::Write(_, reply) => {
-                    let result = results.next().unwrap_or(Err(LedgerError::Unavailable("the store failed".to_owned())));
+                    let result = results.next().unwrap_or(Err(LedgerError::Uncertain("the store failed".to_owned())));
                     match (reply, result) {
                         (Reply::Nobody, _) => {}
                         (Reply::Index(waiting) | Reply::Followed(waiting), result) => drop(waiting.send(result)),
                         (Reply::Proof(seen, waiting), Ok(index)) => match leaves.remove(&position) {
                             Some(bytes) => proofs.push(Wanted { leaf: Leaf { index, bytes }, seen, waiting }),
-                            None => drop(waiting.send(Err(LedgerError::Unavailable("no entry to prove".to_owned())))),
+                            None => drop(waiting.send(Err(LedgerError::Uncertain("no entry to prove".to_owned())))),
                         },
                         (Reply::Proof(_, waiting), Err(error)) => drop(waiting.send(Err(error))),
                     }
@@ -348,7 +349,7 @@ impl Writer {
                 let included = self.shared.include(leaf, seen, head, draft.note());
                 included.inspect_err(|error| tracing::error!(%error, "an entry could not be proved")).ok()
             });
-            let failed = || LedgerError::Unavailable("the entry was logged, but its proof failed".to_owned());
+            let failed = || LedgerError::Uncertain("the entry was logged, but its proof failed".to_owned());
             drop(waiting.send(included.ok_or_else(failed)));
         }
         if let Ok(draft) = shown {

@@ -176,7 +176,11 @@ impl MemoryLedger {
         for change in write.changes {
             state.apply(change, first);
         }
-        if state.fault == Some(Fault::FailedButKept) { Err(broken()) } else { Ok(first) }
+        if state.fault == Some(Fault::FailedButKept) {
+            Err(LedgerError::Uncertain("it was told to break".into()))
+        } else {
+            Ok(first)
+        }
     }
 }
 

@@ -86,7 +86,7 @@ async fn a_writer_that_breaks_down_in_a_callers_hands_ends_the_ledger() {
     store.commit(event(1)).await.unwrap();
     store.desk().pretend(Duration::ZERO);
     *store.shared().injected.lock().unwrap() = Some(Fault::Panic);
-    assert!(matches!(store.commit(event(2)).await, Err(LedgerError::Unavailable(_))));
+    assert!(matches!(store.commit(event(2)).await, Err(LedgerError::Uncertain(_))));
     let noticed = async {
         while store.fault().is_none() {
             tokio::task::yield_now().await;

@@ -32,7 +32,7 @@ async fn child_writes() {
                     let number = round * WRITERS + writer;
                     let told = match store.commit(numbered(number)).await {
                         Ok(_) => format!("done {number}\n"),
-                        Err(LedgerError::Unavailable(why)) => {
+                        Err(LedgerError::Unavailable(why) | LedgerError::Uncertain(why)) => {
                             tokio::time::sleep(Duration::from_millis(5)).await;
                             format!("refused {why}\n")
                         }
