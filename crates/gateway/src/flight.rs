@@ -362,7 +362,7 @@ impl Flight {
 
     /// Answers a question in place of the client.
     async fn answered(&mut self, id: &Id, outcome: Result<&Raw, &Raw>) -> Step {
-        match self.connection.answer(id, outcome).await {
+        match self.connection.answer(id, outcome, None).await {
             Ok(()) => Step::Again,
             Err(error) => self.failed(&error),
         }
@@ -514,7 +514,7 @@ fn modern_error(raw: Raw) -> (Raw, StatusCode) {
 pub(crate) fn status_of(error: &UpstreamError) -> CallStatus {
     match error {
         UpstreamError::Timeout => CallStatus::Timeout,
-        UpstreamError::TaskEnded(_) | UpstreamError::NoRoom => CallStatus::Withheld,
+        UpstreamError::TaskEnded(_) | UpstreamError::NoRoom | UpstreamError::PolicyChangedBetween => CallStatus::Withheld,
         UpstreamError::SecretEchoed => CallStatus::SecretEchoed,
         UpstreamError::PolicyChanged => CallStatus::NotReleased,
         _ => CallStatus::UpstreamError,

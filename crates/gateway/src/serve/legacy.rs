@@ -16,7 +16,7 @@ use crate::respond::{Body, Fault, Refusal, bare, events, message, with};
 use crate::serve::{Incoming, dispatch};
 use crate::session::{Asked, Behind, Session};
 use crate::slots::Slot;
-use crate::upstream::{ClientProfile, Event, SessionKey};
+use crate::upstream::{ClientProfile, Event, SessionKey, UpstreamError};
 use authority::{CallStatus, Caller, Heard, Over, Released, Unheard};
 use data_encoding::HEXLOWER;
 use futures_util::{StreamExt, future, stream as streams};
@@ -268,14 +268,20 @@ async fn answered(gateway: &Inner, caller: &Caller, session: &Session, answer: &
         // Cannot happen: an error is a refusal.
         (None, Err(_)) => return Ok(()),
     };
-    let sent = session.connection.answer(id, outcome.as_ref()).await;
+    let warrant = released.as_ref().ok().and_then(|released| Some(released.as_ref()?.warrant()));
+    let sent = session.connection.answer(id, outcome.as_ref(), warrant).await;
     if let Err(error) = &sent {
         tracing::debug!(%error, "an answer of the client was not passed on");
     }
     if let Some(released) = released? {
-        released.record(sent.map_or_else(|error| status_of(&error), |()| CallStatus::Ok).into());
+        released.record(sent.as_ref().map_or_else(status_of, |()| CallStatus::Ok).into());
     }
-    Ok(())
+    match sent {
+        Err(UpstreamError::PolicyChanged) => {
+            Err(answer::Kept::Refused("the policy changed before it was sent".to_owned()).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn decide_answer(
@@ -387,7 +393,7 @@ impl Listening {
     }
 
     async fn refuse(&self, id: &Id, refusal: &Raw) {
-        if let Err(error) = self.session.connection.answer(id, Err(refusal)).await {
+        if let Err(error) = self.session.connection.answer(id, Err(refusal), None).await {
             tracing::debug!(%error, "a refusal did not reach the upstream");
         }
     }

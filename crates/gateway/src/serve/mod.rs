@@ -254,7 +254,7 @@ impl Incoming {
     pub(crate) async fn resume(mut self, held: Held, released: Released) -> Result<Reply, Refusal> {
         let Held { mut flight, asked, answer: said } = held;
         let leaving = answer::leaving(&said, |work| self.knows(work))?;
-        let answered = flight.connection.answer(&asked, Ok(&leaving.raw)).await;
+        let answered = flight.connection.answer(&asked, Ok(&leaving.raw), Some(released.warrant())).await;
         released.record(answered.as_ref().map_or_else(status_of, |()| CallStatus::Ok).into());
         answered.map_err(|error| upstream_fault(&error, Some(&self.request.id), self.era))?;
         flight.id = self.request.id.clone();

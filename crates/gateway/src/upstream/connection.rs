@@ -10,13 +10,14 @@ use super::listen::{self, Listening};
 use super::mirror::{MirroredParameter, encoded};
 use super::profile::ServerProfile;
 use super::restore::Told;
-use super::rounds::Rounds;
+use super::rounds::{Answered, Rounds};
 use super::{era, http};
+use crate::answer;
 use crate::mcp::message::{Id, Raw};
 use crate::mcp::stream;
 use crate::room::Room;
 use ::http::HeaderMap;
-use authority::Released;
+use authority::{Released, Warrant};
 use domain::ToolName;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -129,10 +130,6 @@ impl Connection {
         let rider = asks_aside.then(|| link.riders.enter());
         if asks_aside {
             Box::pin(listen::ready(link, &session)).await;
-        }
-        // A session may have had to begin first. INVARIANT(policy-stands)
-        if outgoing.released.is_some_and(|released| !released.stands()) {
-            return Err(UpstreamError::PolicyChanged);
         }
         let id = link.wire_id(outgoing.id, session.era);
         let request = Prepared {
@@ -262,25 +259,27 @@ impl Connection {
         }
     }
 
-    /// Hands the client's answer to a request of the upstream on.
+    /// Hands the client's answer to a request of the upstream on, by the decision that let it go if it needed one.
     ///
     /// # Errors
-    /// [`UpstreamError::NoSuchRequest`] if nothing waits for it; else why it could not be sent.
-    pub async fn answer(&self, id: &Id, outcome: Result<&Raw, &Raw>) -> Result<(), UpstreamError> {
-        match self.0.take_asked(id).ok_or(UpstreamError::NoSuchRequest)? {
-            Some(to) => {
-                let owned = outcome.cloned().map_err(Raw::clone);
-                to.send((id.clone(), owned)).await.map_err(|_| UpstreamError::NoSuchRequest)
+    /// [`UpstreamError::NoSuchRequest`] if nothing waits for it; [`UpstreamError::PolicyChanged`] if a refusal was sent in its
+    /// place; else why it could not be sent.
+    pub async fn answer(&self, id: &Id, outcome: Result<&Raw, &Raw>, warrant: Option<Warrant>) -> Result<(), UpstreamError> {
+        let Some(to) = self.0.take_asked(id).ok_or(UpstreamError::NoSuchRequest)? else {
+            let session = self.0.session().await?;
+            // INVARIANT(policy-stands)
+            if warrant.is_some_and(|warrant| !warrant.stands()) {
+                self.send(&session, stream::error(Some(id), &answer::kept_back())).await?;
+                return Err(UpstreamError::PolicyChanged);
             }
-            None => {
-                let session = self.0.session().await?;
-                let message = match outcome {
-                    Ok(result) => stream::result(id, result),
-                    Err(error) => stream::error(Some(id), error),
-                };
-                self.send(&session, message).await
-            }
-        }
+            let message = match outcome {
+                Ok(result) => stream::result(id, result),
+                Err(error) => stream::error(Some(id), error),
+            };
+            return self.send(&session, message).await;
+        };
+        let outcome = outcome.cloned().map_err(Raw::clone);
+        to.send(Answered { id: id.clone(), outcome, warrant }).await.map_err(|_| UpstreamError::NoSuchRequest)
     }
 
     /// What comes from the upstream outside any exchange: changes of lists, updates of resources, log messages,

@@ -137,6 +137,7 @@ fn speaks_otherwise(error: &UpstreamError) -> bool {
         | UpstreamError::TooManyRounds(_)
         | UpstreamError::NotReleased
         | UpstreamError::PolicyChanged
+        | UpstreamError::PolicyChangedBetween
         | UpstreamError::Unsupported(_)
         | UpstreamError::NoSuchRequest => false,
     }

@@ -75,6 +75,11 @@ pub enum UpstreamError {
     /// The policy that allowed it was replaced before it was sent.
     #[error("the policy changed before the request was sent; send it again")]
     PolicyChanged,
+    /// The same, before a further round of it: the earlier ones were sent.
+    #[error(
+        "the policy changed while this waited for input, so it does not go on; what was sent before may have been carried out"
+    )]
+    PolicyChangedBetween,
     /// What the client asked cannot be carried to an upstream of this era.
     #[error("the upstream's protocol revision has no `{0}`")]
     Unsupported(String),

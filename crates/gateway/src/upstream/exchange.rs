@@ -73,7 +73,7 @@ pub(super) enum Source {
     Child(ChildStream),
     /// What a session sends outside requests, as a subscription.
     Listening(Listening),
-    /// The next round of a request is being sent. It goes on even if nobody looks, so that it is never sent twice.
+    /// A request is being sent, or the next round of one. It goes on even if nobody looks, so that it is never sent twice.
     Opening(BoxFuture<'static, Result<Source, UpstreamError>>),
 }
 
@@ -208,7 +208,7 @@ impl Exchange {
                 };
                 match answered {
                     Ok(params) => {
-                        self.source = rounds.again(&link, params)?;
+                        self.source = rounds.again(&link, params);
                         continue;
                     }
                     Err(error) => Event::Error(error),

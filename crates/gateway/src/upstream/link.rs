@@ -81,7 +81,7 @@ pub(super) struct Prepared {
     pub(super) params: Option<Raw>,
     /// Trace context and mirrored parameters.
     pub(super) headers: HeaderMap,
-    /// Of a request that was decided: looked at again before it is sent once more.
+    /// Of a request that was decided: looked at each time that it is sent.
     pub(super) warrant: Option<Warrant>,
 }
 
@@ -276,10 +276,6 @@ impl Link {
         match self.open_on(&session, &request).await {
             Err(UpstreamError::Status(404)) if matches!(session.carrier, Carrier::Http(Some(_))) => {
                 let session = Box::pin(self.renewed(Some(&session))).await?;
-                // INVARIANT(policy-stands)
-                if request.warrant.as_ref().is_some_and(|warrant| !warrant.stands()) {
-                    return Err(UpstreamError::PolicyChanged);
-                }
                 self.open_on(&session, &request).await
             }
             Err(UpstreamError::Status(status)) if session.era.is_modern() && (400..500).contains(&status) => {
@@ -301,12 +297,19 @@ impl Link {
         }
     }
 
-    /// Like [`Link::open_on`], with the session id that came with the answer.
+    /// Like [`Link::open_on`], with the session id that came with the answer. Every request leaves here: the first time, in
+    /// a further round, and told again to another session.
+    ///
+    /// INVARIANT(policy-stands): whatever was waited for since a request was let go, it does not leave under a policy that
+    /// was replaced meanwhile.
     pub(super) async fn open_racing(
         self: &Arc<Self>,
         session: &Arc<Session>,
         request: &Prepared,
     ) -> Result<(Source, Option<HeaderValue>), UpstreamError> {
+        if request.warrant.as_ref().is_some_and(|warrant| !warrant.stands()) {
+            return Err(UpstreamError::PolicyChanged);
+        }
         match &session.carrier {
             Carrier::Http(_) => self.open_http(session, request).await,
             Carrier::Child(child) => {

@@ -75,13 +75,12 @@ pub(super) async fn restore(link: &Arc<Link>, session: &Arc<Session>) {
 /// Whether it took it.
 async fn tell(link: &Arc<Link>, session: &Arc<Session>, told: &Told) -> Result<bool, UpstreamError> {
     let Some((method, params, warrant)) = told.request() else { return Ok(true) };
-    // INVARIANT(policy-stands)
-    if warrant.as_ref().is_some_and(|warrant| !warrant.stands()) {
-        return Ok(false);
-    }
     let params = bridge::outbound(link, session.era, Some(&Raw::from_value(&params)))?;
     let request = Prepared { id: link.own_id(), method: method.to_owned(), params, headers: HeaderMap::new(), warrant };
-    Ok(outcome_of(link.open_on(session, &request).await?).await?.is_ok())
+    match link.open_on(session, &request).await {
+        Err(UpstreamError::PolicyChanged) => Ok(false),
+        opened => Ok(outcome_of(opened?).await?.is_ok()),
+    }
 }
 
 /// Says to the client that not all is as it was.

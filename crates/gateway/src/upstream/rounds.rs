@@ -7,6 +7,7 @@ use super::exchange::{Event, Source};
 use super::link::{Link, Prepared};
 use crate::mcp::message::{Id, Raw};
 use crate::mcp::object::Members;
+use authority::Warrant;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,8 +18,16 @@ const ROUNDS_MAX: usize = 16;
 /// Most questions of one round.
 const QUESTIONS_MAX: usize = 16;
 
-/// Where the answer to a question goes.
-pub(super) type AnswerTo = mpsc::Sender<(Id, Result<Raw, Raw>)>;
+/// The answer to a question.
+pub(super) struct Answered {
+    pub(super) id: Id,
+    pub(super) outcome: Result<Raw, Raw>,
+    /// Of the decision that let it go; a refusal needs none.
+    pub(super) warrant: Option<Warrant>,
+}
+
+/// Where it goes.
+pub(super) type AnswerTo = mpsc::Sender<Answered>;
 
 /// The rounds of one request.
 pub(super) struct Rounds {
@@ -30,13 +39,25 @@ pub(super) struct Rounds {
     state: Option<String>,
     waiting: bool,
     sender: AnswerTo,
-    answers: mpsc::Receiver<(Id, Result<Raw, Raw>)>,
+    answers: mpsc::Receiver<Answered>,
+    /// The first of the answers of this round, which is the one that falls first.
+    warrant: Option<Warrant>,
 }
 
 impl Rounds {
     pub(super) fn new(request: Prepared) -> Self {
         let (sender, answers) = mpsc::channel(QUESTIONS_MAX);
-        Self { request, round: 0, questions: VecDeque::new(), open: Vec::new(), state: None, waiting: false, sender, answers }
+        Self {
+            request,
+            round: 0,
+            questions: VecDeque::new(),
+            open: Vec::new(),
+            state: None,
+            waiting: false,
+            sender,
+            answers,
+            warrant: None,
+        }
     }
 
     /// The next question for the client.
@@ -96,8 +117,9 @@ impl Rounds {
     /// cancel.
     pub(super) async fn answered(&mut self) -> Result<Result<Raw, Raw>, UpstreamError> {
         while self.open.iter().any(|(.., answer)| answer.is_none()) {
-            let (id, outcome) = self.answers.recv().await.ok_or(UpstreamError::Closed)?;
+            let Answered { id, outcome, warrant } = self.answers.recv().await.ok_or(UpstreamError::Closed)?;
             let Some((_, _, method, answer)) = self.open.iter_mut().find(|(open, ..)| *open == id) else { continue };
+            self.warrant = self.warrant.take().or(warrant);
             *answer = Some(match outcome {
                 Ok(result) => String::from_utf8_lossy(result.as_bytes()).into_owned(),
                 // A client that cannot ask its user is one whose user gave no answer.
@@ -128,10 +150,17 @@ impl Rounds {
         Ok(Ok(members.to_raw()))
     }
 
-    /// Sends the next round.
-    pub(super) fn again(&mut self, link: &Arc<Link>, params: Raw) -> Result<Source, UpstreamError> {
-        let request = Prepared { id: link.own_id(), params: Some(params), warrant: None, ..self.request.clone() };
+    /// Sends the next round: by what was decided of the answers, or else of the request. The policy may have been replaced
+    /// while the client was asked.
+    pub(super) fn again(&mut self, link: &Arc<Link>, params: Raw) -> Source {
+        let warrant = self.warrant.take().or_else(|| self.request.warrant.clone());
+        let request = Prepared { id: link.own_id(), params: Some(params), warrant, ..self.request.clone() };
         let link = Arc::clone(link);
-        Ok(Source::Opening(Box::pin(async move { link.open(request).await })))
+        Source::Opening(Box::pin(async move {
+            link.open(request).await.map_err(|error| match error {
+                UpstreamError::PolicyChanged => UpstreamError::PolicyChangedBetween,
+                error => error,
+            })
+        }))
     }
 }

@@ -325,9 +325,32 @@ async fn a_call_whose_policy_was_replaced_before_it_left_is_not_sent() {
         slow.1.notify_one();
     };
     let (answer, ()) = future::join(call, change).await;
-    assert_eq!(answer.status, 503, "{}", answer.text);
+    assert!(answer.text.contains("the policy changed before the request was sent"), "{}", answer.text);
     assert_eq!(setup.upstream.seen("tools/call").len(), 1);
     assert_eq!(setup.wait_logged("outcome", 2).await[1]["status"], "not_released");
+}
+
+#[tokio::test]
+async fn a_call_that_waited_for_input_does_not_go_on_under_a_policy_that_was_replaced() {
+    for replaced in [false, true] {
+        // An answer goes to a stateless upstream as a further round of the whole call. A refusal is no decision of its own.
+        let setup = Setup::new(true).await;
+        let client = setup.legacy_client().await;
+        let body = client.body(1, "tools/call", json!({ "name": "read_ticket", "arguments": { "ticket_id": "ask" } }));
+        let mut stream = client.send(client.request("POST", body)).await.into_body();
+        let question = next_message(&mut stream).await.unwrap();
+        if replaced {
+            forbid_tickets(&setup).await;
+        }
+        let reply = json!({ "jsonrpc": "2.0", "id": question["id"], "error": { "code": 1, "message": "no" } }).to_string();
+        let taken = client.post(reply).await;
+        assert_eq!(taken.status, 202, "{question} {}", taken.text);
+        let answer = next_message(&mut stream).await.unwrap();
+        assert_eq!(answer.to_string().contains("the policy changed while this waited"), replaced, "{answer}");
+        assert_eq!(setup.upstream.seen("tools/call").len(), if replaced { 1 } else { 2 });
+        let status = if replaced { "withheld" } else { "ok" };
+        assert_eq!(setup.wait_logged("outcome", 1).await[0]["status"], status);
+    }
 }
 
 #[tokio::test]

@@ -119,7 +119,7 @@ async fn a_session_that_asks_outside_the_request_reaches_a_stateless_client() {
     let mut exchange = send(&connection, 1, "tools/call", echo(1)).await.unwrap();
     let Event::Request { id, method, .. } = exchange.next().await.unwrap() else { panic!("not asked") };
     assert_eq!(method, "roots/list");
-    connection.answer(&id, Ok(&raw(r#"{"roots":[]}"#))).await.unwrap();
+    connection.answer(&id, Ok(&raw(r#"{"roots":[]}"#)), None).await.unwrap();
     assert!(matches!(exchange.next().await.unwrap(), Event::Result(_)));
 }
 

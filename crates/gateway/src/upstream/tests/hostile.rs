@@ -353,7 +353,7 @@ async fn a_call_may_be_pinged_as_often_as_it_lasts() {
     let mut exchange = send(&connection, 5, "tools/call", echo(1)).await.unwrap();
     let mut pings = 0;
     while let Event::Request { id, .. } = exchange.next().await.unwrap() {
-        connection.answer(&id, Ok(&raw("{}"))).await.unwrap();
+        connection.answer(&id, Ok(&raw("{}")), None).await.unwrap();
         pings += 1;
     }
     assert_eq!(pings, 100);

@@ -177,9 +177,9 @@ async fn only_what_the_upstream_asked_can_be_answered() {
     let connection = Bench::new(http(&fake.url)).connect(1, &legacy("a")).await;
     let mut exchange = send(&connection, 1, "tools/call", echo(1)).await.unwrap();
     let Event::Request { id, .. } = exchange.next().await.unwrap() else { panic!("not asked") };
-    assert_eq!(connection.answer(&Id::Number(1), Ok(&raw("{}"))).await, Err(UpstreamError::NoSuchRequest));
-    connection.answer(&id, Ok(&raw(r#"{"action" : "accept"}"#))).await.unwrap();
-    assert_eq!(connection.answer(&id, Ok(&raw("{}"))).await, Err(UpstreamError::NoSuchRequest));
+    assert_eq!(connection.answer(&Id::Number(1), Ok(&raw("{}")), None).await, Err(UpstreamError::NoSuchRequest));
+    connection.answer(&id, Ok(&raw(r#"{"action" : "accept"}"#)), None).await.unwrap();
+    assert_eq!(connection.answer(&id, Ok(&raw("{}")), None).await, Err(UpstreamError::NoSuchRequest));
     let answered = fake.seen().into_iter().find(|seen| seen.body().get("result").is_some()).unwrap();
     assert_eq!(answered.text, r#"{"jsonrpc":"2.0","id":"q","result":{"action" : "accept"}}"#);
 }
@@ -199,7 +199,7 @@ async fn what_came_before_anybody_listened_is_not_lost() {
     let connection = Bench::new(http(&fake.url)).connect(1, &legacy("a")).await;
     let mut heard = connection.unsolicited();
     let Event::Request { id, .. } = heard.recv().await.unwrap() else { panic!("not asked") };
-    connection.answer(&id, Ok(&raw(r#"{"roots":[]}"#))).await.unwrap();
+    connection.answer(&id, Ok(&raw(r#"{"roots":[]}"#)), None).await.unwrap();
 }
 
 #[tokio::test]

@@ -117,7 +117,7 @@ async fn a_peer_that_asks_gets_its_answer() {
             match exchange.next().await.unwrap() {
                 Event::Request { id, method, .. } => {
                     assert_eq!(method, "roots/list", "{pair}");
-                    connection.answer(&id, Ok(&raw(r#"{"roots":[{"uri":"file:///x"}]}"#))).await.unwrap();
+                    connection.answer(&id, Ok(&raw(r#"{"roots":[{"uri":"file:///x"}]}"#)), None).await.unwrap();
                 }
                 Event::Result(raw) => break raw,
                 Event::Error(error) => panic!("{pair}: {}", error.to_value()),

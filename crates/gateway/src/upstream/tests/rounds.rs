@@ -40,11 +40,11 @@ async fn questions_are_asked_and_the_answers_go_into_the_next_round() {
         ids.insert(method, id);
     }
     let invented = Id::Text("invented".into());
-    assert_eq!(connection.answer(&invented, Ok(&raw("{}"))).await, Err(UpstreamError::NoSuchRequest));
-    connection.answer(&ids["roots/list"], Ok(&raw(r#"{"roots":[ 1.0 ]}"#))).await.unwrap();
-    connection.answer(&ids["elicitation/create"], Ok(&raw(r#"{"action":"accept"}"#))).await.unwrap();
+    assert_eq!(connection.answer(&invented, Ok(&raw("{}")), None).await, Err(UpstreamError::NoSuchRequest));
+    connection.answer(&ids["roots/list"], Ok(&raw(r#"{"roots":[ 1.0 ]}"#)), None).await.unwrap();
+    connection.answer(&ids["elicitation/create"], Ok(&raw(r#"{"action":"accept"}"#)), None).await.unwrap();
     assert_eq!(
-        connection.answer(&ids["roots/list"], Ok(&raw("{}"))).await,
+        connection.answer(&ids["roots/list"], Ok(&raw("{}")), None).await,
         Err(UpstreamError::NoSuchRequest),
         "an answer counts once"
     );
@@ -65,7 +65,7 @@ async fn an_upstream_cannot_ask_for_ever() {
     let mut exchange = send(&connection, 4, "tools/call", json!({ "name": "echo" })).await.unwrap();
     let error = loop {
         match exchange.next().await {
-            Ok(Event::Request { id, .. }) => connection.answer(&id, Ok(&raw("{}"))).await.unwrap(),
+            Ok(Event::Request { id, .. }) => connection.answer(&id, Ok(&raw("{}")), None).await.unwrap(),
             Ok(other) => panic!("unexpected {other:?}"),
             Err(error) => break error,
         }
@@ -89,7 +89,7 @@ async fn a_client_that_cannot_ask_its_user_cancels_and_one_that_refuses_ends_the
         for _ in 0..2 {
             let (id, method) = asked(&mut exchange).await;
             let outcome = if method == refused { Err(&refusal) } else { Ok(&raw("{}")) };
-            connection.answer(&id, outcome).await.unwrap();
+            connection.answer(&id, outcome, None).await.unwrap();
         }
         match (refused, exchange.next().await.unwrap()) {
             ("elicitation/create", Event::Result(_)) => {

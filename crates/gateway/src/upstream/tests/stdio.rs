@@ -178,7 +178,7 @@ async fn what_a_child_asks_reaches_the_newest_request_and_its_answer_the_child()
     let connection = bench.connect(1, &legacy("a")).await;
     let mut exchange = send(&connection, 1, "tools/call", json!({})).await.unwrap();
     let Event::Request { id, .. } = exchange.next().await.unwrap() else { panic!("not asked") };
-    connection.answer(&id, Ok(&raw(r#"{"roots":[]}"#))).await.unwrap();
+    connection.answer(&id, Ok(&raw(r#"{"roots":[]}"#)), None).await.unwrap();
     let Event::Result(result) = exchange.next().await.unwrap() else { panic!("no result") };
     assert_eq!(result.to_value(), json!({ "ok": true }));
 }
