@@ -163,6 +163,7 @@ fn the_official_sdk_does_what_its_task_may_and_nothing_else_and_then_the_session
     drop(session.end());
     // Killed while a session lives: the next start takes it back.
     let mut session = lab.live(&format!("{}; read _", lab.place.uses("get", "reports")));
+    lab.recorded();
     lab.kill();
     session.exec.kill().unwrap();
     session.exec.wait().unwrap();

@@ -190,6 +190,12 @@ impl<P: Place> Lab<P> {
         }
     }
 
+    /// Waits until it is recorded that a credential was handed out, which is so a moment later. Killed in between, its death
+    /// is proved two minutes later: longer than a test waits.
+    pub(crate) fn recorded(&self) {
+        self.until("it is recorded", || at_target(&self.credential()) == "issued");
+    }
+
     /// As `kill -9` does, or a power failure.
     pub(crate) fn kill(&mut self) {
         self.server.process.kill().unwrap();
@@ -206,6 +212,7 @@ impl<P: Place> Lab<P> {
     /// Dies with its credential alive and in use; what is left is taken back by the next start.
     pub(crate) fn dies_while_it_is_live(&mut self, script: &str) {
         let mut session = self.live(script);
+        self.recorded();
         self.kill();
         session.exec.kill().unwrap();
         session.exec.wait().unwrap();

@@ -128,6 +128,7 @@ impl<P: Place> Lab<P> {
     /// our clock is ahead by so much, nothing is left.
     pub(crate) fn waits_after_kills(mut self, uses: &str, over_secs: i64) {
         let session = self.live(uses);
+        self.recorded();
         self.kill();
         drop(session);
         self.again(|_| {});
