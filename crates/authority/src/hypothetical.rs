@@ -2,7 +2,7 @@
 //! decision: nothing follows from it, so nothing is logged, and no permit comes of it.
 
 use crate::Authority;
-use crate::error::IssueError;
+use crate::error::{Error, IssueError};
 use crate::issue::declared;
 use domain::{
     Agent, AgentId, Binding, ClaimPattern, Facts, Labels, Operation, Progress, Task, TaskId, TaskState, WorkloadIdentity,
@@ -64,6 +64,21 @@ impl Authority {
             progress: Progress { calls_used: 0, labels: supposed.labels, seen_at: now, attested_at: now, state: TaskState::Open },
         };
         Ok(policy.explain(&Request { task: &task, agent: &agent, workload: &workload, operation, facts: &facts }))
+    }
+
+    /// What the policy in force says of a request of a task, ended or not, as of when these were the facts.
+    ///
+    /// # Errors
+    /// The archive's.
+    pub async fn explain_as_of(
+        &self,
+        task: TaskId,
+        facts: &Facts,
+        operation: Operation<'_>,
+    ) -> Result<Option<Explanation>, Error> {
+        let Some(task) = self.0.archive.task(task).await? else { return Ok(None) };
+        let Some(agent) = self.agent(&task.agent) else { return Ok(None) };
+        Ok(Some(self.policy().explain(&Request { task: &task, agent: &agent, workload: &task.workload, operation, facts })))
     }
 
     /// The least workload that is this agent by its first rule, with these claims besides.

@@ -2,6 +2,7 @@
 //! It parses hostile requests, asks the authority, and shows the answer; it decides nothing and changes nothing itself.
 //! It must never know MCP, SQL or Cedar. Start reading at [`router`], then `http/token.rs`.
 
+mod again;
 mod authenticate;
 mod authzen;
 mod body;

@@ -25,6 +25,12 @@ impl Binding {
             Self::Bearer => "bearer",
         }
     }
+
+    /// The binding by its word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Dpop, Self::Mtls, Self::Bearer].into_iter().find(|known| known.as_str() == word)
+    }
 }
 
 /// What is known at the moment of a decision.

@@ -25,6 +25,12 @@ impl Sensitivity {
         self as i64
     }
 
+    /// The level of this number.
+    #[must_use]
+    pub fn from_level(level: i64) -> Option<Self> {
+        [Self::Public, Self::Internal, Self::Confidential, Self::Restricted].into_iter().find(|known| known.level() == level)
+    }
+
     /// The level's name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

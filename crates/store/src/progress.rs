@@ -132,7 +132,6 @@ impl StoredProgress {
     /// The domain's value, unless a column holds what none could have written.
     pub(crate) fn decode(self) -> Option<Progress> {
         use domain::{EndReason, Sensitivity};
-        let levels = [Sensitivity::Public, Sensitivity::Internal, Sensitivity::Confidential, Sensitivity::Restricted];
         let state = match (self.ended_at, self.end_reason) {
             (None, None) => TaskState::Open,
             (Some(at), Some(word)) => TaskState::Ended { at: Timestamp::from_millis(at), reason: EndReason::from_word(&word)? },
@@ -142,7 +141,7 @@ impl StoredProgress {
             calls_used: u64::try_from(self.calls_used).ok()?,
             labels: Labels {
                 read_untrusted: self.read_untrusted != 0,
-                read_sensitivity: levels.into_iter().find(|level| level.level() == self.read_sensitivity)?,
+                read_sensitivity: Sensitivity::from_level(self.read_sensitivity)?,
             },
             seen_at: Timestamp::from_millis(self.seen_at),
             attested_at: Timestamp::from_millis(self.attested_at),

@@ -2,6 +2,7 @@
 //! decision: nothing follows from it, so nothing is logged.
 
 use crate::App;
+use crate::again;
 use crate::authenticate::{admin, reader};
 use crate::body;
 use crate::operation::Asked;
@@ -91,12 +92,8 @@ impl ExplainRecord {
         };
         let sensitivity = self.read_sensitivity.as_deref().unwrap_or(Sensitivity::Public.as_str());
         let read_sensitivity = sensitivity.parse().map_err(|error: domain::Error| wrong("read_sensitivity", error))?;
-        let binding = match self.binding.as_deref() {
-            None | Some("dpop") => Binding::Dpop,
-            Some("mtls") => Binding::Mtls,
-            Some("bearer") => Binding::Bearer,
-            Some(_) => return Err(wrong("binding", "expected `dpop`, `mtls` or `bearer`")),
-        };
+        let binding = Binding::from_word(self.binding.as_deref().unwrap_or(Binding::Dpop.as_str()));
+        let binding = binding.ok_or_else(|| wrong("binding", "expected `dpop`, `mtls` or `bearer`"))?;
         Ok(Some(Hypothetical {
             agent: agent.parse().map_err(|_| Problem::not_found("agent"))?,
             intent: intent.clone(),
@@ -129,7 +126,7 @@ impl ExplainRecord {
     }
 }
 
-/// `GET /v1/decisions/{decision}`: one decision as it is in the log, with the policies that settled it.
+/// `GET /v1/decisions/{decision}`: one decision as it is in the log, with the policies that settled it and why.
 pub(crate) async fn decision(State(app): State<App>, Path(id): Path<String>, request: Request) -> Result<Json<Value>, Problem> {
     reader(&app, request.headers())?;
     let id: DecisionId = id.parse().map_err(|_| Problem::not_found("decision"))?;
@@ -143,6 +140,10 @@ pub(crate) async fn decision(State(app): State<App>, Path(id): Path<String>, req
     let in_force = event.get("policy").and_then(Value::as_str) == Some(version.as_str());
     let settled: Vec<&str> =
         event.get("determining").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let explained = match in_force {
+        true => again::explained(&app.authority, &event).await.map_err(respond::problem)?,
+        false => None,
+    };
     let rules = policy.rules().filter(|rule| in_force && settled.contains(&rule.id.as_str())).map(rule_json);
     Ok(Json(json!({
         "decision": id.to_string(),
@@ -150,6 +151,7 @@ pub(crate) async fn decision(State(app): State<App>, Path(id): Path<String>, req
         "event": event,
         "policy_in_force": in_force,
         "policies": rules.collect::<Vec<_>>(),
+        "explanation": explained.map(|explained| explained.verdict.explanation),
     })))
 }
 

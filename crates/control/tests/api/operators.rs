@@ -2,6 +2,7 @@
 //! Every `/v1` endpoint of the description is tried without the right to use it.
 
 use crate::served::{ADMIN, AUDITOR, POINT, Served, basic, refund};
+use authority::{Actor, Policy, SourceFile, Sources};
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
 use testkit::Fault;
@@ -444,6 +445,39 @@ async fn the_log_is_searched_shown_and_redacted() {
 }
 
 #[tokio::test]
+async fn why_a_logged_decision_fell_is_said_in_words_while_its_policy_is_in_force_and_nothing_was_committed() {
+    let served = Served::new().await;
+    let (_, task) = served.opened().await;
+    let decided = async |tool: &str, arguments: Value| {
+        let body = json!({
+            "subject": { "type": "task", "id": task }, "action": { "name": tool },
+            "resource": { "type": "upstream", "id": "orders", "properties": { "arguments": arguments } },
+        });
+        let told = served.operate(POINT, "POST", "/access/v1/evaluation", body).await.json();
+        let id = told["context"]["id"].as_str().unwrap_or_else(|| panic!("{told}")).to_owned();
+        served.operate(AUDITOR, "GET", &format!("/v1/decisions/{id}"), Value::Null).await.json()
+    };
+    let refused = decided("refund", json!({ "order_id": "o-2", "amount_cents": 1 })).await;
+    let why = refused["explanation"].as_str().unwrap();
+    assert!(why.contains("`order_id` must be `o-1`"), "{why}");
+    let committed = decided("refund", json!({ "order_id": "o-2", "amount_cents": 1, "note": "secret" })).await;
+    assert_eq!((&committed["event"]["outcome"], &committed["explanation"]), (&json!("deny"), &Value::Null), "{committed}");
+    // Of a task that has ended, too; but not of a policy that was replaced.
+    let ended = served.operate(ADMIN, "POST", &format!("/v1/tasks/{task}/end"), json!({})).await;
+    assert_eq!(ended.status, 200);
+    let id = refused["decision"].as_str().unwrap();
+    let again = served.operate(AUDITOR, "GET", &format!("/v1/decisions/{id}"), Value::Null).await.json();
+    assert_eq!(again["explanation"].as_str(), Some(why));
+    let mut files = testkit::fixture::policy_files();
+    files.push(("more.cedar".into(), "@id(\"more\") forbid (principal, action, resource) when { false };".into()));
+    let files = files.into_iter().map(|(path, text)| SourceFile { path: path.into(), text: text.into() }).collect();
+    let policy = Policy::compile(&Sources { files }).unwrap().policy;
+    served.world.authority.reload_policy(policy, &Actor::System).await.unwrap();
+    let again = served.operate(AUDITOR, "GET", &format!("/v1/decisions/{id}"), Value::Null).await.json();
+    assert_eq!((&again["policy_in_force"], &again["explanation"]), (&json!(false), &Value::Null));
+}
+
+#[tokio::test]
 async fn a_decision_is_found_by_its_id_with_its_policies() {
     let served = Served::new().await;
     let _ = served.opened().await;
@@ -451,6 +485,7 @@ async fn a_decision_is_found_by_its_id_with_its_policies() {
     let id = found["items"][0]["leaf"]["event"]["decision"].as_str().unwrap().to_owned();
     let shown = served.operate(AUDITOR, "GET", &format!("/v1/decisions/{id}"), Value::Null).await.json();
     assert_eq!((shown["policy_in_force"].as_bool(), shown["policies"][0]["id"].as_str()), (Some(true), Some("open-tasks")));
+    assert_eq!(shown["explanation"], Value::Null, "not of a request to an upstream");
     assert_eq!(served.operate(AUDITOR, "GET", "/v1/decisions/dec_1", Value::Null).await.status, 404);
     let unknown = served.token(&served.exchange("bot", &refund("o-2"))).await;
     assert_eq!(unknown.status, 200);

@@ -29,7 +29,7 @@ pub(crate) enum PolicyCommand {
         /// The folder; if absent, that of the configuration.
         dir: Option<PathBuf>,
     },
-    /// Why: of a decision by its id, or of a hypothetical request of an open task
+    /// Why: of a decision by its id, or of a request that an open task (`--task`) might make
     Explain(Box<ExplainArgs>),
     /// Make the server read its policy folder now
     Reload,
@@ -37,6 +37,7 @@ pub(crate) enum PolicyCommand {
 
 #[derive(Debug, Args)]
 #[command(
+    override_usage = "writ policy explain [OPTIONS] <DECISION>\n       writ policy explain [OPTIONS] --task <TASK> --upstream <UPSTREAM> (--tool <TOOL> | --resource <URI> | --prompt <NAME>) [--arg <NAME=VALUE>]...",
     after_help = "Examples:\n  writ policy explain dec_0192f0c0a0b07c3e8d1e2f3a4b5c6d7e\n  writ policy explain --task tsk_0192f0… --upstream orders --tool refund --arg order_id=A-1002 --arg amount_cents=500"
 )]
 pub(crate) struct ExplainArgs {
@@ -274,6 +275,10 @@ fn tell_decision(answer: &Value) {
         }
     }
     output::line(&format!("{:<10} {}", "log entry", member(answer, "/index")));
+    let why = member(answer, "/explanation");
+    if !why.is_empty() {
+        output::line(&format!("{:<10} {why}", "why"));
+    }
     for rule in answer.get("policies").and_then(Value::as_array).into_iter().flatten() {
         output::line(&format!(
             "{:<10} {} {} at {}:{}",
