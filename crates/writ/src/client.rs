@@ -7,10 +7,12 @@ use crate::web::{Answer, Web, WebError, connector};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::Full;
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Largest answer that is read.
 const ANSWER_BYTES_MAX: usize = 64 * 1_024 * 1_024;
+/// Most items of one page.
+const PAGE: usize = 500;
 
 /// A server that an operator talks to.
 pub(crate) struct Operator {
@@ -43,6 +45,21 @@ impl Operator {
     /// `GET path`.
     pub(crate) async fn get(&self, path: &str) -> Result<Value, Failure> {
         parsed(&self.exchange(Method::GET, path, None).await?)
+    }
+
+    /// All pages of `GET path` as one.
+    pub(crate) async fn all(&self, path: &str) -> Result<Value, Failure> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let mut page = self.query(path, &[("limit", Some(PAGE.to_string())), ("after", after)]).await?;
+            if let Some(Value::Array(items)) = page.get_mut("items").map(Value::take) {
+                all.extend(items);
+            }
+            after = page.get("next").and_then(Value::as_str).map(str::to_owned);
+            if after.is_none() {
+                return Ok(json!({ "items": all, "next": null }));
+            }
+        }
     }
 
     /// `GET path` with the pairs as query; pairs without a value are left out.

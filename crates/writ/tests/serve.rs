@@ -172,3 +172,27 @@ fn sigterm_ends_the_server_in_good_order() {
     let verified = writ(server.dir.path(), &["audit", "verify", "--data", "data"]);
     assert_eq!(verified.status.code(), Some(0));
 }
+
+#[test]
+fn all_agents_are_listed_however_many_there_are() {
+    const MORE: usize = 501;
+    let server = Server::start_with(|dir| {
+        let agents = dir.join("agents");
+        let text = fs::read_to_string(agents.join("support-bot.toml")).unwrap();
+        for number in 0..MORE {
+            let text = text.replace("sub = \"support-bot\"", &format!("sub = \"bot-{number}\""));
+            fs::write(agents.join(format!("bot-{number}.toml")), text).unwrap();
+        }
+    });
+    let started = Instant::now();
+    let listed = || {
+        let output = writ(server.dir.path(), &["agent", "list", "--json"]);
+        let all: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        all.pointer("/items").and_then(Value::as_array).map_or(0, Vec::len)
+    };
+    while listed() < MORE + 1 {
+        assert!(started.elapsed() < Duration::from_secs(60), "{} of {} are listed", listed(), MORE + 1);
+    }
+    let table = writ(server.dir.path(), &["agent", "list"]);
+    assert_eq!(String::from_utf8_lossy(&table.stdout).lines().filter(|line| line.contains("bot-")).count(), MORE);
+}

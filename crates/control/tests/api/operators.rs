@@ -469,8 +469,8 @@ async fn why_a_logged_decision_fell_is_said_in_words_while_its_policy_is_in_forc
     let again = served.operate(AUDITOR, "GET", &format!("/v1/decisions/{id}"), Value::Null).await.json();
     assert_eq!(again["explanation"].as_str(), Some(why));
     let mut files = testkit::fixture::policy_files();
-    files.push(("more.cedar".into(), "@id(\"more\") forbid (principal, action, resource) when { false };".into()));
-    let files = files.into_iter().map(|(path, text)| SourceFile { path: path.into(), text: text.into() }).collect();
+    files.push(("more.cedar", "@id(\"more\") forbid (principal, action, resource) when { false };".into()));
+    let files = files.into_iter().map(|(path, text)| SourceFile { path: path.into(), text }).collect();
     let policy = Policy::compile(&Sources { files }).unwrap().policy;
     served.world.authority.reload_policy(policy, &Actor::System).await.unwrap();
     let again = served.operate(AUDITOR, "GET", &format!("/v1/decisions/{id}"), Value::Null).await.json();

@@ -66,8 +66,8 @@ pub(crate) async fn run(common: &Common, command: AgentCommand) -> Result<ExitCo
     let form = common.form();
     match command {
         AgentCommand::List => {
-            let page = server.get("/v1/agents?limit=500").await?;
-            listed(form, &page);
+            let agents = server.all("/v1/agents").await?;
+            listed(form, &agents);
         }
         AgentCommand::Show { agent } => shown(form, &server.get(&format!("/v1/agents/{}", segment(&agent))).await?),
         AgentCommand::Put(args) => {

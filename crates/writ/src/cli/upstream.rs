@@ -55,7 +55,7 @@ pub(crate) async fn run(common: &Common, command: UpstreamCommand) -> Result<Exi
     let form = common.form();
     let path = |name: &str, rest: &str| format!("/v1/upstreams/{}{rest}", segment(name));
     match command {
-        UpstreamCommand::List => listed(form, &server.get("/v1/upstreams?limit=500").await?),
+        UpstreamCommand::List => listed(form, &server.all("/v1/upstreams").await?),
         UpstreamCommand::Tools { upstream } => tools(form, &server.get(&path(&upstream, "/tools")).await?),
         UpstreamCommand::Diff { upstream } => diff(form, &server.get(&path(&upstream, "/diff")).await?),
         UpstreamCommand::Accept { upstream, tools } => {
