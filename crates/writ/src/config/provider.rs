@@ -178,6 +178,13 @@ pub(crate) fn read(table: &Table<'_>, dir: &Path) -> Option<Provider> {
 fn algorithms(table: &Table<'_>) -> Option<Vec<Algorithm>> {
     let known = Algorithm::ALL.map(|algorithm| (algorithm.name(), algorithm));
     let given = table.texts("algorithms")?;
+    if given.is_empty() {
+        table.push(
+            table
+                .fault("`algorithms` is empty, so no token of this provider would be accepted")
+                .help("leave it out, or name some"),
+        );
+    }
     Some(given.iter().filter_map(|text| table.choose(text, &known)).collect())
 }
 

@@ -121,8 +121,13 @@ pub(crate) fn read(table: &Table<'_>, dir: &Path) -> Option<Server> {
     };
     let words = |name| -> Vec<String> { table.texts(name).unwrap_or_default().into_iter().map(|text| text.value).collect() };
     Some(Server {
-        allowed_hosts: words("allowed_hosts"),
-        allowed_origins: words("allowed_origins"),
+        allowed_hosts: allowed(table, "allowed_hosts", is_host, "a name and perhaps a port, for example `writ.internal:8700`"),
+        allowed_origins: allowed(
+            table,
+            "allowed_origins",
+            is_origin,
+            "as browsers send it, for example `https://app.example.com`",
+        ),
         plain_http_hosts: words("plain_http_hosts").into_iter().map(|host| host.to_lowercase()).collect(),
         connections_max: table.number("connections_max", 1..=100_000).unwrap_or(10_000).try_into().unwrap_or(usize::MAX),
         stalled_secs: table.number("stalled_secs", 5..=3_600).unwrap_or(60),
@@ -131,6 +136,25 @@ pub(crate) fn read(table: &Table<'_>, dir: &Path) -> Option<Server> {
         public_url: public_url?,
         tls: tls.flatten(),
     })
+}
+
+/// A list of values that clients send; one that none can send is a mistake.
+fn allowed(table: &Table<'_>, name: &'static str, can_be: fn(&str) -> bool, help: &'static str) -> Vec<String> {
+    let given = table.texts(name).unwrap_or_default();
+    for text in given.iter().filter(|text| !can_be(&text.value)) {
+        table.push(text.fault(format!("`{}` is nothing that a client would send", text.value)).help(help));
+    }
+    given.into_iter().map(|text| text.value).collect()
+}
+
+/// Whether this can stand in `Host` (RFC 9110 §7.2).
+fn is_host(text: &str) -> bool {
+    !text.contains('@') && text.parse::<http::uri::Authority>().is_ok()
+}
+
+/// Whether this can stand in `Origin` (RFC 6454 §6.2).
+fn is_origin(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == text)
 }
 
 fn listen(table: &Table<'_>, given: &Placed<String>) -> Option<SocketAddr> {

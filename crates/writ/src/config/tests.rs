@@ -160,6 +160,30 @@ fn an_upstream_without_tls_needs_its_host_to_be_named() {
 }
 
 #[test]
+fn what_nobody_can_send_is_no_name_and_no_origin() {
+    let server = |text: &str| load_text(&[("writ.toml", &format!("[server]\n{text}\n"))], &|_| None).map(drop);
+    let good = r#"allowed_hosts = ["writ.internal", "10.0.0.7:8700", "[::1]:8700", "WRIT"]
+allowed_origins = ["https://app.example.com", "http://localhost:3000"]"#;
+    assert_eq!(server(good), Ok(()));
+    for wrong in [
+        r#"allowed_hosts = ["https://writ.internal"]"#,
+        r#"allowed_hosts = ["writ.internal/"]"#,
+        r#"allowed_hosts = ["a@writ.internal"]"#,
+        r#"allowed_hosts = [""]"#,
+        r#"allowed_origins = ["app.example.com"]"#,
+        r#"allowed_origins = ["https://app.example.com/"]"#,
+        r#"allowed_origins = ["https://app.example.com:443"]"#,
+        r#"allowed_origins = ["*"]"#,
+    ] {
+        let found = server(wrong).unwrap_err();
+        assert!(found.iter().any(|fault| fault.2.contains("is nothing that a client would send")), "{wrong}: {found:?}");
+    }
+    let found =
+        faults("[[provider]]\nname = \"ci\"\nkind = \"oidc\"\nissuer = \"https://i.test\"\njwks_file = \"k\"\nalgorithms = []\n");
+    assert!(found.iter().any(|fault| fault.2.contains("`algorithms` is empty")), "{found:?}");
+}
+
+#[test]
 fn secrets_of_upstreams_are_found_from_the_folder_of_the_configuration() {
     let text = r#"
 [[upstream]]
